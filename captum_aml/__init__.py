@@ -1,0 +1,25 @@
+"""AML and LA for Captum: explanations of language models by learned masks."""
+
+from captum_aml._version import __version__
+from captum_aml.attr import (
+    AMLAttribution,
+    LAAttribution,
+    LayerAMLAttribution,
+    LayerLAAttribution,
+)
+from captum_aml.maskers import EmbeddingMasker, Masker, MaskerInputs, TransformerMasker
+from captum_aml.objectives import AMLObjective, LAObjective
+
+__all__ = [
+    "AMLAttribution",
+    "AMLObjective",
+    "EmbeddingMasker",
+    "LAAttribution",
+    "LAObjective",
+    "LayerAMLAttribution",
+    "LayerLAAttribution",
+    "Masker",
+    "MaskerInputs",
+    "TransformerMasker",
+    "__version__",
+]

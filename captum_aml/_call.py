@@ -1,0 +1,248 @@
+"""The arguments of one ``attribute`` call: checked, and brought into one canonical form."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.typing import Baselines, Target, TensorOrTuple
+
+
+@dataclass(frozen=True)
+class Call:
+    """One canonical call.
+
+    Attributes:
+        inputs: Tensors with N examples along dimension 0, detached from the caller's graph.
+        baselines: Tensors of the same shapes and dtypes.
+        target: Indices (N, k) into the output's dimensions after the first, or None.
+        additional_forward_args: Further positional arguments of the forward function.
+        feature_mask: Group ids as the caller gave them, one tensor per masked tensor, or None.
+        is_tuple: Whether the caller gave ``inputs`` as a tuple.
+    """
+
+    inputs: tuple[Tensor, ...]
+    baselines: tuple[Tensor, ...]
+    target: Tensor | None
+    additional_forward_args: tuple[Any, ...]
+    feature_mask: tuple[Tensor, ...] | None
+    is_tuple: bool
+
+    @property
+    def n_examples(self) -> int:
+        """The number of examples N."""
+        return self.inputs[0].shape[0]
+
+    def rows(self, start: int, stop: int) -> Call:
+        """The same call for examples ``start`` to ``stop``."""
+        n = self.n_examples
+
+        def cut(value: Any) -> Any:  # any argument of the user's forward function
+            batched = isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == n
+            return value[start:stop] if batched else value
+
+        return replace(
+            self,
+            inputs=tuple(t[start:stop] for t in self.inputs),
+            baselines=tuple(t[start:stop] for t in self.baselines),
+            target=None if self.target is None else self.target[start:stop],
+            additional_forward_args=tuple(cut(a) for a in self.additional_forward_args),
+            feature_mask=None
+            if self.feature_mask is None
+            else tuple(cut(m) for m in self.feature_mask),
+        )
+
+
+def parse_call(
+    inputs: TensorOrTuple,
+    baselines: Baselines = None,
+    target: Target = None,
+    additional_forward_args: object | None = None,
+    feature_mask: TensorOrTuple | None = None,
+) -> Call:
+    """Checks the arguments that Captum's ``attribute`` takes and gives them one form.
+
+    Raises:
+        InvalidInputError: An argument has a wrong type, shape, dtype or range; the message names
+            it, what was expected and what came.
+    """
+    tensors = _parse_inputs(inputs)
+    args: tuple[Any, ...]
+    if additional_forward_args is None:
+        args = ()
+    elif isinstance(additional_forward_args, tuple):
+        args = additional_forward_args
+    else:
+        args = (additional_forward_args,)
+    return Call(
+        inputs=tensors,
+        baselines=_parse_baselines(baselines, tensors),
+        target=_parse_target(target, tensors[0].shape[0], tensors[0].device),
+        additional_forward_args=tuple(
+            _without_inference(a) if isinstance(a, Tensor) else a for a in args
+        ),
+        feature_mask=_parse_feature_mask(feature_mask, tensors),
+        is_tuple=isinstance(inputs, tuple),
+    )
+
+
+def is_integral(tensor: Tensor) -> bool:
+    """Whether a tensor holds ids: an integer dtype that is not bool."""
+    dtype = tensor.dtype
+    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
+
+
+def _without_inference(tensor: Tensor) -> Tensor:
+    # Tensors made under inference_mode cannot take part in autograd; a copy can.
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+def _parse_inputs(inputs: TensorOrTuple) -> tuple[Tensor, ...]:
+    given = inputs if isinstance(inputs, tuple) else (inputs,)
+    if not given:
+        raise InvalidInputError("inputs: expected at least one tensor, got an empty tuple")
+    for tensor in given:
+        if not isinstance(tensor, Tensor):
+            raise InvalidInputError(
+                f"inputs: expected a tensor or a tuple of tensors, got {type(tensor).__name__}"
+            )
+        if tensor.dim() == 0:
+            raise InvalidInputError(
+                "inputs: expected examples along dimension 0, got a tensor without dimensions"
+            )
+        if tensor.dtype == torch.bool or tensor.dtype.is_complex:
+            raise InvalidInputError(
+                f"inputs: expected floating point values or integer ids, got {tensor.dtype}; "
+                "values of this dtype cannot be blended with a baseline"
+            )
+        if tensor.shape[0] != given[0].shape[0]:
+            raise InvalidInputError(
+                "inputs: expected the same number of examples in every tensor, got "
+                f"{[t.shape[0] for t in given]}"
+            )
+        if tensor.shape[0] == 0:
+            raise InvalidInputError(
+                f"inputs: expected at least one example, got shape {tuple(tensor.shape)}"
+            )
+        if tensor.numel() == 0:
+            raise InvalidInputError(
+                f"inputs: expected at least one element per example, got {tuple(tensor.shape)}"
+            )
+    return tuple(_without_inference(t.detach()) for t in given)
+
+
+def _parse_baselines(baselines: Baselines, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    given: Sequence[Tensor | int | float]
+    if baselines is None:
+        given = [0] * len(inputs)
+    elif isinstance(baselines, tuple):
+        given = baselines
+    else:
+        given = [baselines]
+    if len(given) != len(inputs):
+        raise InvalidInputError(
+            f"baselines: expected one baseline for each of the {len(inputs)} input tensors, "
+            f"got {len(given)}"
+        )
+    return tuple(_parse_baseline(b, x) for b, x in zip(given, inputs, strict=True))
+
+
+def _parse_baseline(baseline: Tensor | int | float, inputs: Tensor) -> Tensor:
+    if isinstance(baseline, bool) or not isinstance(baseline, Tensor | int | float):
+        raise InvalidInputError(
+            f"baselines: expected a tensor or a number, got {type(baseline).__name__}"
+        )
+    if isinstance(baseline, Tensor):
+        shape_fits = baseline.shape == inputs.shape or (
+            baseline.dim() == inputs.dim()
+            and baseline.shape[0] == 1
+            and baseline.shape[1:] == inputs.shape[1:]
+        )
+        if not shape_fits:
+            raise InvalidInputError(
+                f"baselines: expected shape {tuple(inputs.shape)} or "
+                f"{(1, *inputs.shape[1:])}, got {tuple(baseline.shape)}"
+            )
+        if baseline.dtype == torch.bool or baseline.dtype.is_complex:
+            raise InvalidInputError(f"baselines: expected numbers, got {baseline.dtype}")
+        if is_integral(inputs) and not is_integral(baseline):
+            raise InvalidInputError(
+                f"baselines: expected integer ids like the inputs, got {baseline.dtype}"
+            )
+        moved = _without_inference(baseline.detach()).to(inputs)
+        return moved.expand_as(inputs)
+    if is_integral(inputs) and not float(baseline).is_integer():
+        raise InvalidInputError(f"baselines: expected an integer id, got {baseline}")
+    return torch.full_like(inputs, baseline)
+
+
+def _parse_target(target: Target, n_examples: int, device: torch.device) -> Tensor | None:
+    """Gives every form of target the shape (N, k): k indices into the output's later dimensions."""
+    if target is None:
+        return None
+    rows: list[tuple[int, ...]]
+    if isinstance(target, Tensor):
+        if not is_integral(target):
+            raise InvalidInputError(f"target: expected integer indices, got {target.dtype}")
+        if target.numel() == 1:
+            rows = [(int(target.item()),)] * n_examples
+        elif target.dim() == 1:
+            rows = [(int(i),) for i in target.tolist()]
+        else:
+            raise InvalidInputError(
+                f"target: expected a tensor with one index, or one for each of the {n_examples} "
+                f"examples, got shape {tuple(target.shape)}"
+            )
+    elif isinstance(target, list):
+        rows = [_parse_indices(t) for t in target]
+    else:
+        rows = [_parse_indices(target)] * n_examples
+    if len(rows) != n_examples:
+        raise InvalidInputError(
+            f"target: expected one target for each of the {n_examples} examples, got {len(rows)}"
+        )
+    lengths = {len(row) for row in rows}
+    if len(lengths) != 1 or 0 in lengths:
+        raise InvalidInputError(
+            "target: expected tuples of one length, at least one index long, got lengths "
+            f"{sorted(lengths)}"
+        )
+    return torch.tensor(rows, dtype=torch.long, device=device)
+
+
+def _parse_indices(target: object) -> tuple[int, ...]:
+    parts = target if isinstance(target, tuple) else (target,)
+    try:
+        # operator.index takes whatever stands for an exact integer, NumPy's and torch's too.
+        return tuple(operator.index(part) for part in parts)
+    except TypeError:
+        raise InvalidInputError(
+            f"target: expected an integer or a tuple of integers, got {target!r}"
+        ) from None
+
+
+def _parse_feature_mask(
+    feature_mask: TensorOrTuple | None, inputs: tuple[Tensor, ...]
+) -> tuple[Tensor, ...] | None:
+    if feature_mask is None:
+        return None
+    masks = feature_mask if isinstance(feature_mask, tuple) else (feature_mask,)
+    for mask in masks:
+        if not isinstance(mask, Tensor):
+            raise InvalidInputError(
+                f"feature_mask: expected a tensor or a tuple of tensors, got {type(mask).__name__}"
+            )
+        if not is_integral(mask):
+            raise InvalidInputError(f"feature_mask: expected integer group ids, got {mask.dtype}")
+    # A mask of one dimension is shared by all examples: make that visible in its shape.
+    shared = inputs[0].dim() > 1
+    return tuple(m.unsqueeze(0) if shared and m.dim() == 1 else m for m in masks)
+
+
+__all__ = ["Call", "is_integral", "parse_call"]

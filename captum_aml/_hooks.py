@@ -1,0 +1,280 @@
+"""Reads and replaces what a layer takes or gives, through hooks that are always removed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel.scatter_gather import scatter
+
+from captum_aml.exceptions import LayerNotReachedError
+
+
+@dataclass(frozen=True)
+class LayerPoint:
+    """A place in the forward pass: a layer's input or its output.
+
+    Attributes:
+        layer: The module.
+        at_input: Whether its input is meant, rather than its output.
+    """
+
+    layer: nn.Module
+    at_input: bool = False
+
+    def __str__(self) -> str:
+        return f"{'input' if self.at_input else 'output'} of {type(self.layer).__name__}"
+
+
+@dataclass
+class _Record:
+    """What one point saw: for every call, per device, the tensors there and the layer's inputs."""
+
+    values: dict[torch.device, list[tuple[Tensor, ...]]] = field(default_factory=dict)
+    arguments: dict[torch.device, list[list[Tensor]]] = field(default_factory=dict)
+
+
+class _ForwardStopped(BaseException):
+    """Ends a forward pass early once everything that was asked for has been read.
+
+    Not an ``Exception``, so that a forward function that handles its own errors lets it pass.
+    """
+
+
+def tensors_in(value: object) -> list[Tensor]:
+    """The floating point tensors in a nest of tuples, lists and mappings, in order."""
+    if isinstance(value, Tensor):
+        return [value] if value.dtype.is_floating_point else []
+    if isinstance(value, Mapping):
+        return [t for v in value.values() for t in tensors_in(v)]
+    if isinstance(value, tuple | list):
+        return [t for v in value for t in tensors_in(v)]
+    return []
+
+
+def with_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
+    """The same nest with its floating point tensors replaced, in order."""
+    if isinstance(value, Tensor):
+        return next(tensors) if value.dtype.is_floating_point else value
+    if isinstance(value, Mapping):
+        return type(value)(**{k: with_tensors(v, tensors) for k, v in value.items()})
+    if isinstance(value, tuple | list):
+        parts = [with_tensors(v, tensors) for v in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
+
+
+@contextmanager
+def _hooked(
+    points: Sequence[LayerPoint],
+    visit: Callable[[int, Any, Sequence[Any]], Any],
+) -> Iterator[None]:
+    """Runs ``visit(index, value, layer_arguments)`` at every point; its result replaces the value.
+
+    For a point at a layer's input the value is the pair of its positional and keyword arguments.
+    """
+    with ExitStack() as stack:
+        for index, point in enumerate(points):
+            if point.at_input:
+
+                def pre_hook(
+                    _: nn.Module, args: Any, kwargs: Any, index: int = index
+                ) -> tuple[Any, Any] | None:
+                    replaced: tuple[Any, Any] | None = visit(index, (args, kwargs), (args, kwargs))
+                    return replaced
+
+                handle = point.layer.register_forward_pre_hook(pre_hook, with_kwargs=True)
+            else:
+
+                def hook(
+                    _: nn.Module, args: Any, kwargs: Any, output: Any, index: int = index
+                ) -> Any:  # whatever the layer returns
+                    return visit(index, output, (args, kwargs))
+
+                handle = point.layer.register_forward_hook(hook, with_kwargs=True)
+            stack.callback(handle.remove)
+        yield
+
+
+def _all_tensors(value: object) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        return [t for v in value.values() for t in _all_tensors(v)]
+    if isinstance(value, tuple | list):
+        return [t for v in value for t in _all_tensors(v)]
+    return []
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Points of a forward pass, with the call that counts where a layer runs more than once.
+
+    Attributes:
+        points: The places to read and replace.
+        calls: For each point, the number of the call (0 for the first) that carries the mask.
+        device_ids: Devices of a ``DataParallel`` model, in order, or None.
+    """
+
+    points: tuple[LayerPoint, ...]
+    calls: tuple[int, ...]
+    device_ids: tuple[int, ...] | None = None
+
+    @classmethod
+    def read(
+        cls,
+        points: Sequence[LayerPoint],
+        run: Callable[[], Any],
+        *,
+        carriers: Sequence[Tensor | None],
+        device_ids: Sequence[int] | None = None,
+    ) -> tuple[Tap, tuple[tuple[Tensor, ...], ...], Any]:
+        """Runs a full forward pass and reads every point.
+
+        A layer that runs several times is ambiguous unless exactly one of its calls was given the
+        point's carrier, a tensor such as the token ids.
+
+        Args:
+            points: Where to read.
+            run: Runs the forward function and returns its result.
+            carriers: For each point the tensor by which its call is recognized, or None.
+            device_ids: Devices of a ``DataParallel`` model.
+
+        Returns:
+            The tap, the tensors at each point, and the forward function's result.
+
+        Raises:
+            LayerNotReachedError: A layer did not run, ran several times without one call standing
+                out, or holds no floating point tensor there.
+        """
+        records = [_Record() for _ in points]
+
+        def visit(index: int, value: Any, arguments: Sequence[Any]) -> None:
+            tensors = tuple(t.detach().clone() for t in tensors_in(value))
+            given = _all_tensors(arguments)
+            device = tensors[0].device if tensors else torch.device("cpu")
+            records[index].values.setdefault(device, []).append(tensors)
+            records[index].arguments.setdefault(device, []).append(given)
+
+        with _hooked(points, visit):
+            output = run()
+        calls = tuple(
+            _chosen_call(point, record, carrier)
+            for point, record, carrier in zip(points, records, carriers, strict=True)
+        )
+        tap = cls(tuple(points), calls, tuple(device_ids) if device_ids else None)
+        return tap, tap._gathered([r.values for r in records]), output
+
+    def read_again(self, run: Callable[[], Any]) -> tuple[tuple[Tensor, ...], ...]:
+        """Reads the same points in another forward pass, which ends as soon as all were read."""
+        seen: list[dict[torch.device, list[tuple[Tensor, ...]]]] = [{} for _ in self.points]
+
+        def visit(index: int, value: Any, _: Sequence[Any]) -> None:
+            tensors = tuple(t.detach().clone() for t in tensors_in(value))
+            device = tensors[0].device if tensors else torch.device("cpu")
+            seen[index].setdefault(device, []).append(tensors)
+            complete = all(
+                any(len(calls) > wanted for calls in point.values())
+                for point, wanted in zip(seen, self.calls, strict=True)
+            )
+            if complete and self.device_ids is None:
+                raise _ForwardStopped
+
+        with _hooked(self.points, visit):
+            with suppress(_ForwardStopped):
+                run()
+        for point, calls, wanted in zip(self.points, seen, self.calls, strict=True):
+            if not any(len(c) > wanted for c in calls.values()):
+                raise LayerNotReachedError(
+                    f"layer: the {point} was reached for the inputs but not for the baselines"
+                )
+        return self._gathered(seen)
+
+    @contextmanager
+    def replacing(self, tensors: Sequence[tuple[Tensor, ...]]) -> Iterator[None]:
+        """While open, every point carries the given tensors instead of its own."""
+        parts: list[tuple[Tensor, ...]]
+        flat = tuple(t for point in tensors for t in point)
+        if self.device_ids is not None and len(self.device_ids) > 1:
+            parts = list(scatter(flat, target_gpus=list(self.device_ids)))
+        else:
+            parts = [flat]
+        by_device = {part[0].device: part for part in parts}
+        bounds = [0]
+        for point in tensors:
+            bounds.append(bounds[-1] + len(point))
+        counts: dict[tuple[int, torch.device], int] = {}
+
+        def visit(index: int, value: Any, _: Sequence[Any]) -> Any:
+            device = tensors_in(value)[0].device
+            number = counts.get((index, device), 0)
+            counts[index, device] = number + 1
+            if number != self.calls[index]:
+                return None
+            part = by_device[device] if len(by_device) > 1 else parts[0]
+            return with_tensors(value, iter(part[bounds[index] : bounds[index + 1]]))
+
+        with _hooked(self.points, visit):
+            yield
+
+    def _gathered(
+        self, seen: Sequence[Mapping[torch.device, Sequence[tuple[Tensor, ...]]]]
+    ) -> tuple[tuple[Tensor, ...], ...]:
+        gathered = []
+        for values, wanted in zip(seen, self.calls, strict=True):
+            devices = sorted(values, key=self._device_rank)
+            parts = [values[device][wanted] for device in devices]
+            first = parts[0]
+            gathered.append(
+                tuple(
+                    torch.cat([t.to(first[0].device) for t in tensors])
+                    for tensors in zip(*parts, strict=True)
+                )
+                if len(parts) > 1
+                else first
+            )
+        return tuple(gathered)
+
+    def _device_rank(self, device: torch.device) -> int:
+        if self.device_ids is None or device.index is None:
+            return 0
+        return self.device_ids.index(device.index)
+
+
+def _chosen_call(point: LayerPoint, record: _Record, carrier: Tensor | None) -> int:
+    if not record.values:
+        raise LayerNotReachedError(
+            f"layer: the forward function never ran {type(point.layer).__name__}; give a layer "
+            "that it runs (submodules of traced or compiled models run without their hooks)"
+        )
+    device = next(iter(record.values))
+    values, arguments = record.values[device], record.arguments[device]
+    if not values[0]:
+        raise LayerNotReachedError(f"layer: the {point} holds no floating point tensor")
+    if len(values) == 1:
+        return 0
+    if carrier is not None:
+        # On several devices each sees a part of the batch only: compare the part's length.
+        matches = [
+            i
+            for i, given in enumerate(arguments)
+            if any(
+                t.shape == carrier[: t.shape[0]].shape
+                and torch.equal(t.to(carrier.device), carrier[: t.shape[0]])
+                for t in given
+                if t.dim() > 0 and t.dtype == carrier.dtype
+            )
+        ]
+        if len(matches) == 1:
+            return matches[0]
+    raise LayerNotReachedError(
+        f"layer: the forward function runs {type(point.layer).__name__} {len(values)} times; "
+        "expected a layer that runs once, or one of whose calls alone takes the inputs"
+    )
+
+
+__all__ = ["LayerPoint", "Tap", "tensors_in", "with_tensors"]

@@ -1,0 +1,181 @@
+"""Which elements share a mask value, and how mask values become attributions.
+
+A *token* is a position of an (N, L, D) tensor, an id, or an element of a tensor of any other shape.
+The tokens of all masked tensors stand in one row, (N, T). A *unit* is what has one mask value of
+its own: a token, or the group of tokens that a feature mask makes, (N, U).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from captum_aml._captum import broadcasts
+from captum_aml.exceptions import InvalidInputError
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """The tokens and mask units of one call.
+
+    Attributes:
+        shapes: For each masked tensor the shape of its tokens, (N, ...).
+        channels: For each masked tensor the shape of the channels below a token, () if it has none.
+        protected: Tokens that keep their value and score 0, bool (N, T).
+        groups: The unit of each token, (N, T), or None where every token is its own unit.
+        n_units: The number of units U.
+        live: Units that take part, bool (N, U): those with a token that is not protected.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    channels: tuple[tuple[int, ...], ...]
+    protected: Tensor
+    groups: Tensor | None
+    n_units: int
+    live: Tensor
+
+    @classmethod
+    def build(
+        cls,
+        features: Sequence[Tensor],
+        protected: Sequence[Tensor],
+        feature_mask: tuple[Tensor, ...] | None,
+        *,
+        token_dims: Sequence[int],
+    ) -> TokenLayout:
+        """Lays out the tokens of the masked tensors.
+
+        Args:
+            features: The masked tensors, (N, ...).
+            protected: Bools of the tensor's own shape, or of its tokens' shape.
+            feature_mask: Integer group ids for each masked tensor, by element (Captum's rule) or
+                by token, shared by all examples where dimension 0 has size 1.
+            token_dims: For each tensor the number of leading dimensions that number its tokens.
+
+        Raises:
+            InvalidInputError: The feature mask fits neither elements nor tokens.
+        """
+        dims = list(token_dims)
+        masks: list[Tensor] | None = None
+        if feature_mask is not None:
+            if len(feature_mask) != len(features):
+                raise InvalidInputError(
+                    f"feature_mask: expected one for each of the {len(features)} masked tensors, "
+                    f"got {len(feature_mask)}"
+                )
+            masks = []
+            for i, (mask, feature) in enumerate(zip(feature_mask, features, strict=True)):
+                expanded, dims[i] = _expand_mask(mask, feature, dims[i])
+                masks.append(expanded)
+        shapes = tuple(tuple(f.shape[:d]) for f, d in zip(features, dims, strict=True))
+        channels = tuple(tuple(f.shape[d:]) for f, d in zip(features, dims, strict=True))
+        n = features[0].shape[0]
+        flat_protected = torch.cat(
+            [
+                (p if p.dim() <= len(s) else p.flatten(len(s)).all(-1)).reshape(n, -1)
+                for p, s in zip(protected, shapes, strict=True)
+            ],
+            dim=1,
+        )
+        if masks is None:
+            return cls(
+                shapes, channels, flat_protected, None, flat_protected.shape[1], ~flat_protected
+            )
+        ids = torch.cat([m.reshape(n, -1) for m in masks], dim=1).to(flat_protected.device)
+        values, groups = torch.unique(ids, return_inverse=True)
+        n_units = int(values.numel())
+        live = torch.zeros(n, n_units, dtype=torch.int32, device=ids.device)
+        live.scatter_add_(1, groups, (~flat_protected).to(torch.int32))
+        return cls(shapes, channels, flat_protected, groups, n_units, live > 0)
+
+    @property
+    def n_examples(self) -> int:
+        """The number of examples N."""
+        return self.protected.shape[0]
+
+    def keep(self, mask: Tensor) -> tuple[Tensor, ...]:
+        """The share that each masked tensor keeps: mask values (N, U), protected tokens 1.
+
+        Returns:
+            For each masked tensor the tokens' shape, with a 1 for each dimension of its channels.
+        """
+        tokens = self._tokens(mask).masked_fill(self.protected, 1.0)
+        return tuple(
+            part.reshape(shape + (1,) * len(channels))
+            for part, shape, channels in zip(
+                tokens.split(self._lengths, dim=1), self.shapes, self.channels, strict=True
+            )
+        )
+
+    def pool(self, logits: Sequence[Tensor]) -> Tensor:
+        """One logit for each unit: the mean over the tokens that are not protected.
+
+        Args:
+            logits: For each masked tensor a logit for each token, (N, ...). Where a feature mask
+                groups elements below a token, they share the token's logit.
+
+        Returns:
+            Tensor (N, U); 0 for units that are not live.
+        """
+        by_token = [
+            t.reshape(t.shape + (1,) * (len(s) - t.dim())).expand(s)
+            for t, s in zip(logits, self.shapes, strict=True)
+        ]
+        flat = torch.cat([t.reshape(self.n_examples, -1) for t in by_token], dim=1)
+        flat = flat.masked_fill(self.protected, 0.0)
+        if self.groups is None:
+            return flat
+        zeros = flat.new_zeros(self.n_examples, self.n_units)
+        counts = zeros.scatter_add(1, self.groups, (~self.protected).to(flat.dtype))
+        return zeros.scatter_add(1, self.groups, flat) / counts.clamp(min=1)
+
+    def scores(self, mask: Tensor, spreads: Sequence[bool]) -> tuple[Tensor, ...]:
+        """Attributions in the shapes of the masked tensors: a unit's value for all its tokens.
+
+        Args:
+            mask: Mask values (N, U).
+            spreads: For each masked tensor, whether a token's score is spread evenly over its
+                channels, so that their sum gives the score; otherwise the shape is that of the
+                tokens, without channels.
+        """
+        tokens = self._tokens(mask.masked_fill(~self.live, 0.0))
+        if self.groups is None:
+            tokens = tokens.masked_fill(self.protected, 0.0)
+        scores = []
+        for part, shape, channels, spread in zip(
+            tokens.split(self._lengths, dim=1), self.shapes, self.channels, spreads, strict=True
+        ):
+            score = part.reshape(shape)
+            if channels and spread:
+                each = score / torch.Size(channels).numel()
+                score = each.reshape(shape + (1,) * len(channels)).expand(shape + channels)
+            scores.append(score.contiguous())
+        return tuple(scores)
+
+    def _tokens(self, mask: Tensor) -> Tensor:
+        return mask if self.groups is None else mask.gather(1, self.groups)
+
+    @property
+    def _lengths(self) -> list[int]:
+        return [torch.Size(shape[1:]).numel() for shape in self.shapes]
+
+
+def _expand_mask(mask: Tensor, feature: Tensor, token_dims: int) -> tuple[Tensor, int]:
+    """A feature mask in the shape of the tokens, or of the elements it groups."""
+    by_token = feature.shape[:token_dims]
+    if mask.dim() == len(by_token) and all(
+        m in (1, s) for m, s in zip(mask.shape, by_token, strict=True)
+    ):
+        return mask.expand(by_token), token_dims
+    if broadcasts(mask, feature):
+        return mask.expand(feature.shape), feature.dim()
+    raise InvalidInputError(
+        f"feature_mask: expected shape {tuple(feature.shape)} or, by token, {tuple(by_token)}, "
+        f"with 1 allowed in place of any size, got {tuple(mask.shape)}"
+    )
+
+
+__all__ = ["TokenLayout"]

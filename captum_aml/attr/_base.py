@@ -1,0 +1,415 @@
+"""What the attribution classes share."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, get_args
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from captum_aml._call import Call, parse_call
+from captum_aml._captum import GradientAttribution
+from captum_aml._random import isolated_rng
+from captum_aml._sites import Site, run_forward
+from captum_aml.attr._explain import (
+    Explained,
+    ScoreKind,
+    chunk_size,
+    explain,
+    output_difference,
+    propose_mask,
+    row_sums,
+)
+from captum_aml.attr._persistence import (
+    masker_description,
+    objective_description,
+    rebuild_masker,
+    rebuild_objective,
+)
+from captum_aml.exceptions import CheckpointError, InvalidInputError, NotFittedError
+from captum_aml.maskers import EmbeddingMasker
+from captum_aml.masking import MaskingProblem
+from captum_aml.objectives import Objective, Terms
+from captum_aml.perturbation import Perturbation, resolve_perturbation
+from captum_aml.readout import check_output_kind, output_tensor
+from captum_aml.training import Checkpoint, EpochRecord, ModelFingerprint, fit_masker
+from captum_aml.training.fit import BuildProblem, reusable
+from captum_aml.tuning import check_learning_rate
+from captum_aml.typing import Baselines, Batch, Batches, ForwardFunc, Target, TensorOrTuple
+
+#: Tuning steps where there is no fitted masker to rely on.
+DEFAULT_STEPS = 50
+
+
+class MaskAttribution(GradientAttribution):
+    """Attribution by a learned mask; the concrete classes say where it enters and what it learns.
+
+    Attributes:
+        masker_: The fitted masker, after ``fit`` or ``from_pretrained``.
+        history_: A record of each epoch, after ``fit``.
+        last_terms_: The objective's terms for the masks of the last call, or None after a single
+            pass (``n_steps=0``), which does not compute them: see :meth:`evaluate`.
+        best_step_: The tuning step at which each of those masks was found, (N,), or None likewise.
+        output_: How the last call's outputs were read, for instance what ``auto`` decided.
+    """
+
+    _method: ClassVar[str]
+    _default_objective: ClassVar[Callable[[], Objective]]
+
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        *,
+        masker: nn.Module | None,
+        objective: Objective | None,
+        perturbation: str | Perturbation,
+        output: str,
+        scores: ScoreKind,
+        learning_rate: float,
+        seed: int,
+    ) -> None:
+        super().__init__(forward_func)
+        if masker is not None and not isinstance(masker, nn.Module):
+            raise InvalidInputError(
+                f"masker: expected a torch.nn.Module, got {type(masker).__name__}"
+            )
+        if scores not in get_args(ScoreKind):
+            raise InvalidInputError(
+                f"scores: expected one of {get_args(ScoreKind)}, got {scores!r}"
+            )
+        check_learning_rate(learning_rate)
+        self.masker = masker
+        self.objective = objective if objective is not None else type(self)._default_objective()
+        self.perturbation = resolve_perturbation(perturbation)
+        self.output = check_output_kind(output)
+        self.scores = scores
+        self.learning_rate = learning_rate
+        self.seed = seed
+        self.masker_: nn.Module | None = None
+        self.fingerprint_: ModelFingerprint | None = None
+        self.history_: list[EpochRecord] | None = None
+        self.last_terms_: Terms | None = None
+        self.best_step_: Tensor | None = None
+        self.output_: str | None = None
+
+    def has_convergence_delta(self) -> bool:
+        """True, so that code written for Integrated Gradients runs unchanged."""
+        return True
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Whether scores are contributions to the output, rather than mask values."""
+        return self.scores == "contribution"
+
+    def attribute_future(self) -> None:
+        """Not offered, as by most of Captum's own methods."""
+        raise NotImplementedError(f"attribute_future is not implemented for {self.get_name()}")
+
+    @torch.no_grad()
+    def compute_convergence_delta(
+        self,
+        attributions: TensorOrTuple,
+        start_point: Baselines,
+        end_point: TensorOrTuple,
+        target: Target = None,
+        additional_forward_args: object | None = None,
+    ) -> Tensor:
+        """How far the scores of each example are from summing to ``F(inputs) - F(baselines)``.
+
+        Args:
+            attributions: Attributions of the inputs.
+            start_point: The baselines.
+            end_point: The inputs.
+            target: The explained output, as for ``attribute``; None for the predicted class.
+            additional_forward_args: Further arguments of the forward function.
+
+        Returns:
+            Tensor (N,): the sum of the scores minus that difference. Near zero with
+            ``scores="contribution"``.
+        """
+        call = parse_call(end_point, start_point, target, additional_forward_args)
+        output = output_tensor(
+            run_forward(self.forward_func, call.inputs, call.additional_forward_args)
+        )
+        index = call.target
+        if index is None and output.dim() == 2 and output.shape[1] > 1:
+            index = output.argmax(dim=1, keepdim=True)
+        difference = output_difference(self.forward_func, call, output, index)
+        parts = attributions if isinstance(attributions, tuple) else (attributions,)
+        return row_sums(parts) - difference
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there is a masker whose proposals can be used as they are."""
+        return self._active_masker() is not None
+
+    def fit(
+        self,
+        train_batches: Batches,
+        val_batches: Batches | None = None,
+        *,
+        epochs: int = 5,
+        learning_rate: float = 1e-4,
+        weight_decay: float = 0.01,
+        seed: int | None = None,
+        show_progress: bool = False,
+    ) -> Self:
+        """Trains a masker over a data set, so that an explanation is a single pass (pAML).
+
+        A batch is what ``attribute`` takes: a tensor, a tuple of tensors, or a mapping with its
+        argument names (``inputs``, ``baselines``, ``target``, ``additional_forward_args``,
+        ``feature_mask``). The masker given to the constructor is the starting point and stays as it
+        is; without one, an :class:`~captum_aml.maskers.EmbeddingMasker` is made. A second call
+        forgets the first.
+
+        Args:
+            train_batches: An iterable of batches that can be read once for each epoch.
+            val_batches: Batches for validation. With them the weights of the epoch with the lowest
+                validation loss are kept. Default: None
+            epochs: The number of epochs. Default: 5
+            learning_rate: AdamW's learning rate, which falls linearly to zero. Default: 1e-4
+            weight_decay: AdamW's weight decay. Default: 0.01
+            seed: The seed of initialization and dropout. Default: the constructor's
+            show_progress: Whether to show a progress bar. Default: False
+
+        Returns:
+            This object, with ``masker_`` and ``history_``.
+
+        Raises:
+            InvalidInputError: A batch or setting is not as described.
+            NoGradientError: The forward function cannot be differentiated.
+            NonFiniteError: The loss became NaN or infinite.
+        """
+        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+            raise InvalidInputError(f"epochs: expected an integer of at least 1, got {epochs!r}")
+        train_batches = reusable("train_batches", train_batches, epochs)
+        fingerprints: list[ModelFingerprint] = []
+
+        def build(batch: Batch) -> MaskingProblem:
+            problem = self._problem(parse_call(**_batch_arguments(batch)), self._site())
+            if not fingerprints:
+                fingerprints.append(self._fingerprint_of(problem))
+            return problem
+
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            isolated_rng(self.seed if seed is None else seed),
+        ):
+            masker = copy.deepcopy(self.masker)
+            if masker is None:
+                masker = _masker_for(next(iter(train_batches), None), build)
+            history = fit_masker(
+                masker,
+                build,
+                self.objective,
+                train_batches,
+                val_batches,
+                epochs=epochs,
+                learning_rate=learning_rate,
+                weight_decay=weight_decay,
+                show_progress=show_progress,
+            )
+        _set_fitted(masker)
+        self.masker_, self.history_, self.fingerprint_ = masker, history, fingerprints[0]
+        return self
+
+    def evaluate(
+        self,
+        inputs: TensorOrTuple,
+        baselines: Baselines = None,
+        target: Target = None,
+        additional_forward_args: object | None = None,
+        feature_mask: TensorOrTuple | None = None,
+    ) -> Terms:
+        """The objective's terms for the fitted masker's own proposals, one value per example.
+
+        Raises:
+            NotFittedError: There is no fitted masker.
+        """
+        masker = self._active_masker()
+        if masker is None:
+            raise NotFittedError(f"{self.get_name()}: there is no fitted masker; call fit first")
+        with torch.inference_mode(False), torch.no_grad(), isolated_rng(self.seed):
+            call = parse_call(inputs, baselines, target, additional_forward_args, feature_mask)
+            problem = self._problem(call, self._site())
+            return problem.evaluate(
+                propose_mask(problem, masker), self.objective, where="the proposed masks"
+            )
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the fitted masker to a folder, as safetensors and JSON, atomically.
+
+        Raises:
+            NotFittedError: There is no fitted masker.
+            CheckpointError: The path is a file.
+        """
+        if self.masker_ is None or self.fingerprint_ is None:
+            raise NotFittedError(f"{self.get_name()}: nothing to save yet; call fit first")
+        Checkpoint(
+            method=self._method,
+            masker=masker_description(self.masker_),
+            settings={
+                "objective": objective_description(self.objective),
+                "perturbation": self.perturbation.name,
+                "output": self.output,
+            },
+            fingerprint=self.fingerprint_,
+            tensors=self.masker_.state_dict(),
+        ).save(folder)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | os.PathLike[str],
+        forward_func: ForwardFunc,
+        *args: Any,
+        masker: nn.Module | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Loads a masker that ``save_pretrained`` wrote, from a folder or a hub repository.
+
+        Args:
+            folder: A local folder, or a hub id.
+            forward_func: The model that the masker was fitted for.
+            *args: The constructor's further positional arguments, such as the layer.
+            masker: For a masker class of the user's own: a module to load the weights into.
+            **settings: Constructor arguments that replace the saved ones.
+
+        Raises:
+            CheckpointError: The folder is missing, damaged, or of another model or method.
+        """
+        checkpoint = Checkpoint.load(folder)
+        if checkpoint.method != cls._method:
+            raise CheckpointError(
+                f"masker: it was fitted for the method {checkpoint.method!r}, "
+                f"but this is {cls._method!r}"
+            )
+        saved = dict(checkpoint.settings)
+        saved["objective"] = rebuild_objective(saved.get("objective"))
+        attribution = cls(forward_func, *args, **{**saved, **settings})
+        checkpoint.fingerprint.check(attribution._known_fingerprint())
+        module = rebuild_masker(checkpoint, masker).eval()
+        _set_fitted(module)
+        attribution.masker_, attribution.fingerprint_ = module, checkpoint.fingerprint
+        return attribution
+
+    def _site(self) -> Site:
+        """Where the mask enters, when inputs are explained as ``fit`` and ``evaluate`` do."""
+        raise NotImplementedError
+
+    def _explain(
+        self,
+        call: Call,
+        site: Site,
+        *,
+        n_steps: int | None,
+        internal_batch_size: int | None,
+        with_delta: bool,
+        show_progress: bool,
+    ) -> Explained:
+        """Explains a call in chunks and notes what the caller may want to read afterwards."""
+        steps = self._checked_steps(n_steps)
+        n_passes = self.objective.uses_kept + self.objective.uses_left_out if steps else 1
+        size = chunk_size(internal_batch_size, call.n_examples, n_passes)
+        masker = self._active_masker()
+        parts = []
+        for start in range(0, call.n_examples, size):
+            problem = self._problem(call.rows(start, start + size), site)
+            if masker is not None and self.fingerprint_ is not None:
+                self.fingerprint_.check(self._fingerprint_of(problem))
+            parts.append(
+                explain(
+                    problem,
+                    self.objective,
+                    masker,
+                    n_steps=steps,
+                    learning_rate=self.learning_rate,
+                    scores=self.scores,
+                    with_delta=with_delta,
+                    show_progress=show_progress,
+                )
+            )
+        explained = Explained.concatenate(parts)
+        self.last_terms_ = explained.terms
+        self.best_step_ = explained.best_step
+        self.output_ = explained.output
+        return explained
+
+    def _problem(self, call: Call, site: Site) -> MaskingProblem:
+        return MaskingProblem.build(call, site, self.perturbation, self.output)
+
+    def _active_masker(self) -> nn.Module | None:
+        """The masker whose proposals count: the fitted one, or a given one that is fitted."""
+        if self.masker_ is not None:
+            return self.masker_
+        if self.masker is not None and getattr(self.masker, "fitted", True):
+            return self.masker
+        return None
+
+    def _checked_steps(self, n_steps: int | None) -> int:
+        if n_steps is None:
+            return 0 if self.is_fitted else DEFAULT_STEPS
+        if isinstance(n_steps, bool) or not isinstance(n_steps, int) or n_steps < 0:
+            raise InvalidInputError(f"n_steps: expected an integer of at least 0, got {n_steps!r}")
+        if n_steps == 0 and not self.is_fitted:
+            raise NotFittedError(
+                f"{self.get_name()}: n_steps=0 needs a fitted masker; call fit or from_pretrained, "
+                "or tune with n_steps above 0"
+            )
+        return n_steps
+
+    def _fingerprint_of(self, problem: MaskingProblem) -> ModelFingerprint:
+        features, channels = problem.capture.features, problem.layout.channels
+        known = self._known_fingerprint()
+        return ModelFingerprint(
+            embedding_dim=features[0].shape[-1] if channels[0] else None,
+            vocab_size=known.vocab_size,
+            n_classes=problem.readout.probabilities.shape[1],
+        )
+
+    def _known_fingerprint(self) -> ModelFingerprint:
+        """What can be told of the explained model without running it."""
+        layer = self._site().embedding_layer()
+        config = getattr(getattr(self.forward_func, "module", self.forward_func), "config", None)
+        return ModelFingerprint(
+            embedding_dim=getattr(layer, "embedding_dim", None),
+            vocab_size=getattr(layer, "num_embeddings", None),
+            n_classes=getattr(config, "num_labels", None),
+        )
+
+
+def _set_fitted(masker: nn.Module) -> None:
+    if hasattr(masker, "fitted"):
+        setattr(masker, "fitted", True)  # noqa: B010  (a module's own attributes have no type)
+
+
+def _masker_for(first: Batch | None, build: BuildProblem) -> nn.Module:
+    """A masker for whatever the first batch shows, where the user gave none."""
+    if first is None:
+        raise InvalidInputError("train_batches: expected at least one batch, got none")
+    problem = build(first)
+    return EmbeddingMasker(
+        feature_shapes=[tuple(f.shape[1:]) for f in problem.capture.features],
+        n_classes=problem.readout.probabilities.shape[1],
+    ).to(problem.capture.features[0].device)
+
+
+def _batch_arguments(batch: Batch) -> dict[str, Any]:
+    """A batch as keyword arguments of a call."""
+    if not isinstance(batch, Mapping):
+        return {"inputs": batch}
+    known = ("inputs", "baselines", "target", "additional_forward_args", "feature_mask")
+    unknown = [name for name in batch if name not in known]
+    if unknown or "inputs" not in batch:
+        raise InvalidInputError(
+            f"batch: expected 'inputs' and possibly {known[1:]}, got {sorted(batch)}"
+        )
+    return dict(batch)
+
+
+__all__ = ["DEFAULT_STEPS", "MaskAttribution"]

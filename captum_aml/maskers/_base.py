@@ -1,0 +1,88 @@
+"""What a masker is given, and what it must give back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.typing import TensorOrTuple
+
+
+@dataclass(frozen=True)
+class MaskerInputs:
+    """What a masker may look at to propose a mask for N examples.
+
+    Attributes:
+        features: The tensors that are masked: float inputs, embeddings of ids, or a layer's
+            tensors, each (N, ...), for example (N, L, D).
+        inputs: The forward function's inputs as the caller gave them, for example ids (N, L).
+        probabilities: The distribution that the kept tokens should preserve, (N, C): the
+            prediction, or the explained outcome where that is another one.
+        protected: For each masked tensor the tokens that are not masked, bool of the tokens'
+            shape, for example (N, L).
+        attention_mask: The forward function's argument of that name, (N, L), if it has one.
+    """
+
+    features: tuple[Tensor, ...]
+    inputs: tuple[Tensor, ...]
+    probabilities: Tensor
+    protected: tuple[Tensor, ...]
+    attention_mask: Tensor | None = None
+
+
+@runtime_checkable
+class Masker(Protocol):
+    """A network that proposes mask logits; any ``torch.nn.Module`` with this call is one.
+
+    Two optional members are honoured: ``fitted`` (bool; a module without it counts as fitted) and
+    ``config`` (a dictionary of JSON values, kept with a saved masker).
+    """
+
+    def __call__(self, inputs: MaskerInputs) -> TensorOrTuple:
+        """Proposes a mask.
+
+        Args:
+            inputs: What is to be explained.
+
+        Returns:
+            One logit for each token, (N, L) for features (N, L, D); a tuple of such tensors where
+            several tensors are masked. The mask is their sigmoid.
+        """
+
+
+def as_masker(module: nn.Module) -> Masker:
+    """The module as a masker: ``nn.Module.__call__`` hides the signature of its ``forward``."""
+    assert isinstance(module, Masker)
+    return module
+
+
+def as_logits(proposal: TensorOrTuple, expected: Sequence[Sequence[int]]) -> tuple[Tensor, ...]:
+    """Checks what a masker returned.
+
+    Args:
+        proposal: The masker's result.
+        expected: The shape of each masked tensor's tokens.
+
+    Raises:
+        InvalidInputError: It is not one tensor of logits for each masked tensor, of its tokens'
+            shape.
+    """
+    logits = proposal if isinstance(proposal, tuple) else (proposal,)
+    if not all(isinstance(t, Tensor) for t in logits):
+        raise InvalidInputError(
+            f"masker: expected tensors of logits, got {[type(t).__name__ for t in logits]}"
+        )
+    shapes = [tuple(t.shape) for t in logits]
+    if shapes != [tuple(s) for s in expected]:
+        raise InvalidInputError(
+            f"masker: expected logits of shapes {[tuple(s) for s in expected]}, one for each "
+            f"token, got {shapes}"
+        )
+    return logits
+
+
+__all__ = ["Masker", "MaskerInputs", "as_logits", "as_masker"]

@@ -1,0 +1,195 @@
+r"""The published masker: a pretrained encoder that proposes a mask logit for every token.
+
+The encoder reads the tokens' own (frozen) word embeddings and one embedding more, which tells it
+the prediction (:class:`~captum_aml.maskers.prediction.PredictionEmbedding`) and stands right after
+the last token. That position is dropped again, and a head Linear(H, H) - Tanh - Linear(H, 1) gives
+each token its logit; the mask is the sigmoid.
+
+Source: Barkan et al., Findings of EMNLP 2024, and its reference code. Deviation: class vectors have
+no padding index, so that every class learns.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from captum_aml._call import is_integral
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.maskers._base import MaskerInputs
+from captum_aml.maskers.prediction import PredictionEmbedding
+
+if TYPE_CHECKING:  # importing transformers takes seconds: only what needs it pays for it
+    from transformers import PreTrainedModel
+
+
+class TransformerMasker(nn.Module):
+    """A Hugging Face encoder with the prediction embedding and a head for mask logits.
+
+    Args:
+        encoder: An encoder that takes ``inputs_embeds`` and returns ``last_hidden_state``. It is
+            used as it is; :meth:`from_model` makes a copy.
+        n_classes: The number of outcomes C of the explained distribution.
+
+    Raises:
+        InvalidInputError: ``n_classes`` is below 1.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, *, n_classes: int) -> None:
+        super().__init__()
+        if n_classes < 1:
+            raise InvalidInputError(f"n_classes: expected at least 1, got {n_classes}")
+        self.fitted = False
+        self.encoder = encoder
+        if getattr(encoder, "pooler", None) is not None:
+            # Its output is not used, so its weights would never learn.
+            setattr(encoder, "pooler", None)  # noqa: B010  (a module may hold None, its stub not)
+        word_embeddings = encoder.get_input_embeddings()
+        assert isinstance(word_embeddings, nn.Module)
+        frozen = getattr(encoder, "embeddings", word_embeddings)
+        frozen.requires_grad_(False)
+        embedding_dim = _table(encoder).shape[1]
+        hidden_size = int(encoder.config.hidden_size)
+        self.prediction = PredictionEmbedding(n_classes, embedding_dim)
+        self.head = nn.Sequential(
+            nn.Linear(hidden_size, hidden_size), nn.Tanh(), nn.Linear(hidden_size, 1)
+        )
+
+    @classmethod
+    def from_model(
+        cls, model: PreTrainedModel, *, n_classes: int | None = None
+    ) -> TransformerMasker:
+        """Starts from a copy of the explained model's own encoder.
+
+        Args:
+            model: The explained model, for example a ``BertForSequenceClassification``.
+            n_classes: The number of classes. Default: the model's ``num_labels``
+        """
+        encoder = cast("PreTrainedModel", copy.deepcopy(model.base_model))  # stubbed as Module
+        encoder.requires_grad_(True)
+        return cls(encoder, n_classes=n_classes or int(model.config.num_labels or 0))
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | os.PathLike[str], *, n_classes: int
+    ) -> TransformerMasker:
+        """Starts from a pretrained encoder: a local folder or a hub id.
+
+        Args:
+            name_or_path: What ``transformers.AutoModel`` takes.
+            n_classes: The number of classes of the explained model.
+        """
+        from transformers import AutoModel
+
+        encoder = AutoModel.from_pretrained(
+            os.fspath(name_or_path), trust_remote_code=False, dtype=torch.float32
+        )
+        return cls(encoder, n_classes=n_classes)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What :meth:`from_config` needs to build the same network, as JSON values."""
+        encoder = self.encoder.config.to_dict()
+        encoder.pop("_name_or_path", None)
+        return {"encoder": encoder, "n_classes": self.prediction.classes.shape[0]}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> TransformerMasker:
+        """Builds the network with random weights from :attr:`config`."""
+        from transformers import AutoConfig, AutoModel
+
+        settings = dict(config["encoder"])
+        built = AutoConfig.for_model(settings.pop("model_type"), **settings)
+        encoder = AutoModel.from_config(built, trust_remote_code=False)
+        return cls(encoder, n_classes=config["n_classes"])
+
+    def forward(self, inputs: MaskerInputs) -> Tensor:
+        """One logit for each token, (N, L).
+
+        Raises:
+            InvalidInputError: The explained inputs are no single sequence of ids or embeddings.
+        """
+        embeddings = self._embeddings(inputs)
+        n, length = embeddings.shape[:2]
+        attention = self._attention(inputs, n, length, embeddings.device)
+        # The prediction's embedding goes right after the last token; what follows moves by one.
+        places = torch.arange(length + 1, device=embeddings.device)
+        last = (attention * places[1:]).amax(dim=1, keepdim=True)
+        source = (places - (places > last).long()).clamp(min=0, max=length - 1)
+        told = self.prediction(inputs.probabilities).unsqueeze(1).to(embeddings.dtype)
+        is_told = (places == last).unsqueeze(-1)
+        joined = torch.where(
+            is_told,
+            told,
+            embeddings.gather(1, source.unsqueeze(-1).expand(-1, -1, embeddings.shape[2])),
+        )
+        joined_attention = torch.where(is_told.squeeze(-1), 1, attention.gather(1, source))
+        hidden = self.encoder(
+            inputs_embeds=joined,
+            attention_mask=joined_attention,
+            **self._positions(joined_attention),
+        ).last_hidden_state
+        tokens = places[:-1] + (places[:-1] >= last).long()
+        own = hidden.gather(1, tokens.unsqueeze(-1).expand(-1, -1, hidden.shape[2]))
+        logits: Tensor = self.head(own).squeeze(-1)
+        return logits
+
+    def _embeddings(self, inputs: MaskerInputs) -> Tensor:
+        weight = _table(self.encoder)
+        first = inputs.inputs[0]
+        if len(inputs.inputs) == 1 and is_integral(first) and first.dim() == 2:
+            high = int(first.max())
+            if high >= weight.shape[0]:
+                raise InvalidInputError(
+                    f"masker: it embeds ids below {weight.shape[0]}, got {high}; was it made for "
+                    "another model?"
+                )
+            return torch.nn.functional.embedding(first, weight)
+        feature = inputs.features[0]
+        if len(inputs.features) == 1 and feature.dim() == 3 and feature.shape[2] == weight.shape[1]:
+            return feature.to(weight.dtype)
+        raise InvalidInputError(
+            f"masker: a TransformerMasker explains one tensor of ids (N, L), or of embeddings "
+            f"(N, L, {weight.shape[1]}); got inputs of shapes "
+            f"{[tuple(t.shape) for t in inputs.inputs]}"
+        )
+
+    def _attention(self, inputs: MaskerInputs, n: int, length: int, device: torch.device) -> Tensor:
+        given = inputs.attention_mask
+        if given is not None and given.shape == (n, length):
+            return given.gt(0).long()
+        pad = getattr(self.encoder.config, "pad_token_id", None)
+        first = inputs.inputs[0]
+        if pad is not None and is_integral(first) and first.shape == (n, length):
+            return first.ne(int(pad)).long()
+        return torch.ones(n, length, dtype=torch.long, device=device)
+
+    def _positions(self, attention: Tensor) -> dict[str, Tensor]:
+        """Positions counted over what is attended to, so that padding does not move them."""
+        if "position_ids" not in inspect.signature(self.encoder.forward).parameters:
+            return {}
+        positions = (attention.cumsum(dim=1) - 1).clamp(min=0)
+        table = getattr(getattr(self.encoder, "embeddings", None), "position_embeddings", None)
+        if isinstance(table, nn.Embedding):
+            offset = 0 if table.padding_idx is None else table.padding_idx + 1
+            # A text as long as the model takes leaves no position for the one that was added.
+            positions = (positions + offset).clamp(max=table.num_embeddings - 1)
+        return {"position_ids": positions}
+
+
+def _table(encoder: PreTrainedModel) -> Tensor:
+    """The word embeddings' weights, (V, D)."""
+    weight = getattr(encoder.get_input_embeddings(), "weight", None)
+    if not isinstance(weight, Tensor):
+        raise InvalidInputError(
+            f"encoder: expected one with a table of word embeddings, got {type(encoder).__name__}"
+        )
+    return weight
+
+
+__all__ = ["TransformerMasker"]

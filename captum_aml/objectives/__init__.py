@@ -1,0 +1,25 @@
+"""Objectives: losses over masked outputs, as pure functions of tensors."""
+
+from captum_aml.objectives._base import (
+    MaskedOutcome,
+    Objective,
+    SizePenalty,
+    Terms,
+    inverse_term,
+    prediction_term,
+    size_term,
+)
+from captum_aml.objectives.aml import AMLObjective
+from captum_aml.objectives.la import LAObjective
+
+__all__ = [
+    "AMLObjective",
+    "LAObjective",
+    "MaskedOutcome",
+    "Objective",
+    "SizePenalty",
+    "Terms",
+    "inverse_term",
+    "prediction_term",
+    "size_term",
+]

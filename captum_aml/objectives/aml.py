@@ -1,0 +1,85 @@
+r"""The objective of Attributive Masking Learning (AML).
+
+.. math::
+    \ell(m) = w_p \Bigl(-\sum_c q_c \log p_c(x[m])\Bigr)
+            + w_i \bigl(-\log(1 - p_c(x[1-m]) + \epsilon)\bigr)
+            + w_s \frac{1}{U} \sum_u -\log(1 - m_u)
+
+with :math:`p = \mathrm{softmax}\, f`, :math:`q` the distribution to preserve (``aim``), :math:`c`
+the explained outcome, :math:`U` the number of live units; ``size_penalty="l1"`` has :math:`m_u` in
+place of :math:`-\log(1 - m_u)`.
+
+Source: Barkan et al., "LLM Explainability via Attributive Masking Learning", Findings of EMNLP
+2024. Deviations: the terms are means over the live units and are kept for each example; where the
+explained outcome is not the predicted one, ``aim`` is that outcome rather than the prediction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from captum_aml.objectives._base import (
+    MaskedOutcome,
+    SizePenalty,
+    Terms,
+    check_eps,
+    check_penalty,
+    check_weights,
+    inverse_term,
+    prediction_term,
+    size_term,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AMLObjective:
+    """AML's three terms and their weights.
+
+    Args:
+        prediction_weight: Weight of the prediction term. Default: 1.0
+        inverse_weight: Weight of the inverse term. Default: 1.0
+        size_weight: Weight of the mask-size term. Default: 1.0
+        size_penalty: ``bce`` (published) or ``l1``. Default: ``bce``
+        eps: The constant under the inverse term's logarithm. Default: 1e-6
+
+    Raises:
+        InvalidInputError: A weight is negative or not finite, or the penalty is unknown.
+    """
+
+    prediction_weight: float = 1.0
+    inverse_weight: float = 1.0
+    size_weight: float = 1.0
+    size_penalty: SizePenalty = "bce"
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check_weights(
+            prediction_weight=self.prediction_weight,
+            inverse_weight=self.inverse_weight,
+            size_weight=self.size_weight,
+        )
+        check_penalty(self.size_penalty)
+        check_eps(self.eps)
+
+    @property
+    def uses_kept(self) -> bool:
+        """True: the prediction term reads ``x[m]``."""
+        return True
+
+    @property
+    def uses_left_out(self) -> bool:
+        """True: the inverse term reads ``x[1 - m]``."""
+        return True
+
+    def __call__(self, outcome: MaskedOutcome) -> Terms:
+        """The terms ``prediction``, ``inverse`` and ``size``, each (N,), and their weighted sum."""
+        assert outcome.kept is not None and outcome.left_out is not None
+        prediction = prediction_term(outcome.kept, outcome.aim)
+        inverse = inverse_term(outcome.left_out, outcome.explained, eps=self.eps)
+        size = size_term(outcome.mask, outcome.live, self.size_penalty)
+        total = (
+            self.prediction_weight * prediction
+            + self.inverse_weight * inverse
+            + self.size_weight * size
+        )
+        return Terms(total, {"prediction": prediction, "inverse": inverse, "size": size})

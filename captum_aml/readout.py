@@ -1,0 +1,370 @@
+r"""Turns what a forward function returns into log-probabilities that objectives understand.
+
+However the output is read, the result for N examples is a distribution over C outcomes, one of
+which is explained:
+
+=====================  =============================================  ===========================
+``output``             the forward function returns                   distribution
+=====================  =============================================  ===========================
+``logits``             scores of classes along the last dimension     their softmax
+``probabilities``      probabilities along the last dimension         as they are
+``log_probabilities``  log-probabilities along the last dimension     their exponential
+``probability``        one probability per example                    :math:`(1 - p, p)`
+``log_probability``    one log-probability per example                :math:`(1 - p, p)`
+``value``              one value per example, of any kind             :math:`(1 - r, r)`
+=====================  =============================================  ===========================
+
+For a plain value there is no distribution; in its place stands the *retained fraction*
+
+.. math:: r(m) = \frac{F(x[m]) - F(x[0])}{F(x) - F(x[0])},
+
+where :math:`x[0]` has every token removed (for the inputs themselves, the baselines). It is 1 for
+the input and 0 for the baselines, and does not change when :math:`F` is scaled or shifted.
+
+The last three kinds read the one value that the target selects, as Captum does; the first three
+read the distribution that the target points into.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (the name everybody knows)
+
+from captum_aml.exceptions import InvalidInputError, NonFiniteError
+
+OutputKind = Literal[
+    "logits", "probabilities", "log_probabilities", "probability", "log_probability", "value"
+]
+_DISTRIBUTIONS = ("logits", "probabilities", "log_probabilities")
+
+#: Probabilities and retained fractions are kept this far from 0 and 1 before a logarithm is taken.
+#: A fraction below 1 % retained counts as nothing, above 99 % as everything.
+FRACTION_MARGIN = 0.01
+_LOG_FLOOR = -50.0
+
+
+def check_output_kind(output: str) -> str:
+    """Checks the name of an output kind, or ``auto``.
+
+    Raises:
+        InvalidInputError: The name is unknown.
+    """
+    known = ("auto", *get_args(OutputKind))
+    if output not in known:
+        raise InvalidInputError(f"output: expected one of {known}, got {output!r}")
+    return output
+
+
+def output_tensor(output: Any) -> Tensor:
+    """The tensor that a forward function returned, also the ``logits`` of a Hugging Face output.
+
+    Raises:
+        InvalidInputError: There is no floating point tensor.
+    """
+    tensor = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if not isinstance(tensor, Tensor):
+        raise InvalidInputError(
+            "forward_func: expected it to return a tensor, or an object with a tensor `logits`, "
+            f"got {type(output).__name__}"
+        )
+    if not tensor.dtype.is_floating_point:
+        raise InvalidInputError(
+            f"forward_func: expected it to return floating point values, got {tensor.dtype}"
+        )
+    return tensor
+
+
+def select(output: Tensor, target: Tensor | None) -> Tensor:
+    """One value per example: ``output[i, *target[i]]``, as Captum selects it.
+
+    Args:
+        output: Tensor (M, ...), where M is a multiple of N.
+        target: Indices (N, k), repeated as often as the rows are; None for one value per row.
+
+    Returns:
+        Tensor (M,).
+    """
+    if target is None:
+        return output.reshape(output.shape[0])
+    rows = torch.arange(output.shape[0], device=output.device)
+    target = target.to(output.device).repeat(output.shape[0] // target.shape[0], 1)
+    index = (rows, *target.unbind(1))
+    return output[index]
+
+
+class _Clip(torch.autograd.Function):
+    """Clips to an interval; outside, the gradient passes only if a step along it leads back."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward(values)
+        ctx.bounds = (low, high)
+        return values.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (values,) = ctx.saved_tensors
+        low, high = ctx.bounds
+        (grad,) = grads
+        # Descent moves against the gradient: below the interval a negative one leads back.
+        leads_out = ((values < low) & (grad > 0)) | ((values > high) & (grad < 0))
+        return grad.masked_fill(leads_out, 0.0), None, None
+
+
+def clip_fraction(values: Tensor) -> Tensor:
+    """Clips fractions to [margin, 1 - margin] with a gradient that can lead back inside."""
+    # torch leaves Function.apply without types.
+    clipped: Tensor = _Clip.apply(values, FRACTION_MARGIN, 1.0 - FRACTION_MARGIN)  # type: ignore[no-untyped-call]
+    return clipped
+
+
+@dataclass(frozen=True)
+class Readout:
+    """How the outputs of one call are read.
+
+    Attributes:
+        kind: The kind of output, decided.
+        target: The explained outcome's full index into the output, (N, k), or None where the
+            forward function gives one value per example.
+        explained: The explained outcome among the C of the distribution, (N,).
+        probabilities: The distribution for the unmasked input, (N, C).
+        endpoints: For ``value``, ``F(x[0])`` and ``F(x)``, each (N,).
+    """
+
+    kind: OutputKind
+    target: Tensor | None
+    explained: Tensor
+    probabilities: Tensor
+    endpoints: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def resolve(cls, output: Any, target: Tensor | None, kind: str, n_examples: int) -> Readout:
+        """Decides how to read outputs, from the one for the unmasked inputs.
+
+        Args:
+            output: What the forward function returned for N examples.
+            target: Indices (N, k) into the output's dimensions after the first, or None.
+            kind: An output kind, or ``auto``: one value per example is a ``value``; rows that sum
+                to 1 are ``probabilities``; rows whose exponentials do, ``log_probabilities``;
+                anything else ``logits``.
+            n_examples: The number of examples N.
+
+        Raises:
+            InvalidInputError: The output has a wrong shape, or the target does not fit it.
+            NonFiniteError: The output holds NaN or an infinite value.
+        """
+        tensor = output_tensor(output)
+        if tensor.dim() == 0 or tensor.shape[0] != n_examples:
+            raise InvalidInputError(
+                f"forward_func: expected one result for each of the {n_examples} examples along "
+                f"dimension 0, got shape {tuple(tensor.shape)}"
+            )
+        if target is None and tensor.numel() != n_examples and tensor.dim() > 2:
+            raise InvalidInputError(
+                "target: expected a tuple of indices, since the forward function returns shape "
+                f"{tuple(tensor.shape)}; got None"
+            )
+        target = _checked_target(target, tensor)
+        single = tensor.numel() == n_examples
+        classless = tensor.dim() < 2 or tensor.shape[-1] == 1
+        if kind == "auto" and classless:
+            kind = "value"
+        if kind in _DISTRIBUTIONS or kind == "auto":
+            if classless:
+                raise InvalidInputError(
+                    f"output: {kind!r} needs several classes per example, but the forward function "
+                    f"returns shape {tuple(tensor.shape)}"
+                )
+            return cls._distribution(tensor, target, kind)
+        if target is None and not single:
+            raise InvalidInputError(
+                f"target: expected an index, since output={kind!r} reads one value per example "
+                f"and the forward function returns shape {tuple(tensor.shape)}; got None"
+            )
+        values = select(tensor, target)
+        check_finite(values if kind != "log_probability" else values.exp(), "the unmasked inputs")
+        decided = cast(OutputKind, kind)
+        if decided == "value":
+            probabilities = torch.stack([torch.zeros_like(values), torch.ones_like(values)], dim=1)
+        else:
+            p = values.exp() if decided == "log_probability" else values
+            _check_range(p, decided)
+            probabilities = torch.stack([1 - p, p], dim=1)
+        explained = torch.ones(n_examples, dtype=torch.long, device=values.device)
+        return cls(decided, target, explained, as_float(probabilities))
+
+    @classmethod
+    def _distribution(cls, tensor: Tensor, target: Tensor | None, kind: str) -> Readout:
+        if target is not None and target.shape[1] != tensor.dim() - 1:
+            raise InvalidInputError(
+                f"target: expected {tensor.dim() - 1} indices for an output of shape "
+                f"{tuple(tensor.shape)}, got {target.shape[1]}"
+            )
+        rows = as_float(_row(tensor, target))
+        finite = rows.exp() if kind == "log_probabilities" else rows
+        check_finite(finite, "the unmasked inputs")
+        decided = _detected(rows) if kind == "auto" else cast(OutputKind, kind)
+        if decided == "probabilities":
+            _check_range(rows, decided)
+        probabilities = _log_probs(rows, decided).exp()
+        if target is None:
+            target = probabilities.argmax(dim=1, keepdim=True)
+        return cls(decided, target, target[:, -1], probabilities)
+
+    @cached_property
+    def aim(self) -> Tensor:
+        """What the kept tokens should preserve, (N, C).
+
+        The predicted distribution where the explained outcome is the predicted one, otherwise that
+        outcome itself.
+        """
+        one_hot = F.one_hot(self.explained, self.probabilities.shape[1]).to(self.probabilities)
+        predicted = self.probabilities.argmax(dim=1) == self.explained
+        return torch.where(predicted.unsqueeze(1), self.probabilities, one_hot)
+
+    def log_probs(self, output: Any, *, where: str) -> Tensor:
+        """Log-probabilities of a further pass.
+
+        Args:
+            output: What the forward function returned for M rows, M a multiple of N.
+            where: Names the pass in an error.
+
+        Returns:
+            Tensor (M, C), float32 or float64.
+
+        Raises:
+            NonFiniteError: The output holds NaN or an infinite value.
+        """
+        tensor = output_tensor(output)
+        if self.kind in _DISTRIBUTIONS:
+            rows = as_float(_row(tensor, self.target))
+            check_finite(rows.exp() if self.kind == "log_probabilities" else rows, where)
+            return _log_probs(rows, self.kind)
+        values = as_float(select(tensor, self.target))
+        if self.kind == "log_probability":
+            check_finite(values.exp(), where)
+            p = values.clamp(min=_LOG_FLOOR).exp()
+        elif self.kind == "probability":
+            check_finite(values, where)
+            p = values
+        else:
+            assert self.endpoints is not None
+            check_finite(values, where)
+            p = clip_fraction(self.retained(values))
+        floor = math.exp(_LOG_FLOOR)
+        event = values.clamp(min=_LOG_FLOOR) if self.kind == "log_probability" else None
+        return torch.stack(
+            [
+                (1 - p).clamp(min=floor).log(),
+                p.clamp(min=floor).log() if event is None else event,
+            ],
+            dim=1,
+        )
+
+    def retained(self, values: Tensor) -> Tensor:
+        """The retained fraction of values (M,); 0 where the endpoints do not differ."""
+        assert self.endpoints is not None
+        low, high = (e.repeat(values.shape[0] // e.shape[0]) for e in self.endpoints)
+        span = high - low
+        return torch.where(span == 0, values * 0, (values - low) / torch.where(span == 0, 1, span))
+
+
+def _checked_target(target: Tensor | None, tensor: Tensor) -> Tensor | None:
+    if target is None:
+        return None
+    sizes = tensor.shape[1:]
+    if target.shape[1] > len(sizes):
+        raise InvalidInputError(
+            f"target: expected at most {len(sizes)} indices for an output of shape "
+            f"{tuple(tensor.shape)}, got {target.shape[1]}"
+        )
+    limits = torch.tensor(sizes[: target.shape[1]], device=target.device)
+    if bool(((target >= limits) | (target < -limits)).any()):
+        raise InvalidInputError(
+            f"target: expected indices below {tuple(sizes)} for an output of shape "
+            f"{tuple(tensor.shape)}, got {target.tolist()}"
+        )
+    if target.shape[1] < len(sizes):
+        if any(size != 1 for size in sizes[target.shape[1] :]):
+            raise InvalidInputError(
+                f"target: expected {len(sizes)} indices for an output of shape "
+                f"{tuple(tensor.shape)}, got {target.shape[1]}"
+            )
+        missing = len(sizes) - target.shape[1]
+        target = F.pad(target, (0, missing))
+    # Negative indices count from the end, as in Captum; keep the index that they stand for.
+    return target.remainder(torch.tensor(sizes, device=target.device)).to(tensor.device)
+
+
+def _row(tensor: Tensor, target: Tensor | None) -> Tensor:
+    """The classes (M, C) that a target (N, k) points into: the last dimension."""
+    if target is None or target.shape[1] == 1:
+        return tensor
+    rows = torch.arange(tensor.shape[0], device=tensor.device)
+    prefix = target[:, :-1].repeat(tensor.shape[0] // target.shape[0], 1)
+    index = (rows, *prefix.unbind(1))
+    return tensor[index]
+
+
+def as_float(tensor: Tensor) -> Tensor:
+    """At least float32: losses are not computed in half precision."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _log_probs(rows: Tensor, kind: OutputKind) -> Tensor:
+    if kind == "logits":
+        return F.log_softmax(rows, dim=-1)
+    if kind == "probabilities":
+        return rows.clamp(min=math.exp(_LOG_FLOOR)).log()
+    return rows.clamp(min=_LOG_FLOOR)
+
+
+def _detected(rows: Tensor) -> OutputKind:
+    # Half precision outputs sum to 1 within about a thousandth.
+    tolerance = 2e-3
+    ones = torch.ones_like(rows[:, 0])
+    if bool((rows >= 0).all()) and torch.allclose(rows.sum(1), ones, atol=tolerance, rtol=0):
+        return "probabilities"
+    if bool((rows <= 0).all()) and torch.allclose(rows.exp().sum(1), ones, atol=tolerance, rtol=0):
+        return "log_probabilities"
+    return "logits"
+
+
+def _check_range(values: Tensor, kind: str) -> None:
+    if bool(((values < -1e-3) | (values > 1 + 1e-3)).any()):
+        raise InvalidInputError(
+            f"output: {kind!r} expects values from 0 to 1, but the forward function returned "
+            f"values from {values.min().item():.4g} to {values.max().item():.4g}"
+        )
+
+
+def check_finite(values: Tensor, where: str) -> None:
+    """Checks outputs, (M, ...).
+
+    Raises:
+        NonFiniteError: One is NaN or infinite; the message names ``where`` and the rows.
+    """
+    if not bool(torch.isfinite(values).all()):
+        bad = (~torch.isfinite(values)).reshape(values.shape[0], -1).any(1).nonzero().flatten()
+        raise NonFiniteError(
+            f"forward_func: expected finite outputs, got NaN or an infinite value for {where} "
+            f"(rows {bad.tolist()[:10]})"
+        )
+
+
+__all__ = [
+    "OutputKind",
+    "Readout",
+    "as_float",
+    "check_finite",
+    "check_output_kind",
+    "clip_fraction",
+    "output_tensor",
+    "select",
+]

@@ -1,0 +1,6 @@
+"""Learning a masker over a data set, and keeping what was learned."""
+
+from captum_aml.training.checkpoint import Checkpoint, ModelFingerprint
+from captum_aml.training.fit import EpochRecord, evaluate_masker, fit_masker
+
+__all__ = ["Checkpoint", "EpochRecord", "ModelFingerprint", "evaluate_masker", "fit_masker"]

@@ -1,0 +1,195 @@
+"""A fitted masker on disk: JSON for what it is, safetensors for its weights.
+
+A folder holds ``config.json`` and the weights file that it names, ``masker-<digest>.safetensors``.
+Weights are written first, under a name made from their content, and the configuration replaces the
+old one in a single step: a reader, or a crash, sees the old masker or the new one, never a mixture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from captum_aml._version import __version__
+from captum_aml.exceptions import CheckpointError
+
+FORMAT = "captum_aml.masker"
+FORMAT_VERSION = 1
+_CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class ModelFingerprint:
+    """What identifies the explained model well enough to refuse a masker of another one.
+
+    Attributes:
+        embedding_dim: Channels of a masked token, or None where tokens have none.
+        vocab_size: Entries of the word embeddings, or None where there are none.
+        n_classes: Outcomes of the explained distribution, or None if not known.
+    """
+
+    embedding_dim: int | None
+    vocab_size: int | None
+    n_classes: int | None
+
+    def check(self, model: ModelFingerprint) -> None:
+        """Compares a saved fingerprint with what is known of a model.
+
+        Raises:
+            CheckpointError: They differ; the message names the field and both values.
+        """
+        for name, saved in asdict(self).items():
+            found = getattr(model, name)
+            if saved is not None and found is not None and saved != found:
+                raise CheckpointError(
+                    f"masker: it was fitted for a model with {name}={saved}, "
+                    f"but this one has {name}={found}"
+                )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that a saved masker consists of.
+
+    Attributes:
+        method: The attribution method it was fitted for, ``aml`` or ``la``.
+        masker: The masker's type and configuration.
+        settings: The attribution's settings at the time of fitting, as JSON values.
+        fingerprint: The explained model's.
+        tensors: The masker's weights by name.
+        version: The version of this package that wrote it.
+    """
+
+    method: str
+    masker: dict[str, Any]
+    settings: dict[str, Any]
+    fingerprint: ModelFingerprint
+    tensors: dict[str, Tensor]
+    version: str = __version__
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the masker to a folder, which is made if needed; replaces one that is there.
+
+        Raises:
+            CheckpointError: The path is a file.
+        """
+        path = Path(folder)
+        if path.exists() and not path.is_dir():
+            raise CheckpointError(f"folder: expected a folder, got the file {path}")
+        path.mkdir(parents=True, exist_ok=True)
+        weights = save_tensors(
+            {k: v.detach().cpu().contiguous() for k, v in self.tensors.items()},
+            metadata={"format": "pt"},
+        )
+        digest = hashlib.sha256(weights).hexdigest()
+        name = f"masker-{digest[:16]}.safetensors"
+        config = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "captum_aml_version": self.version,
+            "method": self.method,
+            "masker": self.masker,
+            "settings": self.settings,
+            "fingerprint": asdict(self.fingerprint),
+            "weights": {"file": name, "sha256": digest},
+        }
+        text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        _write_atomically(path / name, weights)
+        _write_atomically(path / _CONFIG, text.encode())
+        for old in path.glob("masker-*.safetensors"):
+            if old.name != name:
+                old.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Checkpoint:
+        """Reads a masker from a folder, or from the hub where there is no such folder.
+
+        Raises:
+            CheckpointError: The folder is missing, incomplete, damaged, or holds something else.
+        """
+        path = Path(folder)
+        if not path.is_dir():
+            path = _download(os.fspath(folder))
+        config = _read_config(path)
+        try:
+            file, digest = config["weights"]["file"], config["weights"]["sha256"]
+            fingerprint = ModelFingerprint(**config["fingerprint"])
+            method, masker, settings = config["method"], config["masker"], config["settings"]
+            version = config["captum_aml_version"]
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{path / _CONFIG}: incomplete or malformed ({error})") from error
+        if Path(file).name != file or not file.endswith(".safetensors"):
+            raise CheckpointError(f"{path / _CONFIG}: expected a weights file name, got {file!r}")
+        try:
+            weights = (path / file).read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{path}: its weights cannot be read ({error})") from error
+        if hashlib.sha256(weights).hexdigest() != digest:
+            raise CheckpointError(
+                f"{path / file}: damaged or truncated (its checksum is not the one in {_CONFIG})"
+            )
+        try:
+            tensors = load_tensors(weights)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path / file}: not a safetensors file ({error})") from error
+        return cls(method, masker, settings, fingerprint, tensors, version)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    file = path / _CONFIG
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: expected a masker folder, but there is no {_CONFIG}"
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{file}: damaged or truncated ({error})") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise CheckpointError(f"{file}: this is not a masker saved by captum_aml")
+    if config.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{file}: expected format version {FORMAT_VERSION}, "
+            f"got {config.get('format_version')!r}; another captum_aml wrote it"
+        )
+    return config
+
+
+def _download(name: str) -> Path:
+    # Imported here: most users load from a folder, and importing the hub client takes a while.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=[_CONFIG, "masker-*.safetensors"]))
+    except (HFValidationError, OSError) as error:
+        raise CheckpointError(
+            f"masker: {name!r} is neither a folder here nor a repository that could be loaded "
+            f"from the hub ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+__all__ = ["Checkpoint", "ModelFingerprint"]
