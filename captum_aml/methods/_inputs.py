@@ -1,0 +1,137 @@
+"""What the methods share: their checked arguments, what they explain, and their random state."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_aml._random import isolated_rng
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.typing import ForwardFunc
+
+
+@dataclass(frozen=True)
+class TokenInputs:
+    """The checked arguments of one call.
+
+    Attributes:
+        ids: Token ids (N, L).
+        reference_ids: Baseline ids (N, L).
+        target: Explained classes (N,).
+        args: The forward function's further arguments.
+    """
+
+    ids: Tensor
+    reference_ids: Tensor
+    target: Tensor
+    args: tuple[object, ...]
+
+    @property
+    def explained(self) -> Tensor:
+        """True where there is something to explain (N, L)."""
+        return self.ids != self.reference_ids
+
+    def examples(self) -> Iterator[TokenInputs]:
+        """The N calls with one example each."""
+        n_examples = self.ids.shape[0]
+        for row in range(n_examples):
+            cut = slice(row, row + 1)
+            yield TokenInputs(
+                ids=self.ids[cut],
+                reference_ids=self.reference_ids[cut],
+                target=self.target[cut],
+                args=tuple(
+                    arg[cut]
+                    if isinstance(arg, Tensor) and arg.dim() > 0 and arg.shape[0] == n_examples
+                    else arg
+                    for arg in self.args
+                ),
+            )
+
+
+def probability_of(forward_func: ForwardFunc, *, n_classes: int = 1) -> Callable[..., Tensor]:
+    """The function that all methods explain: class probabilities (N, C) instead of logits.
+
+    Args:
+        forward_func: Token ids to logits (N, C).
+        n_classes: The smallest C that holds the explained classes. Default: 1.
+    """
+
+    def probabilities(ids: Tensor, *args: object) -> Tensor:
+        logits = forward_func(ids, *args)
+        if not isinstance(logits, Tensor) or logits.dim() != 2:
+            came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise InvalidInputError(f"forward_func: expected logits (N, C), got {came}")
+        if logits.shape[1] < n_classes:
+            raise InvalidInputError(
+                f"target: expected classes from 0 to {logits.shape[1] - 1}, got {n_classes - 1}"
+            )
+        return logits.float().softmax(dim=-1)
+
+    return probabilities
+
+
+def parse_inputs(
+    forward_func: ForwardFunc,
+    ids: Tensor,
+    reference_ids: Tensor,
+    target: Tensor | int | None,
+    args: tuple[object, ...],
+) -> tuple[TokenInputs, Callable[..., Tensor]]:
+    """Checks a call's arguments and fills in the predicted classes.
+
+    Returns:
+        The canonical call, and the function of ids and arguments that it explains.
+
+    Raises:
+        InvalidInputError: An argument has a wrong shape, dtype or range.
+    """
+    if ids.dim() != 2 or ids.is_floating_point():
+        raise InvalidInputError(
+            f"ids: expected integer token ids (N, L), got {ids.dtype} of shape {tuple(ids.shape)}"
+        )
+    if reference_ids.shape != ids.shape or reference_ids.dtype != ids.dtype:
+        raise InvalidInputError(
+            f"reference_ids: expected {ids.dtype} of shape {tuple(ids.shape)} as the ids, got "
+            f"{reference_ids.dtype} of shape {tuple(reference_ids.shape)}"
+        )
+    n_examples = ids.shape[0]
+    if target is None:
+        with torch.no_grad():
+            classes = probability_of(forward_func)(ids, *args).argmax(dim=-1)
+    else:
+        classes = torch.as_tensor(target, device=ids.device)
+        if classes.is_floating_point() or classes.shape not in ((), (n_examples,)):
+            raise InvalidInputError(
+                f"target: expected one class or a class per example ({n_examples},), got "
+                f"{classes.dtype} of shape {tuple(classes.shape)}"
+            )
+        classes = classes.long().expand(n_examples)
+    if n_examples and int(classes.min()) < 0:
+        raise InvalidInputError(f"target: expected classes from 0, got {int(classes.min())}")
+    needed = int(classes.max()) + 1 if n_examples else 1
+    call = TokenInputs(ids=ids, reference_ids=reference_ids, target=classes, args=args)
+    return call, probability_of(forward_func, n_classes=needed)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Runs a block with seeded global generators and gives them their states back afterwards.
+
+    Captum draws from torch's and NumPy's global generators and takes no others.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with isolated_rng(seed):
+        try:
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

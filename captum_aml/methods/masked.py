@@ -1,0 +1,110 @@
+"""The methods that learn a mask over the tokens: AML and LA."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import Tensor, nn
+
+from captum_aml.attr import AMLAttribution, LAAttribution
+from captum_aml.attr._base import DEFAULT_STEPS
+from captum_aml.methods.registry import Factory, MethodOptions, MethodSpec, Setting
+from captum_aml.typing import ForwardFunc
+
+_TokenMask: TypeAlias = AMLAttribution | LAAttribution
+
+
+@dataclass(frozen=True)
+class MaskMethod:
+    """An attribution that learns a mask, called as all methods are.
+
+    Attributes:
+        attribution: The Captum-style attribution.
+        n_steps: Tuning steps; None for the attribution's own choice.
+        settings: What is recorded.
+    """
+
+    attribution: _TokenMask
+    n_steps: int | None
+    settings: Mapping[str, Setting]
+
+    def __call__(
+        self,
+        ids: Tensor,
+        reference_ids: Tensor,
+        *,
+        target: Tensor | int | None = None,
+        additional_forward_args: tuple[object, ...] = (),
+    ) -> Tensor:
+        """See ``TokenMethod``."""
+        scores = self.attribution.attribute(
+            ids,
+            baselines=reference_ids,
+            target=target,
+            additional_forward_args=additional_forward_args,
+            n_steps=self.n_steps,
+        )
+        assert isinstance(scores, Tensor)
+        return scores.detach().float()
+
+
+def _factory(attribution_class: type[AMLAttribution] | type[LAAttribution]) -> Factory:
+    def factory(
+        forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
+    ) -> MaskMethod:
+        masker = options.masker
+        name: str | None = None
+        attribution: _TokenMask
+        if isinstance(masker, str | os.PathLike):
+            name = os.fspath(masker)
+            attribution = attribution_class.from_pretrained(
+                name,
+                forward_func,
+                embedding_layer=embedding_layer,
+                output="logits",
+                seed=options.seed,
+            )
+        else:
+            name = None if masker is None else type(masker).__name__
+            attribution = attribution_class(
+                forward_func,
+                embedding_layer=embedding_layer,
+                masker=masker,
+                output="logits",
+                seed=options.seed,
+            )
+        own_steps = 0 if attribution.is_fitted else DEFAULT_STEPS
+        settings: dict[str, Setting] = {
+            "n_steps": own_steps if options.n_steps is None else options.n_steps,
+            "learning_rate": attribution.learning_rate,
+            "objective": repr(attribution.objective),
+            "perturbation": attribution.perturbation.name,
+            "masker": name,
+            "seed": options.seed,
+        }
+        return MaskMethod(attribution, options.n_steps, settings)
+
+    return factory
+
+
+METHODS = (
+    MethodSpec(
+        name="aml",
+        summary="attributive masking learning: the least to keep that preserves the prediction",
+        factory=_factory(AMLAttribution),
+        signed=False,
+        steps="tuning steps (0 with a fitted masker, else 50)",
+        takes_masker=True,
+    ),
+    MethodSpec(
+        name="la",
+        summary="learned attribution: the least to remove that changes the prediction",
+        factory=_factory(LAAttribution),
+        signed=False,
+        steps="tuning steps (0 with a fitted masker, else 50)",
+        takes_masker=True,
+    ),
+)

@@ -1,0 +1,201 @@
+"""Captum's perturbation methods: tokens replaced by the reference token, one feature per token."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from captum._utils.models.linear_model import SkLearnRidge
+from captum.attr import FeatureAblation, KernelShap, Lime, ShapleyValueSampling
+from torch import Tensor, nn
+
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.methods._inputs import TokenInputs, parse_inputs, seeded
+from captum_aml.methods.registry import MethodOptions, MethodSpec, Setting
+from captum_aml.typing import ForwardFunc
+
+# The settings of the LIME authors' own text explainer: a ridge regression, weighted by
+# sqrt(exp(-(100 d)^2 / 25^2)) where d is the cosine distance between the kept tokens and all.
+_LIME_KERNEL_WIDTH = 0.25
+_LIME_RIDGE = 1.0
+
+
+@dataclass(frozen=True)
+class PerturbationMethod:
+    """A perturbation method, run on one text at a time.
+
+    Attributes:
+        forward_func: Token ids to logits (N, C).
+        scores: Gives (1, L) from the class probabilities' function, a call with one example, and
+            its features: 0, 1, ... at the tokens to explain and 0 elsewhere, where nothing
+            changes as the reference is the same.
+        settings: What is recorded.
+        seed: Seed of every example, so that none depends on the others.
+    """
+
+    forward_func: ForwardFunc
+    scores: Callable[[Callable[..., Tensor], TokenInputs, Tensor], Tensor]
+    settings: Mapping[str, Setting]
+    seed: int = 0
+
+    def __call__(
+        self,
+        ids: Tensor,
+        reference_ids: Tensor,
+        *,
+        target: Tensor | int | None = None,
+        additional_forward_args: tuple[object, ...] = (),
+    ) -> Tensor:
+        """See ``TokenMethod``."""
+        with torch.no_grad():
+            call, probabilities = parse_inputs(
+                self.forward_func, ids, reference_ids, target, additional_forward_args
+            )
+            scores = torch.zeros(ids.shape, device=ids.device)
+            for row, example in enumerate(call.examples()):
+                features = (example.explained.cumsum(dim=-1) - 1).clamp(min=0)
+                features = features * example.explained
+                if not example.explained.any():
+                    continue
+                with seeded(self.seed):
+                    scores[row] = self.scores(probabilities, example, features)[0].to(ids.device)
+        return scores * call.explained
+
+
+def _occlusion(
+    forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
+) -> PerturbationMethod:
+    def scores(probabilities: Callable[..., Tensor], call: TokenInputs, features: Tensor) -> Tensor:
+        attributions: Tensor = FeatureAblation(probabilities).attribute(
+            **_arguments(call, features, options),
+        )
+        return attributions
+
+    return PerturbationMethod(forward_func, scores, {})
+
+
+def _lime(
+    forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
+) -> PerturbationMethod:
+    _require_sklearn("lime")
+    n_samples = options.n_steps or 500
+
+    def similarity(_: Tensor, __: Tensor, kept: Tensor, **___: object) -> Tensor:
+        # The cosine between a 0/1 vector and the vector of ones is the root of the kept share.
+        distance = 1.0 - math.sqrt(float(kept.float().mean()))
+        return torch.tensor([math.exp(-(distance**2) / (2 * _LIME_KERNEL_WIDTH**2))])
+
+    def scores(probabilities: Callable[..., Tensor], call: TokenInputs, features: Tensor) -> Tensor:
+        regression = SkLearnRidge(alpha=_LIME_RIDGE)
+        method = Lime(probabilities, regression, similarity_func=similarity)
+        attributions: Tensor = method.attribute(
+            **_arguments(call, features, options),
+            n_samples=n_samples,
+        )
+        return attributions
+
+    settings: dict[str, Setting] = {
+        "n_samples": n_samples,
+        "kernel_width": _LIME_KERNEL_WIDTH,
+        "ridge": _LIME_RIDGE,
+        "seed": options.seed,
+    }
+    return PerturbationMethod(forward_func, scores, settings, options.seed)
+
+
+def _kernel_shap(
+    forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
+) -> PerturbationMethod:
+    _require_sklearn("kernel-shap")
+    n_samples = options.n_steps or 500
+    if n_samples < 2:
+        raise InvalidInputError(
+            f"n_steps: kernel-shap needs 2 samples or more, the full and the empty text, got "
+            f"{n_samples}"
+        )
+
+    def scores(probabilities: Callable[..., Tensor], call: TokenInputs, features: Tensor) -> Tensor:
+        if int(features.max()) == 0:
+            # With one feature its Shapley value is the whole difference, and Captum's sampling
+            # distribution over coalition sizes is empty.
+            full = probabilities(call.ids, *call.args)
+            empty = probabilities(call.reference_ids, *call.args)
+            difference = (full - empty).gather(1, call.target[:, None])
+            return difference.expand(call.ids.shape)
+        attributions: Tensor = KernelShap(probabilities).attribute(
+            **_arguments(call, features, options),
+            n_samples=n_samples,
+        )
+        return attributions
+
+    settings: dict[str, Setting] = {"n_samples": n_samples, "seed": options.seed}
+    return PerturbationMethod(forward_func, scores, settings, options.seed)
+
+
+def _shapley_sampling(
+    forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
+) -> PerturbationMethod:
+    n_samples = options.n_steps or 25
+
+    def scores(probabilities: Callable[..., Tensor], call: TokenInputs, features: Tensor) -> Tensor:
+        attributions: Tensor = ShapleyValueSampling(probabilities).attribute(
+            **_arguments(call, features, options),
+            n_samples=n_samples,
+        )
+        return attributions
+
+    settings: dict[str, Setting] = {"n_samples": n_samples, "seed": options.seed}
+    return PerturbationMethod(forward_func, scores, settings, options.seed)
+
+
+def _arguments(
+    call: TokenInputs, features: Tensor, options: MethodOptions
+) -> dict[str, Any]:  # keyword arguments of Captum's, which have no types
+    """What every perturbation method of Captum's is given."""
+    return {
+        "inputs": call.ids,
+        "baselines": call.reference_ids,
+        "target": call.target,
+        "additional_forward_args": call.args,
+        "feature_mask": features,
+        "perturbations_per_eval": options.batch_size,
+    }
+
+
+def _require_sklearn(method: str) -> None:
+    if importlib.util.find_spec("sklearn") is None:
+        raise ImportError(
+            f"method {method!r} needs scikit-learn, which is not installed: "
+            'pip install "captum-aml[all]"'
+        )
+
+
+METHODS = (
+    MethodSpec(
+        name="occlusion",
+        summary="drop in probability when a token alone is replaced",
+        factory=_occlusion,
+    ),
+    MethodSpec(
+        name="lime",
+        summary="a local linear model over randomly replaced tokens",
+        factory=_lime,
+        steps="samples (500)",
+    ),
+    MethodSpec(
+        name="kernel-shap",
+        summary="Shapley values by weighted linear regression",
+        factory=_kernel_shap,
+        steps="samples (500)",
+    ),
+    MethodSpec(
+        name="shapley-sampling",
+        summary="Shapley values over random orders of the tokens",
+        factory=_shapley_sampling,
+        steps="orders (25)",
+    ),
+)

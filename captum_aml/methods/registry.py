@@ -1,0 +1,176 @@
+"""The registry: names, what each method is, and how it is made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from torch import Tensor, nn
+
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.typing import ForwardFunc
+
+#: A value that is recorded with a result and can be written as JSON.
+Setting: TypeAlias = str | int | float | bool | None
+
+
+class TokenMethod(Protocol):
+    """Explains token ids; what ``create`` gives."""
+
+    @property
+    def settings(self) -> Mapping[str, Setting]:
+        """Everything that decides the scores, to be recorded with them."""
+        ...
+
+    def __call__(
+        self,
+        ids: Tensor,
+        reference_ids: Tensor,
+        *,
+        target: Tensor | int | None = None,
+        additional_forward_args: tuple[object, ...] = (),
+    ) -> Tensor:
+        """Scores tokens.
+
+        Args:
+            ids: Token ids (N, L).
+            reference_ids: The same ids with the baseline token wherever there is something to
+                explain (N, L). Where the two agree the score is 0.
+            target (Tensor or int, optional): The explained class, one for all or one per example
+                (N,). Default: None, each example's predicted class.
+            additional_forward_args: The forward function's further arguments; tensors have N
+                rows.
+
+        Returns:
+            Scores (N, L) in float32, higher where a token speaks more for the explained class.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """What a caller may choose; a method refuses what it has no use for.
+
+    Attributes:
+        n_steps: Steps or samples, see ``MethodSpec.steps``. None for the method's own number.
+        seed: Seed of everything random.
+        batch_size: The most examples in one pass of the model, where the method makes many
+            variants of a text. It never changes a score.
+        masker: A folder with a fitted masker, or a masker module.
+    """
+
+    n_steps: int | None = None
+    seed: int = 0
+    batch_size: int = 32
+    masker: str | os.PathLike[str] | nn.Module | None = None
+
+
+Factory: TypeAlias = Callable[[ForwardFunc, nn.Module, MethodOptions], TokenMethod]
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method's entry in the registry.
+
+    Attributes:
+        name: What users write.
+        summary: One line on what it does.
+        factory: Makes it from a forward function that gives logits (N, C), the layer that embeds
+            the ids, and options.
+        signed: Whether scores can be negative (speaking against the class); else in [0, 1].
+        steps: What ``n_steps`` counts. None where the method has nothing to count.
+        takes_masker: Whether it can use a fitted masker.
+    """
+
+    name: str
+    summary: str
+    factory: Factory
+    signed: bool = True
+    steps: str | None = None
+    takes_masker: bool = False
+
+
+_REGISTRY: dict[str, MethodSpec] = {}
+
+
+def register(method: MethodSpec, *, replace: bool = False) -> None:
+    """Adds a method under its name.
+
+    Args:
+        method: The entry.
+        replace: Whether it may take the place of another of that name. Default: False.
+
+    Raises:
+        InvalidInputError: The name is taken or empty.
+    """
+    if not method.name:
+        raise InvalidInputError("method: expected a name, got an empty one")
+    if method.name in _REGISTRY and not replace:
+        raise InvalidInputError(
+            f"method: {method.name!r} is registered already; give replace=True to replace it"
+        )
+    _REGISTRY[method.name] = method
+
+
+def available() -> tuple[str, ...]:
+    """The names that ``create`` knows, in the order of their registration."""
+    return tuple(_REGISTRY)
+
+
+def spec(name: str) -> MethodSpec:
+    """A method's entry.
+
+    Raises:
+        InvalidInputError: There is no method of that name; the message lists those there are.
+    """
+    if name not in _REGISTRY:
+        raise InvalidInputError(f"method: expected one of {', '.join(available())}, got {name!r}")
+    return _REGISTRY[name]
+
+
+def create(
+    name: str,
+    forward_func: ForwardFunc,
+    embedding_layer: nn.Module,
+    *,
+    n_steps: int | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    masker: str | os.PathLike[str] | nn.Module | None = None,
+) -> TokenMethod:
+    """Makes a method.
+
+    Args:
+        name: One of ``available()``.
+        forward_func: ``(ids, *additional_forward_args) -> logits (N, C)``.
+        embedding_layer: The layer inside it that turns ids (N, L) into embeddings (N, L, D).
+        n_steps (int, optional): Steps or samples. Default: None, the method's own number.
+        seed: Seed of everything random. Default: 0.
+        batch_size: The most examples in one pass of the model. Default: 32.
+        masker (optional): A folder with a fitted masker, or a masker module, for the methods that
+            learn a mask. Default: None.
+
+    Raises:
+        InvalidInputError: The name is unknown, or the method has no use for a given option.
+        CheckpointError: The masker's folder is damaged or belongs to another model.
+        ImportError: The method needs a package that is not installed.
+    """
+    method = spec(name)
+    if n_steps is not None:
+        if method.steps is None:
+            raise InvalidInputError(f"n_steps: method {name!r} has no steps to choose")
+        if n_steps < (0 if method.takes_masker else 1):
+            raise InvalidInputError(
+                f"n_steps: expected a positive number of {method.steps}, got {n_steps}"
+            )
+    if masker is not None and not method.takes_masker:
+        with_masker = ", ".join(n for n, s in _REGISTRY.items() if s.takes_masker)
+        raise InvalidInputError(
+            f"masker: method {name!r} uses none; those that do are {with_masker}"
+        )
+    if batch_size < 1:
+        raise InvalidInputError(f"batch_size: expected 1 or more, got {batch_size}")
+    options = MethodOptions(n_steps=n_steps, seed=seed, batch_size=batch_size, masker=masker)
+    return method.factory(forward_func, embedding_layer, options)

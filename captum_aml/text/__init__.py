@@ -1,0 +1,24 @@
+"""From texts to explanations: classifiers, tokens with their characters, files in and out."""
+
+from captum_aml.text.classifier import TextClassifier
+from captum_aml.text.encoding import BaselineToken, TextBatch, TokenizedText
+from captum_aml.text.explaining import explain_texts
+from captum_aml.text.explanation import Explanation, text_card
+from captum_aml.text.reading import read_lines, read_texts
+from captum_aml.text.writing import headline, readable, to_json_line, write_explanations
+
+__all__ = [
+    "BaselineToken",
+    "Explanation",
+    "TextBatch",
+    "TextClassifier",
+    "TokenizedText",
+    "explain_texts",
+    "headline",
+    "read_lines",
+    "read_texts",
+    "readable",
+    "text_card",
+    "to_json_line",
+    "write_explanations",
+]

@@ -1,0 +1,283 @@
+"""From texts to the tensors a model takes, with the way back to characters.
+
+Texts are tokenized one by one and padded afterwards by us, so that a tokenizer without a padding
+token works, the tokenizer's own settings stay as they are, and texts can be sorted by length
+between the two steps.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from captum_aml.exceptions import InvalidInputError
+
+#: Start and end of a token's characters in its text.
+Span = tuple[int, int]
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """One text as its model will see it; L tokens, special ones included.
+
+    Attributes:
+        text: The text; lone surrogates, which no encoding can hold, became U+FFFD.
+        model_inputs: The tokenizer's outputs by name, each a list of L integers.
+        tokens: The L vocabulary entries.
+        offsets: Character span of each token in ``text``; (0, 0) for special tokens.
+        ordinary: For each token whether it stands for characters of the text, rather than being
+            added by the tokenizer.
+        n_tokens_cut: Ordinary tokens beyond the model's maximum length, which it never sees.
+    """
+
+    text: str
+    model_inputs: dict[str, list[int]]
+    tokens: tuple[str, ...]
+    offsets: tuple[Span, ...]
+    ordinary: tuple[bool, ...]
+    n_tokens_cut: int
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """N tokenized texts as padded tensors.
+
+    Attributes:
+        texts: The tokenized texts.
+        input_ids: Token ids (N, L).
+        attention_mask: 1 at tokens and 0 at padding (N, L).
+        extra_inputs: What else the model takes, by name (token types for BERT), each (N, L).
+        ordinary: True at tokens of the text, False at special tokens and padding (N, L).
+    """
+
+    texts: tuple[TokenizedText, ...]
+    input_ids: Tensor
+    attention_mask: Tensor
+    extra_inputs: dict[str, Tensor]
+    ordinary: Tensor
+
+    @property
+    def forward_args(self) -> tuple[Tensor, ...]:
+        """The forward function's arguments after the ids: attention mask, then the extra ones."""
+        return (self.attention_mask, *self.extra_inputs.values())
+
+    def to(self, device: torch.device) -> TextBatch:
+        """The same batch on a device."""
+        return TextBatch(
+            texts=self.texts,
+            input_ids=self.input_ids.to(device),
+            attention_mask=self.attention_mask.to(device),
+            extra_inputs={name: value.to(device) for name, value in self.extra_inputs.items()},
+            ordinary=self.ordinary.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class BaselineToken:
+    """The token that stands for "nothing here".
+
+    Attributes:
+        id: Its id.
+        token: Its vocabulary entry.
+        kind: Where it comes from: "mask", "unk", "pad", "eos", or "given" by the user.
+    """
+
+    id: int
+    token: str
+    kind: str
+
+
+def baseline_token(tokenizer: PreTrainedTokenizerBase, token: str | None = None) -> BaselineToken:
+    """The token to put in place of those that are taken away.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        token (str, optional): A vocabulary entry to use. Default: None, which takes the first
+            that the tokenizer has of: mask, unknown, padding, end of sequence.
+
+    Raises:
+        InvalidInputError: ``token`` is not in the vocabulary, or the tokenizer has none of the
+            four.
+    """
+    if token is not None:
+        vocabulary = tokenizer.get_vocab()
+        if token not in vocabulary:
+            raise InvalidInputError(
+                f"baseline token: expected an entry of the tokenizer's vocabulary, got {token!r}"
+            )
+        return BaselineToken(id=vocabulary[token], token=token, kind="given")
+    for kind in ("mask", "unk", "pad", "eos"):
+        candidate = getattr(tokenizer, f"{kind}_token_id")
+        if candidate is not None:
+            name = tokenizer.convert_ids_to_tokens(candidate)
+            return BaselineToken(id=int(candidate), token=str(name), kind=kind)
+    raise InvalidInputError(
+        "tokenizer: it has no mask, unknown, padding or end-of-sequence token to stand for a "
+        "removed one; name an entry of its vocabulary as the baseline token"
+    )
+
+
+def reference_ids(batch: TextBatch, baseline: BaselineToken) -> Tensor:
+    """The ids (N, L) of the same texts with nothing said.
+
+    Every ordinary token becomes the baseline token. Special tokens and padding stay, which is how
+    attribution methods know that they are not to be explained.
+    """
+    return batch.input_ids.masked_fill(batch.ordinary, baseline.id)
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    *,
+    max_length: int | None = None,
+) -> list[TokenizedText]:
+    """Tokenizes texts without padding.
+
+    A text without any token, such as an empty one for a tokenizer that adds no special tokens,
+    gets one special token, because models take no empty sequences.
+
+    Args:
+        tokenizer: A fast tokenizer.
+        texts: Strings.
+        max_length (int, optional): The most tokens the model takes; the rest is cut off and
+            counted. Default: None, no limit.
+
+    Raises:
+        InvalidInputError: The tokenizer gives no character offsets, or a text is no string.
+    """
+    require_offsets(tokenizer)
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InvalidInputError(
+                f"texts: expected strings, got {type(text).__name__} at position {position}"
+            )
+    clean = [_LONE_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text) for text in texts]
+    if not clean:
+        return []
+    encoded = tokenizer(
+        clean,
+        truncation=max_length is not None,
+        max_length=max_length,
+        return_attention_mask=True,
+    )
+    encodings = encoded.encodings
+    assert encodings is not None, "fast tokenizers give encodings"
+    names = [name for name in encoded if name in tokenizer.model_input_names]
+    results = []
+    for row, (text, encoding) in enumerate(zip(clean, encodings, strict=True)):
+        if not encoding.ids:
+            results.append(_lone_special_token(tokenizer, text, names))
+            continue
+        ordinary = tuple(not special for special in encoding.special_tokens_mask)
+        results.append(
+            TokenizedText(
+                text=text,
+                model_inputs={name: list(encoded[name][row]) for name in names},
+                tokens=tuple(encoding.tokens),
+                offsets=tuple(
+                    (start, end) if keep else (0, 0)
+                    for (start, end), keep in zip(encoding.offsets, ordinary, strict=True)
+                ),
+                ordinary=ordinary,
+                n_tokens_cut=sum(
+                    part.special_tokens_mask.count(0) for part in encoding.overflowing
+                ),
+            )
+        )
+    return results
+
+
+def collate(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[TokenizedText],
+    *,
+    extra_inputs: Sequence[str] = (),
+) -> TextBatch:
+    """Pads tokenized texts to the longest one, on the tokenizer's padding side.
+
+    Args:
+        tokenizer: The tokenizer that made them.
+        texts: At least one tokenized text.
+        extra_inputs: Names of further model inputs, in the order in which the forward function
+            takes them after ids and attention mask; those that the tokenizer does not give are
+            left out.
+
+    Raises:
+        InvalidInputError: There is no text.
+    """
+    if not texts:
+        raise InvalidInputError("texts: expected at least one text, got none")
+    length = max(len(text) for text in texts)
+    left = tokenizer.padding_side == "left"
+
+    def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+        filled = torch.full((len(rows), length), value, dtype=torch.long)
+        for row, values in enumerate(rows):
+            start = length - len(values) if left else 0
+            filled[row, start : start + len(values)] = torch.tensor(values, dtype=torch.long)
+        return filled
+
+    given = [name for name in extra_inputs if name in texts[0].model_inputs]
+    fill = {"token_type_ids": int(tokenizer.pad_token_type_id)}
+    return TextBatch(
+        texts=tuple(texts),
+        input_ids=padded([t.model_inputs["input_ids"] for t in texts], _padding_id(tokenizer)),
+        attention_mask=padded([[1] * len(t) for t in texts], 0),
+        extra_inputs={
+            name: padded([t.model_inputs[name] for t in texts], fill.get(name, 0)) for name in given
+        },
+        ordinary=padded([t.ordinary for t in texts], 0).bool(),
+    )
+
+
+def require_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuses a tokenizer that cannot say which characters a token stands for.
+
+    Raises:
+        InvalidInputError: It is a slow tokenizer.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise InvalidInputError(
+            f"tokenizer: expected a fast tokenizer, which gives character offsets, got the slow "
+            f"{type(tokenizer).__name__}; load it with AutoTokenizer.from_pretrained(..., "
+            "use_fast=True) or save it in the tokenizer.json format"
+        )
+
+
+def _special_id(tokenizer: PreTrainedTokenizerBase, kinds: Sequence[str]) -> int:
+    for kind in kinds:
+        candidate = getattr(tokenizer, f"{kind}_token_id")
+        if candidate is not None:
+            return int(candidate)
+    return 0
+
+
+def _padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    # Which id fills masked positions does not matter to a model that honours the attention mask.
+    return _special_id(tokenizer, ("pad", "eos", "unk"))
+
+
+def _lone_special_token(
+    tokenizer: PreTrainedTokenizerBase, text: str, names: Sequence[str]
+) -> TokenizedText:
+    token_id = _special_id(tokenizer, ("bos", "cls", "eos", "pad", "unk"))
+    values = {"input_ids": token_id, "attention_mask": 1}
+    return TokenizedText(
+        text=text,
+        model_inputs={name: [values.get(name, 0)] for name in names},
+        tokens=(str(tokenizer.convert_ids_to_tokens(token_id)),),
+        offsets=((0, 0),),
+        ordinary=(False,),
+        n_tokens_cut=0,
+    )

@@ -1,0 +1,74 @@
+"""Loads a classifier and its tokenizer from disk or hub, and says what is wrong where it cannot."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from captum_aml.exceptions import InvalidInputError
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device a name stands for; "auto" takes the best there is.
+
+    Raises:
+        InvalidInputError: The name is unknown, or there is no such device here.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(1, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidInputError(
+            f"device: expected 'auto', 'cpu' or a device that is there, got {str(device)!r} "
+            f"({reason})"
+        ) from error
+    return resolved
+
+
+def load_classifier(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads a sequence classifier in float32, and its tokenizer; never runs code of theirs.
+
+    Args:
+        source: A local folder or a hub id.
+
+    Raises:
+        InvalidInputError: There is none, it is damaged, or it has no classification head.
+    """
+    expected = "a sequence-classification model (a local folder or a hub id)"
+    if os.path.isdir(source) and not os.path.isfile(os.path.join(source, "config.json")):
+        raise InvalidInputError(
+            f"model: expected {expected}, got the folder {source!r} without a config.json"
+        )
+    if not os.path.exists(source) and (
+        source.startswith((".", "~", os.sep)) or source.count("/") > 1
+    ):
+        raise InvalidInputError(f"model: expected {expected}, but there is no folder {source!r}")
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            source, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # transformers and safetensors raise errors of many types here
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InvalidInputError(
+            f"model: expected {expected}, but {source!r} cannot be loaded: {reason}"
+        ) from error
+    if info["missing_keys"]:
+        # transformers would classify with these weights drawn at random.
+        missing = ", ".join(sorted(info["missing_keys"])[:3])
+        raise InvalidInputError(
+            f"model: expected {expected}, but {source!r} lacks the weights {missing}"
+        )
+    return model, tokenizer

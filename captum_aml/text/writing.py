@@ -1,0 +1,180 @@
+"""Writes explanations to files that are either complete or not there."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.text.explanation import Explanation, text_card
+from captum_aml.visualization import page, plain_text, printable
+
+_COLUMNS = ("predicted", "probability", "explained", "method", "top tokens", "text")
+_TOP = 5
+
+
+def write_explanations(
+    path: str | os.PathLike[str],
+    explanations: Iterable[Explanation],
+    *,
+    title: str = "Explanations",
+    subtitle: str = "",
+) -> int:
+    """Writes explanations as they come, in the format that the extension names.
+
+    - ``.jsonl``: everything, one explanation a line.
+    - ``.html``: a page to look at, see ``captum_aml.visualization.page``.
+    - ``.csv``, ``.tsv``, ``.md``: a table with a line for each text and its five highest tokens.
+    - ``.txt``: the same for reading, with the important stretches of the text marked.
+
+    The file appears under its name once it is complete. An error or an interruption leaves what
+    was there before.
+
+    Args:
+        path: The file, whose folder has to exist.
+        explanations: Any iterable; memory does not grow with their number.
+        title: The page's heading. Default: "Explanations".
+        subtitle: A line below it. Default: "".
+
+    Returns:
+        The number of explanations written.
+
+    Raises:
+        InvalidInputError: The extension is unknown.
+        OSError: The file cannot be written.
+    """
+    extension = check_format(path)
+    count = 0
+
+    def counted() -> Iterator[Explanation]:
+        nonlocal count
+        for explanation in explanations:
+            count += 1
+            yield explanation
+
+    with _atomic(Path(path)) as stream:
+        if extension == ".html":
+            cards = (text_card([explanation]) for explanation in counted())
+            stream.writelines(page(cards, title=title, subtitle=subtitle))
+        else:
+            _WRITERS[extension](stream, counted())
+    return count
+
+
+def check_format(path: str | os.PathLike[str]) -> str:
+    """The extension of a file that can be written, in lower case.
+
+    Raises:
+        InvalidInputError: The extension is unknown, or the folder does not exist.
+    """
+    file = Path(path)
+    extension = file.suffix.lower()
+    if extension != ".html" and extension not in _WRITERS:
+        raise InvalidInputError(
+            f"output: expected one of the formats .html, {', '.join(_WRITERS)}, got "
+            f"{os.fspath(path)!r}"
+        )
+    if not file.parent.is_dir():
+        raise InvalidInputError(f"output: there is no folder {os.fspath(file.parent)!r}")
+    return extension
+
+
+def to_json_line(explanation: Explanation) -> str:
+    """An explanation as one line of JSON, without the line end."""
+    return json.dumps(explanation.to_dict(), ensure_ascii=False, allow_nan=False)
+
+
+def _write_jsonl(stream: TextIO, explanations: Iterable[Explanation]) -> None:
+    for explanation in explanations:
+        stream.write(to_json_line(explanation) + "\n")
+
+
+def _write_txt(stream: TextIO, explanations: Iterable[Explanation]) -> None:
+    for explanation in explanations:
+        stream.write(readable(explanation) + "\n")
+
+
+def headline(explanation: Explanation) -> str:
+    """What is predicted, by which method explained, and which class if it is another one."""
+    other = explanation.explained != explanation.predicted
+    about = f", explains {explanation.explained_label}" if other else ""
+    predicted = f"{explanation.predicted_label} {explanation.probability:.2f}"
+    return printable(f"{predicted}{about} [{explanation.method}]")
+
+
+def readable(explanation: Explanation) -> str:
+    """An explanation as a line of plain text: its headline, then the text with marks."""
+    card = text_card([explanation])
+    return f"{headline(explanation)} {plain_text(card, card.rows[0])}".replace("\n", " ")
+
+
+def _cells(explanation: Explanation) -> list[str]:
+    top = ", ".join(f"{token} {score:.3f}" for token, score in explanation.top(_TOP))
+    return [
+        explanation.predicted_label,
+        f"{explanation.probability:.4f}",
+        explanation.explained_label,
+        explanation.method,
+        top,
+        explanation.text,
+    ]
+
+
+def _write_csv(stream: TextIO, explanations: Iterable[Explanation]) -> None:
+    _write_delimited(stream, explanations, ",")
+
+
+def _write_tsv(stream: TextIO, explanations: Iterable[Explanation]) -> None:
+    _write_delimited(stream, explanations, "\t")
+
+
+def _write_delimited(stream: TextIO, explanations: Iterable[Explanation], delimiter: str) -> None:
+    writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    writer.writerows(map(_cells, explanations))
+
+
+def _write_markdown(stream: TextIO, explanations: Iterable[Explanation]) -> None:
+    stream.write(f"| {' | '.join(_COLUMNS)} |\n|{' --- |' * len(_COLUMNS)}\n")
+    for explanation in explanations:
+        cells = [_markdown_cell(cell) for cell in _cells(explanation)]
+        stream.write(f"| {' | '.join(cells)} |\n")
+
+
+def _markdown_cell(text: str) -> str:
+    clean = " ".join(printable(text).split())
+    for special in "\\`*_[]|":
+        clean = clean.replace(special, f"\\{special}")
+    return clean.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+@contextmanager
+def _atomic(path: Path) -> Iterator[io.TextIOWrapper]:
+    """A file that takes its name when the block ends well and vanishes when it does not."""
+    target = Path(os.path.realpath(path))  # a link stays a link
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
+    try:
+        with temporary.open("x", encoding="utf-8", newline="") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+_WRITERS: dict[str, Callable[[TextIO, Iterable[Explanation]], None]] = {
+    ".jsonl": _write_jsonl,
+    ".csv": _write_csv,
+    ".tsv": _write_tsv,
+    ".md": _write_markdown,
+    ".txt": _write_txt,
+}

@@ -1,0 +1,230 @@
+"""Loading a classifier, its logits, labels and limits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.text import TextClassifier
+from captum_aml.text.loading import resolve_device
+from tests._helpers.text_models import bert_classifier, save_classifier, word_piece_tokenizer
+
+TEXTS = ["a good film", "", "the plot is not very good , but the actor is great !", "bad"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_classifier(tmp_path_factory.mktemp("classifier"))
+
+
+@pytest.fixture(scope="module")
+def classifier(folder: Path) -> TextClassifier:
+    return TextClassifier.from_pretrained(folder, device="cpu")
+
+
+def test_loads_for_evaluation_without_gradients(classifier: TextClassifier) -> None:
+    assert not classifier.model.training
+    assert not any(p.requires_grad for p in classifier.model.parameters())
+    assert {p.dtype for p in classifier.model.parameters()} == {torch.float32}
+    assert classifier.label_names == ("negative", "positive")
+    assert classifier.embedding_layer is classifier.model.get_input_embeddings()
+
+
+def test_half_precision_files_are_loaded_as_float32(tmp_path: Path) -> None:
+    tokenizer = word_piece_tokenizer()
+    bert_classifier(len(tokenizer)).half().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert TextClassifier.from_pretrained(tmp_path).model.dtype == torch.float32
+
+
+def test_forward_gives_the_models_logits(classifier: TextClassifier) -> None:
+    batch = classifier.collate(classifier.tokenize(TEXTS))
+    given = classifier.tokenizer(TEXTS, padding=True, return_tensors="pt")
+    expected = classifier.model(**given).logits
+    assert torch.allclose(classifier(batch.input_ids, *batch.forward_args), expected, atol=1e-6)
+
+
+def test_token_types_reach_the_model(classifier: TextClassifier) -> None:
+    batch = classifier.collate(classifier.tokenize(TEXTS[:1]))
+    mask, types = batch.forward_args
+    assert not torch.allclose(
+        classifier(batch.input_ids, mask, types),
+        classifier(batch.input_ids, mask, torch.ones_like(types)),
+        atol=1e-3,
+    )
+
+
+def test_predictions_do_not_depend_on_batches(classifier: TextClassifier) -> None:
+    alone = torch.cat([classifier.predict([text]) for text in TEXTS])
+    assert torch.allclose(classifier.predict(TEXTS, batch_size=2), alone, atol=1e-6)
+    assert torch.allclose(alone.sum(dim=1), torch.ones(4))
+    assert alone[0].sub(alone[2]).abs().max() > 1e-3, "the texts should differ"
+
+
+def test_a_training_model_is_evaluated_and_left_training() -> None:
+    model = bert_classifier(len(word_piece_tokenizer()))
+    expected = TextClassifier(model, word_piece_tokenizer()).predict(TEXTS)
+    model.train()
+    model.bert.pooler.eval()
+    modes = [module.training for module in model.modules()]
+    given = TextClassifier(model, word_piece_tokenizer()).predict(TEXTS)
+    assert torch.allclose(given, expected, atol=1e-6)
+    assert [module.training for module in model.modules()] == modes
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_inputs_that_the_model_does_not_take_are_left_out() -> None:
+    class WithoutTypes(BertForSequenceClassification):
+        def forward(self, input_ids, attention_mask=None):
+            return super().forward(input_ids=input_ids, attention_mask=attention_mask)
+
+    config = bert_classifier(60).config
+    classifier = TextClassifier(WithoutTypes(config).eval(), word_piece_tokenizer())
+    assert len(classifier.collate(classifier.tokenize(TEXTS)).forward_args) == 1
+    assert classifier.predict(TEXTS).shape == (4, 2)
+
+
+class TestTarget:
+    @pytest.mark.parametrize(("given", "index"), [("positive", 1), ("0", 0), (1, 1)])
+    def test_label_or_index(self, classifier: TextClassifier, given: int | str, index: int) -> None:
+        assert classifier.class_index(given) == index
+
+    def test_labels_go_before_indices(self) -> None:
+        model = bert_classifier(60, labels=("1", "0"))
+        assert TextClassifier(model, word_piece_tokenizer()).class_index("1") == 0
+        assert TextClassifier(model, word_piece_tokenizer()).class_index(1) == 1
+
+    @pytest.mark.parametrize("given", ["happy", "--1", "1.5", ""])
+    def test_unknown_label(self, classifier: TextClassifier, given: str) -> None:
+        with pytest.raises(InvalidInputError, match="labels negative, positive or an index"):
+            classifier.class_index(given)
+
+    @pytest.mark.parametrize("given", [2, "-1", -1])
+    def test_index_out_of_range(self, classifier: TextClassifier, given: int | str) -> None:
+        with pytest.raises(InvalidInputError, match="target: expected an index from 0 to 1"):
+            classifier.class_index(given)
+
+
+class TestMaxLength:
+    def test_the_smaller_of_tokenizer_and_model(self, classifier: TextClassifier) -> None:
+        assert classifier.max_length == 64
+        tokenizer = word_piece_tokenizer()
+        tokenizer.model_max_length = 10
+        assert TextClassifier(classifier.model, tokenizer).max_length == 10
+        tokenizer.model_max_length = int(1e30)
+        assert TextClassifier(classifier.model, tokenizer).max_length == 64
+
+    def test_roberta_starts_counting_after_its_padding(self) -> None:
+        tokenizer = word_piece_tokenizer()
+        tokenizer.model_max_length = int(1e30)
+        model = RobertaForSequenceClassification(
+            RobertaConfig(
+                vocab_size=60,
+                hidden_size=8,
+                num_hidden_layers=1,
+                num_attention_heads=1,
+                intermediate_size=8,
+                max_position_embeddings=20,
+                pad_token_id=1,
+            )
+        ).eval()
+        classifier = TextClassifier(model, tokenizer)
+        assert classifier.max_length == 18
+        assert classifier.predict(["good " * 100]).isfinite().all()
+
+    def test_a_long_text_is_cut_and_predicted(self, classifier: TextClassifier) -> None:
+        (tokenized,) = classifier.tokenize(["good " * 1000])
+        assert (len(tokenized), tokenized.n_tokens_cut) == (64, 938)
+        assert classifier.predict(["good " * 1000]).isfinite().all()
+
+
+class TestDevice:
+    def test_auto_takes_what_there_is(self) -> None:
+        expected = "cuda" if torch.cuda.is_available() else "cpu"
+        if torch.backends.mps.is_available():
+            expected = "mps"
+        assert resolve_device("auto").type == expected
+
+    @pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:x"])
+    def test_unknown_or_absent(self, name: str) -> None:
+        with pytest.raises(InvalidInputError, match=f"device: .*got '{name}'"):
+            resolve_device(name)
+
+
+class TestBadModels:
+    def test_no_such_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(InvalidInputError, match=r"model: .*there is no folder"):
+            TextClassifier.from_pretrained(tmp_path / "missing")
+
+    def test_folder_without_a_model(self, tmp_path: Path) -> None:
+        with pytest.raises(InvalidInputError, match=r"without a config\.json"):
+            TextClassifier.from_pretrained(tmp_path)
+
+    def test_model_without_a_classification_head(self, tmp_path: Path) -> None:
+        # transformers would draw the missing head at random and classify with it.
+        tokenizer = word_piece_tokenizer()
+        BertForMaskedLM(bert_classifier(len(tokenizer)).config).save_pretrained(tmp_path)
+        tokenizer.save_pretrained(tmp_path)
+        with pytest.raises(InvalidInputError, match=r"lacks the weights .*classifier"):
+            TextClassifier.from_pretrained(tmp_path)
+
+    def test_truncated_weights(self, tmp_path: Path) -> None:
+        save_classifier(tmp_path)
+        weights = tmp_path / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:500])
+        with pytest.raises(InvalidInputError, match="cannot be loaded"):
+            TextClassifier.from_pretrained(tmp_path)
+
+    def test_missing_weights(self, tmp_path: Path) -> None:
+        save_classifier(tmp_path)
+        (tmp_path / "model.safetensors").unlink()
+        with pytest.raises(InvalidInputError, match="cannot be loaded"):
+            TextClassifier.from_pretrained(tmp_path)
+
+    def test_missing_tokenizer(self, tmp_path: Path) -> None:
+        bert_classifier(60).save_pretrained(tmp_path)
+        with pytest.raises(InvalidInputError, match=r"tokenizer|cannot be loaded"):
+            TextClassifier.from_pretrained(tmp_path)
+
+    def test_code_that_comes_with_a_model_is_not_run(self, tmp_path: Path) -> None:
+        save_classifier(tmp_path)
+        config = json.loads((tmp_path / "config.json").read_text())
+        config["model_type"] = "unheard-of"
+        config["auto_map"] = {
+            "AutoConfig": "code.Config",
+            "AutoModelForSequenceClassification": "code.Model",
+        }
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        witness = tmp_path / "witness"
+        (tmp_path / "code.py").write_text(f"open({str(witness)!r}, 'w').close()")
+        with pytest.raises(InvalidInputError, match="cannot be loaded"):
+            TextClassifier.from_pretrained(tmp_path)
+        assert not witness.exists()
+
+    def test_tokenizer_of_another_model(self) -> None:
+        model = BertForSequenceClassification(
+            BertConfig(vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+        )
+        with pytest.raises(InvalidInputError, match="at most the 10 entries"):
+            TextClassifier(model, word_piece_tokenizer())
+
+    def test_regression(self) -> None:
+        with pytest.raises(InvalidInputError, match="single output"):
+            TextClassifier(bert_classifier(60, labels=("score",)), word_piece_tokenizer())
+
+    def test_independent_labels(self) -> None:
+        model = bert_classifier(60)
+        model.config.problem_type = "multi_label_classification"
+        with pytest.raises(InvalidInputError, match="exclude each other"):
+            TextClassifier(model, word_piece_tokenizer())
