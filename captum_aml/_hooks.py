@@ -184,9 +184,8 @@ class Tap:
             if complete and self.device_ids is None:
                 raise _ForwardStopped
 
-        with _hooked(self.points, visit):
-            with suppress(_ForwardStopped):
-                run()
+        with _hooked(self.points, visit), suppress(_ForwardStopped):
+            run()
         for point, calls, wanted in zip(self.points, seen, self.calls, strict=True):
             if not any(len(c) > wanted for c in calls.values()):
                 raise LayerNotReachedError(

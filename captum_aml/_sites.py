@@ -158,9 +158,7 @@ class InputSite:
                 embedded.append(layer(baseline).detach())
         if len(embedded) < len(ids):
             tensors = capture.tap.read_again(
-                lambda: run_forward(
-                    self.forward_func, call.baselines, call.additional_forward_args
-                )
+                lambda: run_forward(self.forward_func, call.baselines, call.additional_forward_args)
             )
             embedded = [tensor for (tensor,) in tensors]
         rest = iter(embedded)
@@ -197,9 +195,7 @@ class InputSite:
         capture: Capture,
     ) -> Any:
         """Runs with floats replaced and the embeddings of ids replaced at their layers."""
-        replaced = tuple(
-            x if is_integral(x) else f for x, f in zip(inputs, features, strict=True)
-        )
+        replaced = tuple(x if is_integral(x) else f for x, f in zip(inputs, features, strict=True))
         if capture.tap is None:
             return run_forward(self.forward_func, replaced, args)
         at_layers = [(f,) for x, f in zip(inputs, features, strict=True) if is_integral(x)]
@@ -285,9 +281,7 @@ class LayerSite:
         assert capture.tap is not None
         with _ids_in_range("baselines", call.baselines):
             tensors = capture.tap.read_again(
-                lambda: run_forward(
-                    self.forward_func, call.baselines, call.additional_forward_args
-                )
+                lambda: run_forward(self.forward_func, call.baselines, call.additional_forward_args)
             )
         return tuple(t for point in tensors for t in point)
 

@@ -34,7 +34,7 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812  (the name everybody knows)
+from torch.nn import functional as F
 
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 

@@ -289,8 +289,8 @@ class MaskAttribution(GradientAttribution):
                 f"masker: it was fitted for the method {checkpoint.method!r}, "
                 f"but this is {cls._method!r}"
             )
-        saved = dict(checkpoint.settings)
-        saved["objective"] = rebuild_objective(saved.get("objective"))
+        saved = {k: v for k, v in checkpoint.settings.items() if k in ("perturbation", "output")}
+        saved["objective"] = rebuild_objective(checkpoint.settings.get("objective"))
         attribution = cls(forward_func, *args, **{**saved, **settings})
         checkpoint.fingerprint.check(attribution._known_fingerprint())
         module = rebuild_masker(checkpoint, masker).eval()
@@ -364,10 +364,11 @@ class MaskAttribution(GradientAttribution):
         return n_steps
 
     def _fingerprint_of(self, problem: MaskingProblem) -> ModelFingerprint:
-        features, channels = problem.capture.features, problem.layout.channels
+        feature = problem.capture.features[0]
         known = self._known_fingerprint()
+        channels = feature.shape[-1] if feature.dim() == 3 else None
         return ModelFingerprint(
-            embedding_dim=features[0].shape[-1] if channels[0] else None,
+            embedding_dim=known.embedding_dim if known.embedding_dim is not None else channels,
             vocab_size=known.vocab_size,
             n_classes=problem.readout.probabilities.shape[1],
         )
@@ -375,11 +376,14 @@ class MaskAttribution(GradientAttribution):
     def _known_fingerprint(self) -> ModelFingerprint:
         """What can be told of the explained model without running it."""
         layer = self._site().embedding_layer()
-        config = getattr(getattr(self.forward_func, "module", self.forward_func), "config", None)
+        model: Any = getattr(self.forward_func, "module", self.forward_func)  # the user's
+        # Every configuration of transformers has num_labels, but only these models return them.
+        classifies = type(model).__name__.endswith("ForSequenceClassification")
+        n_labels = getattr(model.config, "num_labels", None) if classifies else None
         return ModelFingerprint(
             embedding_dim=getattr(layer, "embedding_dim", None),
             vocab_size=getattr(layer, "num_embeddings", None),
-            n_classes=getattr(config, "num_labels", None),
+            n_classes=n_labels if n_labels is not None and n_labels > 1 else None,
         )
 
 

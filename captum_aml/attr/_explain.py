@@ -23,6 +23,10 @@ from captum_aml.typing import ForwardFunc
 
 ScoreKind = Literal["mask", "contribution"]
 
+#: Where tuning starts without a masker: almost everything kept. From a mask of one half the model
+#: sees two inputs that are nothing like its own, and tuning ends in worse masks.
+INITIAL_LOGIT = 2.0
+
 
 @dataclass(frozen=True)
 class Explained:
@@ -132,9 +136,7 @@ def explain(
         if scores == "contribution":
             total = row_sums(attributions)
             share = torch.where(total == 0, 0.0, difference / torch.where(total == 0, 1.0, total))
-            attributions = tuple(
-                a * share.reshape(-1, *(1,) * (a.dim() - 1)) for a in attributions
-            )
+            attributions = tuple(a * share.reshape(-1, *(1,) * (a.dim() - 1)) for a in attributions)
         delta = row_sums(attributions) - difference
     return Explained(
         attributions=tuple(
@@ -181,7 +183,7 @@ def _initial_logits(problem: MaskingProblem, masker: nn.Module | None) -> Tensor
     double = any(f.dtype == torch.float64 for f in problem.capture.features)
     dtype = torch.float64 if double else torch.float32
     if masker is None:
-        return torch.zeros(live.shape, dtype=dtype, device=live.device)
+        return torch.full(live.shape, INITIAL_LOGIT, dtype=dtype, device=live.device)
     with torch.no_grad(), _evaluating(masker):
         return problem.propose(as_masker(masker)).to(dtype)
 

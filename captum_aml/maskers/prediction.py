@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from captum_aml.exceptions import InvalidInputError
+
 
 class PredictionEmbedding(nn.Module):
     r"""Embeds a predicted distribution: :math:`e(q) = \sum_c q_c v_c + v_0`.
@@ -25,7 +27,16 @@ class PredictionEmbedding(nn.Module):
         self.shared = nn.Parameter(torch.empty(embedding_dim).normal_(std=0.02))
 
     def forward(self, probabilities: Tensor) -> Tensor:
-        """Embeds probabilities (N, C) as vectors (N, D)."""
+        """Embeds probabilities (N, C) as vectors (N, D).
+
+        Raises:
+            InvalidInputError: There is another number of classes.
+        """
+        if probabilities.shape[1] != self.classes.shape[0]:
+            raise InvalidInputError(
+                f"masker: it was made for {self.classes.shape[0]} classes, but the explained "
+                f"distribution has {probabilities.shape[1]}"
+            )
         return probabilities.to(self.classes.dtype) @ self.classes + self.shared
 
 

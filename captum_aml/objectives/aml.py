@@ -73,7 +73,8 @@ class AMLObjective:
 
     def __call__(self, outcome: MaskedOutcome) -> Terms:
         """The terms ``prediction``, ``inverse`` and ``size``, each (N,), and their weighted sum."""
-        assert outcome.kept is not None and outcome.left_out is not None
+        assert outcome.kept is not None
+        assert outcome.left_out is not None
         prediction = prediction_term(outcome.kept, outcome.aim)
         inverse = inverse_term(outcome.left_out, outcome.explained, eps=self.eps)
         size = size_term(outcome.mask, outcome.live, self.size_penalty)
