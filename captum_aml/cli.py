@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from captum_aml.demo import DemoResult
     from captum_aml.text import Explanation
 
 #: What a shell reports for a program that was stopped because nobody reads its output any more.
@@ -183,6 +185,81 @@ def explain(
     subtitle = f"{method} on {model}"
     count = write_explanations(output, results, title="Which tokens decide", subtitle=subtitle)
     typer.echo(f"{count} explanation{'' if count == 1 else 's'} in {output}", err=True)
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option(help="Where to write the page.", show_default=True)
+    ] = Path("captum_aml_demo.html"),
+    texts: Annotated[int, typer.Option(min=1, help="How many texts are shown.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of whatever is random.")] = 0,
+) -> None:
+    """Show AML, LA, Integrated Gradients and occlusion side by side, offline.
+
+    Explains reviews of which it is known which words decide, with a small classifier that comes
+    with the package: shows a handful of them, how many deciding words each method finds in 200
+    more and how long it takes, and writes a page with all of it.
+    """
+    from captum_aml._files import atomic_file
+    from captum_aml.text.writing import check_format
+
+    if check_format(output) != ".html":
+        raise typer.BadParameter("expected a name that ends in .html", param_hint="--output")
+    from captum_aml.demo import run_demo
+    from captum_aml.visualization import page
+
+    _quiet_libraries()
+    with _status("Loading the classifier") as tell:
+        result = run_demo(n_shown=texts, seed=seed, on_method=tell)
+    _show_demo(result)
+    table = result.table()
+    with atomic_file(output) as stream:
+        for piece in page(
+            result.cards,
+            title="captum_aml: which words decide?",
+            subtitle="Reviews from a grammar that knows the answer; every method explains the "
+            "same classifier.",
+            tables=[table],
+        ):
+            stream.write(piece.encode("utf-8"))
+    typer.echo(f"\nThe page: {output.resolve()}")
+
+
+@contextmanager
+def _status(first: str) -> Iterator[Callable[[str], None]]:
+    """A line on standard error that says what is being done, in a terminal only."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with console.status(first) as status:
+        yield status.update
+
+
+def _show_demo(result: DemoResult) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from captum_aml.visualization import plain_text, printable, terminal_text
+
+    console = Console(highlight=False)
+    colored = console.color_system is not None and not console.no_color
+    width = max(len(row.method) for card in result.cards for row in card.rows)
+    for card in result.cards:
+        label = f"{printable(card.predicted)} {card.probability:.2f}"
+        console.print(Text(f"\n{label}", style="bold"))
+        for row in card.rows:
+            text = terminal_text(card, row) if colored else Text(plain_text(card, row))
+            console.print(Text(f"  {row.method:{width}}  ", style="dim") + text, soft_wrap=True)
+    shown = result.table()
+    made = Table(title=shown.caption, title_justify="left", title_style="bold")
+    for i, column in enumerate(shown.columns):
+        made.add_column(column, justify="left" if i == 0 else "right")
+    for cells in shown.rows:
+        made.add_row(*cells)
+    console.print()
+    console.print(made)
 
 
 class _Sized(Iterable[str]):

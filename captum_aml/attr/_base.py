@@ -44,6 +44,11 @@ from captum_aml.typing import Baselines, Batch, Batches, ForwardFunc, Target, Te
 #: Tuning steps where there is no fitted masker to rely on.
 DEFAULT_STEPS = 50
 
+#: Learning rates of tuning. From a masker's proposal smaller steps find better masks: larger ones
+#: reach a lower loss, but lose what the masker knows from other examples.
+RATE_FROM_PROPOSAL = 0.1
+RATE_FROM_SCRATCH = 0.3
+
 
 class MaskAttribution(GradientAttribution):
     """Attribution by a learned mask; the concrete classes say where it enters and what it learns.
@@ -69,7 +74,7 @@ class MaskAttribution(GradientAttribution):
         perturbation: str | Perturbation,
         output: str,
         scores: ScoreKind,
-        learning_rate: float,
+        learning_rate: float | None,
         seed: int,
     ) -> None:
         super().__init__(forward_func)
@@ -81,7 +86,8 @@ class MaskAttribution(GradientAttribution):
             raise InvalidInputError(
                 f"scores: expected one of {get_args(ScoreKind)}, got {scores!r}"
             )
-        check_learning_rate(learning_rate)
+        if learning_rate is not None:
+            check_learning_rate(learning_rate)
         self.masker = masker
         self.objective = objective if objective is not None else type(self)._default_objective()
         self.perturbation = resolve_perturbation(perturbation)
@@ -328,7 +334,7 @@ class MaskAttribution(GradientAttribution):
                     self.objective,
                     masker,
                     n_steps=steps,
-                    learning_rate=self.learning_rate,
+                    learning_rate=self.tuning_learning_rate,
                     scores=self.scores,
                     with_delta=with_delta,
                     show_progress=show_progress,
@@ -351,9 +357,21 @@ class MaskAttribution(GradientAttribution):
             return self.masker
         return None
 
+    @property
+    def default_n_steps(self) -> int:
+        """What ``n_steps=None`` stands for now: 0 with a fitted masker, otherwise 50."""
+        return 0 if self.is_fitted else DEFAULT_STEPS
+
+    @property
+    def tuning_learning_rate(self) -> float:
+        """The learning rate that tuning uses now: the given one, or the default."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return RATE_FROM_PROPOSAL if self.is_fitted else RATE_FROM_SCRATCH
+
     def _checked_steps(self, n_steps: int | None) -> int:
         if n_steps is None:
-            return 0 if self.is_fitted else DEFAULT_STEPS
+            return self.default_n_steps
         if isinstance(n_steps, bool) or not isinstance(n_steps, int) or n_steps < 0:
             raise InvalidInputError(f"n_steps: expected an integer of at least 0, got {n_steps!r}")
         if n_steps == 0 and not self.is_fitted:

@@ -32,7 +32,7 @@ class InputMaskAttribution(MaskAttribution):
         perturbation: str | Perturbation = "blend",
         output: str = "auto",
         scores: ScoreKind = "mask",
-        learning_rate: float = 0.1,
+        learning_rate: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(

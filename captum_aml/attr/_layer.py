@@ -36,7 +36,7 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
         perturbation: str | Perturbation = "blend",
         output: str = "auto",
         scores: ScoreKind = "mask",
-        learning_rate: float = 0.1,
+        learning_rate: float | None = None,
         seed: int = 0,
     ) -> None:
         layers = layer if isinstance(layer, list) else [layer]

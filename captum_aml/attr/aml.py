@@ -30,7 +30,8 @@ class AMLAttribution(InputMaskAttribution):
             Default: ``auto``
         scores: ``mask``, values in [0, 1], or ``contribution``: the mask rescaled so that an
             example's scores sum to ``F(inputs) - F(baselines)``. Default: ``mask``
-        learning_rate: Adam's learning rate for tuning. Default: 0.1
+        learning_rate: Adam's learning rate for tuning. Default: 0.1 from a masker's proposal, 0.3
+            from scratch
         seed: The seed of whatever is random. Default: 0
 
     Examples:
@@ -63,7 +64,8 @@ class LayerAMLAttribution(LayerMaskAttribution):
             Default: ``auto``
         scores: ``mask``, values in [0, 1], or ``contribution``: the mask rescaled so that an
             example's scores sum to ``F(inputs) - F(baselines)``. Default: ``mask``
-        learning_rate: Adam's learning rate for tuning. Default: 0.1
+        learning_rate: Adam's learning rate for tuning. Default: 0.1 from a masker's proposal, 0.3
+            from scratch
         seed: The seed of whatever is random. Default: 0
 
     Examples:

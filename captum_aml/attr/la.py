@@ -29,7 +29,8 @@ class LAAttribution(InputMaskAttribution):
             Default: ``auto``
         scores: ``mask``, values in [0, 1], or ``contribution``: the mask rescaled so that an
             example's scores sum to ``F(inputs) - F(baselines)``. Default: ``mask``
-        learning_rate: Adam's learning rate for tuning. Default: 0.1
+        learning_rate: Adam's learning rate for tuning. Default: 0.1 from a masker's proposal, 0.3
+            from scratch
         seed: The seed of whatever is random. Default: 0
 
     Examples:
@@ -62,7 +63,8 @@ class LayerLAAttribution(LayerMaskAttribution):
             Default: ``auto``
         scores: ``mask``, values in [0, 1], or ``contribution``: the mask rescaled so that an
             example's scores sum to ``F(inputs) - F(baselines)``. Default: ``mask``
-        learning_rate: Adam's learning rate for tuning. Default: 0.1
+        learning_rate: Adam's learning rate for tuning. Default: 0.1 from a masker's proposal, 0.3
+            from scratch
         seed: The seed of whatever is random. Default: 0
 
     Examples:

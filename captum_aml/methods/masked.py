@@ -10,7 +10,6 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from captum_aml.attr import AMLAttribution, LAAttribution
-from captum_aml.attr._base import DEFAULT_STEPS
 from captum_aml.methods.registry import Factory, MethodOptions, MethodSpec, Setting
 from captum_aml.typing import ForwardFunc
 
@@ -76,10 +75,9 @@ def _factory(attribution_class: type[AMLAttribution] | type[LAAttribution]) -> F
                 output="logits",
                 seed=options.seed,
             )
-        own_steps = 0 if attribution.is_fitted else DEFAULT_STEPS
         settings: dict[str, Setting] = {
-            "n_steps": own_steps if options.n_steps is None else options.n_steps,
-            "learning_rate": attribution.learning_rate,
+            "n_steps": attribution.default_n_steps if options.n_steps is None else options.n_steps,
+            "learning_rate": attribution.tuning_learning_rate,
             "objective": repr(attribution.objective),
             "perturbation": attribution.perturbation.name,
             "masker": name,

@@ -6,12 +6,12 @@ import csv
 import io
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from captum_aml._files import atomic_file
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.explanation import Explanation, text_card
 from captum_aml.visualization import page, plain_text, printable
@@ -59,7 +59,7 @@ def write_explanations(
             count += 1
             yield explanation
 
-    with _atomic(Path(path)) as stream:
+    with _atomic_text(Path(path)) as stream:
         if extension == ".html":
             cards = (text_card([explanation]) for explanation in counted())
             stream.writelines(page(cards, title=title, subtitle=subtitle))
@@ -156,19 +156,11 @@ def _markdown_cell(text: str) -> str:
 
 
 @contextmanager
-def _atomic(path: Path) -> Iterator[io.TextIOWrapper]:
-    """A file that takes its name when the block ends well and vanishes when it does not."""
-    target = Path(os.path.realpath(path))  # a link stays a link
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
-    try:
-        with temporary.open("x", encoding="utf-8", newline="") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+def _atomic_text(path: Path) -> Iterator[io.TextIOWrapper]:
+    with atomic_file(path) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+        yield text
+        text.detach()
 
 
 _WRITERS: dict[str, Callable[[TextIO, Iterable[Explanation]], None]] = {

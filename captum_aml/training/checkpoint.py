@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from captum_aml._files import atomic_file
 from captum_aml._version import __version__
 from captum_aml.exceptions import CheckpointError
 
@@ -104,8 +104,9 @@ class Checkpoint:
             "weights": {"file": name, "sha256": digest},
         }
         text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        _write_atomically(path / name, weights)
-        _write_atomically(path / _CONFIG, text.encode())
+        for file, content in ((name, weights), (_CONFIG, text.encode())):
+            with atomic_file(path / file) as stream:
+                stream.write(content)
         for old in path.glob("masker-*.safetensors"):
             if old.name != name:
                 old.unlink(missing_ok=True)
@@ -177,19 +178,6 @@ def _download(name: str) -> Path:
             f"masker: {name!r} is neither a folder here nor a repository that could be loaded "
             f"from the hub ({type(error).__name__}: {error})"
         ) from error
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 __all__ = ["Checkpoint", "ModelFingerprint"]

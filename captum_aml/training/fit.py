@@ -19,6 +19,9 @@ from captum_aml.objectives import Objective, Terms
 from captum_aml.tuning import check_learning_rate
 from captum_aml.typing import Batch, Batches
 
+#: Gradients are clipped to this norm: one batch with a saturated mask would undo an epoch's work.
+MAX_GRADIENT_NORM = 1.0
+
 BuildProblem = Callable[[Batch], MaskingProblem]
 
 
@@ -179,6 +182,7 @@ def _train_step(
         watch.check()
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
+    torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return terms.detach()
