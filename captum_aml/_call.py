@@ -92,6 +92,21 @@ def parse_call(
     )
 
 
+def as_count(name: str, value: Any, *, least: int = 0) -> int:
+    """An argument as an integer, NumPy's too.
+
+    Raises:
+        InvalidInputError: It is no integer, or below ``least``.
+    """
+    try:
+        count = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = None
+    if count is None or count < least:
+        raise InvalidInputError(f"{name}: expected an integer of at least {least}, got {value!r}")
+    return count
+
+
 def is_integral(tensor: Tensor) -> bool:
     """Whether a tensor holds ids: an integer dtype that is not bool."""
     dtype = tensor.dtype
@@ -179,6 +194,12 @@ def _parse_baseline(baseline: Tensor | int | float, inputs: Tensor) -> Tensor:
         return moved.expand_as(inputs)
     if is_integral(inputs) and not float(baseline).is_integer():
         raise InvalidInputError(f"baselines: expected an integer id, got {baseline}")
+    if is_integral(inputs):
+        limits = torch.iinfo(inputs.dtype)
+        if not limits.min <= baseline <= limits.max:
+            raise InvalidInputError(
+                f"baselines: expected an id that {inputs.dtype} can hold, got {baseline}"
+            )
     return torch.full_like(inputs, baseline)
 
 
@@ -240,9 +261,21 @@ def _parse_feature_mask(
             )
         if not is_integral(mask):
             raise InvalidInputError(f"feature_mask: expected integer group ids, got {mask.dtype}")
-    # A mask of one dimension is shared by all examples: make that visible in its shape.
-    shared = inputs[0].dim() > 1
-    return tuple(m.unsqueeze(0) if shared and m.dim() == 1 else m for m in masks)
+    if len(masks) != len(inputs):  # a layer may have more tensors than there are inputs
+        return masks
+    return tuple(_with_examples(m, x) for m, x in zip(masks, inputs, strict=True))
 
 
-__all__ = ["Call", "is_integral", "parse_call"]
+def _with_examples(mask: Tensor, inputs: Tensor) -> Tensor:
+    """Makes visible in its shape that a mask of fewer dimensions is shared by all examples."""
+    if mask.dim() >= inputs.dim():
+        return mask
+    by_token = inputs.shape[:2]
+    if (inputs.dim(), mask.dim()) == (3, 2) and all(
+        m in (1, s) for m, s in zip(mask.shape, by_token, strict=True)
+    ):
+        return mask
+    return mask.reshape((1,) * (inputs.dim() - mask.dim()) + tuple(mask.shape))
+
+
+__all__ = ["Call", "as_count", "is_integral", "parse_call"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,13 +38,6 @@ class _Record:
     arguments: dict[torch.device, list[list[Tensor]]] = field(default_factory=dict)
 
 
-class _ForwardStopped(BaseException):
-    """Ends a forward pass early once everything that was asked for has been read.
-
-    Not an ``Exception``, so that a forward function that handles its own errors lets it pass.
-    """
-
-
 def tensors_in(value: object) -> list[Tensor]:
     """The floating point tensors in a nest of tuples, lists and mappings, in order."""
     if isinstance(value, Tensor):
@@ -61,7 +54,9 @@ def with_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
     if isinstance(value, Tensor):
         return next(tensors) if value.dtype.is_floating_point else value
     if isinstance(value, Mapping):
-        return type(value)(**{k: with_tensors(v, tensors) for k, v in value.items()})
+        items = {k: with_tensors(v, tensors) for k, v in value.items()}
+        # Outputs of transformers are mappings that take their fields by keyword.
+        return items if type(value) is dict else type(value)(**items)
     if isinstance(value, tuple | list):
         parts = [with_tensors(v, tensors) for v in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
@@ -75,7 +70,8 @@ def _hooked(
 ) -> Iterator[None]:
     """Runs ``visit(index, value, layer_arguments)`` at every point; its result replaces the value.
 
-    For a point at a layer's input the value is the pair of its positional and keyword arguments.
+    For a point at a layer's input the value is the tuple of its positional arguments, as for
+    Captum.
     """
     with ExitStack() as stack:
         for index, point in enumerate(points):
@@ -84,8 +80,8 @@ def _hooked(
                 def pre_hook(
                     _: nn.Module, args: Any, kwargs: Any, index: int = index
                 ) -> tuple[Any, Any] | None:
-                    replaced: tuple[Any, Any] | None = visit(index, (args, kwargs), (args, kwargs))
-                    return replaced
+                    replaced = visit(index, args, (args, kwargs))
+                    return None if replaced is None else (replaced, kwargs)
 
                 handle = point.layer.register_forward_pre_hook(pre_hook, with_kwargs=True)
             else:
@@ -117,11 +113,13 @@ class Tap:
     Attributes:
         points: The places to read and replace.
         calls: For each point, the number of the call (0 for the first) that carries the mask.
+        arguments: For each point the tensors that the layer was given in that call.
         device_ids: Devices of a ``DataParallel`` model, in order, or None.
     """
 
     points: tuple[LayerPoint, ...]
     calls: tuple[int, ...]
+    arguments: tuple[tuple[Tensor, ...], ...]
     device_ids: tuple[int, ...] | None = None
 
     @classmethod
@@ -163,28 +161,28 @@ class Tap:
         with _hooked(points, visit):
             output = run()
         calls = tuple(
-            _chosen_call(point, record, carrier)
-            for point, record, carrier in zip(points, records, carriers, strict=True)
+            _chosen_call(point, record, carrier, _Turn.of(index, points, carriers))
+            for index, (point, record, carrier) in enumerate(
+                zip(points, records, carriers, strict=True)
+            )
         )
-        tap = cls(tuple(points), calls, tuple(device_ids) if device_ids else None)
+        arguments = tuple(
+            tuple(next(iter(record.arguments.values()))[number])
+            for record, number in zip(records, calls, strict=True)
+        )
+        tap = cls(tuple(points), calls, arguments, tuple(device_ids) if device_ids else None)
         return tap, tap._gathered([r.values for r in records]), output
 
     def read_again(self, run: Callable[[], Any]) -> tuple[tuple[Tensor, ...], ...]:
-        """Reads the same points in another forward pass, which ends as soon as all were read."""
+        """Reads the same points in another forward pass."""
         seen: list[dict[torch.device, list[tuple[Tensor, ...]]]] = [{} for _ in self.points]
 
         def visit(index: int, value: Any, _: Sequence[Any]) -> None:
             tensors = tuple(t.detach().clone() for t in tensors_in(value))
             device = tensors[0].device if tensors else torch.device("cpu")
             seen[index].setdefault(device, []).append(tensors)
-            complete = all(
-                any(len(calls) > wanted for calls in point.values())
-                for point, wanted in zip(seen, self.calls, strict=True)
-            )
-            if complete and self.device_ids is None:
-                raise _ForwardStopped
 
-        with _hooked(self.points, visit), suppress(_ForwardStopped):
+        with _hooked(self.points, visit):
             run()
         for point, calls, wanted in zip(self.points, seen, self.calls, strict=True):
             if not any(len(c) > wanted for c in calls.values()):
@@ -244,7 +242,29 @@ class Tap:
         return self.device_ids.index(device.index)
 
 
-def _chosen_call(point: LayerPoint, record: _Record, carrier: Tensor | None) -> int:
+@dataclass(frozen=True)
+class _Turn:
+    """A point among the points at its layer: how many there are, and those with its carrier."""
+
+    n_points: int
+    rank: int
+    n_alike: int
+
+    @classmethod
+    def of(
+        cls, index: int, points: Sequence[LayerPoint], carriers: Sequence[Tensor | None]
+    ) -> _Turn:
+        same = [i for i, point in enumerate(points) if point == points[index]]
+        carrier = carriers[index]
+        if carrier is None:
+            return cls(len(same), 0, 1)
+        alike = [
+            i for i in same if (other := carriers[i]) is not None and torch.equal(other, carrier)
+        ]
+        return cls(len(same), alike.index(index), len(alike))
+
+
+def _chosen_call(point: LayerPoint, record: _Record, carrier: Tensor | None, turn: _Turn) -> int:
     if not record.values:
         raise LayerNotReachedError(
             f"layer: the forward function never ran {type(point.layer).__name__}; give a layer "
@@ -253,8 +273,9 @@ def _chosen_call(point: LayerPoint, record: _Record, carrier: Tensor | None) -> 
     device = next(iter(record.values))
     values, arguments = record.values[device], record.arguments[device]
     if not values[0]:
-        raise LayerNotReachedError(f"layer: the {point} holds no floating point tensor")
-    if len(values) == 1:
+        where = " among its positional arguments" if point.at_input else ""
+        raise LayerNotReachedError(f"layer: the {point} holds no floating point tensor{where}")
+    if len(values) == turn.n_points == 1:
         return 0
     if carrier is not None:
         # On several devices each sees a part of the batch only: compare the part's length.
@@ -268,10 +289,11 @@ def _chosen_call(point: LayerPoint, record: _Record, carrier: Tensor | None) -> 
                 if t.dim() > 0 and t.dtype == carrier.dtype
             )
         ]
-        if len(matches) == 1:
-            return matches[0]
+        if len(matches) == turn.n_alike:
+            return matches[turn.rank]
     raise LayerNotReachedError(
-        f"layer: the forward function runs {type(point.layer).__name__} {len(values)} times; "
+        f"layer: the forward function runs {type(point.layer).__name__} {len(values)} "
+        f"time{'s' * (len(values) != 1)} for {turn.n_points} input{'s' * (turn.n_points != 1)}; "
         "expected a layer that runs once, or one of whose calls alone takes the inputs"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from captum_aml._call import Call, is_integral
@@ -70,16 +72,51 @@ class Site(Protocol):
 
 
 def run_forward(forward_func: ForwardFunc, inputs: Sequence[Tensor], args: Sequence[Any]) -> Any:
-    """Calls the forward function with inputs and further arguments, in this order."""
-    return forward_func(*inputs, *args)
+    """Calls the forward function with inputs and further arguments, in this order.
+
+    It gets copies of all tensors, so that a model that works in place changes nothing of ours.
+    """
+    given = (*inputs, *args)
+    return forward_func(*(a.clone() if isinstance(a, Tensor) else a for a in given))
 
 
 def find_embedding_layer(forward_func: ForwardFunc) -> nn.Module | None:
     """The word embeddings of a Hugging Face model, also inside ``DataParallel``, else None."""
     model = getattr(forward_func, "module", forward_func)
     getter = getattr(model, "get_input_embeddings", None)
-    layer = getter() if callable(getter) else None
+    try:
+        layer = getter() if callable(getter) else None
+    except NotImplementedError:  # a model of transformers that embeds no ids
+        return None
     return layer if isinstance(layer, nn.Module) else None
+
+
+def _baselines_at(
+    forward_func: ForwardFunc,
+    call: Call,
+    tap: Tap,
+    carried: Sequence[tuple[Tensor, Tensor]],
+) -> tuple[tuple[Tensor, ...], ...]:
+    """What the tapped layers hold for the baselines: by a pass, unless they only look ids up.
+
+    Args:
+        forward_func: The forward function.
+        call: The call.
+        tap: The layers.
+        carried: For each layer the input, and its baseline, that it may have been given as it is.
+    """
+    looked_up = []
+    for point, given, (x, baseline) in zip(tap.points, tap.arguments, carried, strict=True):
+        if point.at_input or type(point.layer) is not nn.Embedding or len(given) != 1:
+            break
+        if x.shape != given[0].shape or not torch.equal(x, given[0].to(x.device)):
+            break
+        looked_up.append((point.layer(baseline).detach(),))
+    if len(looked_up) == len(tap.points):
+        return tuple(looked_up)
+    return tap.read_again(
+        lambda: run_forward(forward_func, call.baselines, call.additional_forward_args)
+    )
 
 
 def largest_embedding(layer: nn.Module) -> nn.Module | None:
@@ -97,7 +134,13 @@ def argument_named(
     forward_func: ForwardFunc, inputs: Sequence[Tensor], args: Sequence[Any], name: str
 ) -> Any:
     """The argument that the forward function takes under a name, or None."""
-    function = forward_func.forward if isinstance(forward_func, nn.Module) else forward_func
+    if isinstance(forward_func, functools.partial):
+        if name in forward_func.keywords:
+            return forward_func.keywords[name]
+        return argument_named(forward_func.func, (*forward_func.args, *inputs), args, name)
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    model = forward_func.module if isinstance(forward_func, parallel) else forward_func
+    function = model.forward if isinstance(model, nn.Module) else model
     try:
         bound = inspect.signature(function).bind(*inputs, *args)
     except (TypeError, ValueError):  # no signature, as for traced functions, or one that differs
@@ -151,18 +194,9 @@ class InputSite:
         """Baselines of floats as given, those of ids through the embedding layer."""
         if capture.tap is None:
             return call.baselines
-        ids = [b for b in call.baselines if is_integral(b)]
-        embedded: list[Tensor] = []
-        for layer, baseline in zip(self._layers(len(ids)), ids, strict=True):
-            if type(layer) is nn.Embedding:
-                embedded.append(layer(baseline).detach())
-        if len(embedded) < len(ids):
-            tensors = capture.tap.read_again(
-                lambda: run_forward(self.forward_func, call.baselines, call.additional_forward_args)
-            )
-            embedded = [tensor for (tensor,) in tensors]
-        rest = iter(embedded)
-        return tuple(next(rest) if is_integral(b) else b for b in call.baselines)
+        ids = [(x, b) for x, b in zip(call.inputs, call.baselines, strict=True) if is_integral(x)]
+        embedded = iter(_baselines_at(self.forward_func, call, capture.tap, ids))
+        return tuple(next(embedded)[0] if is_integral(b) else b for b in call.baselines)
 
     def protected(
         self, call: Call, features: Sequence[Tensor], baselines: Sequence[Tensor]
@@ -280,8 +314,9 @@ class LayerSite:
         """What the layers hold when the forward function is given the baselines."""
         assert capture.tap is not None
         with _ids_in_range("baselines", call.baselines):
-            tensors = capture.tap.read_again(
-                lambda: run_forward(self.forward_func, call.baselines, call.additional_forward_args)
+            first = (call.inputs[0], call.baselines[0])
+            tensors = _baselines_at(
+                self.forward_func, call, capture.tap, [first] * len(self.points)
             )
         return tuple(t for point in tensors for t in point)
 

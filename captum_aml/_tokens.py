@@ -68,7 +68,8 @@ class TokenLayout:
                 )
             masks = []
             for i, (mask, feature) in enumerate(zip(feature_mask, features, strict=True)):
-                expanded, dims[i] = _expand_mask(mask, feature, dims[i])
+                by_element = protected[i].dim() == feature.dim()
+                expanded, dims[i] = _expand_mask(mask, feature, dims[i], by_element=by_element)
                 masks.append(expanded)
         shapes = tuple(tuple(f.shape[:d]) for f, d in zip(features, dims, strict=True))
         channels = tuple(tuple(f.shape[d:]) for f, d in zip(features, dims, strict=True))
@@ -163,18 +164,26 @@ class TokenLayout:
         return [torch.Size(shape[1:]).numel() for shape in self.shapes]
 
 
-def _expand_mask(mask: Tensor, feature: Tensor, token_dims: int) -> tuple[Tensor, int]:
-    """A feature mask in the shape of the tokens, or of the elements it groups."""
+def _expand_mask(
+    mask: Tensor, feature: Tensor, token_dims: int, *, by_element: bool
+) -> tuple[Tensor, int]:
+    """A feature mask in the shape of the tokens, or of the elements it groups.
+
+    The channels of an id's embedding are not the caller's to group (``by_element``).
+    """
     by_token = feature.shape[:token_dims]
     if mask.dim() == len(by_token) and all(
         m in (1, s) for m, s in zip(mask.shape, by_token, strict=True)
     ):
         return mask.expand(by_token), token_dims
-    if broadcasts(mask, feature):
+    if by_element and broadcasts(mask, feature):
         return mask.expand(feature.shape), feature.dim()
+    expected = str(tuple(by_token))
+    if by_element and token_dims < feature.dim():
+        expected = f"{tuple(feature.shape)} or, by token, {expected}"
     raise InvalidInputError(
-        f"feature_mask: expected shape {tuple(feature.shape)} or, by token, {tuple(by_token)}, "
-        f"with 1 allowed in place of any size, got {tuple(mask.shape)}"
+        f"feature_mask: expected shape {expected}, with 1 allowed in place of any size, "
+        f"got {tuple(mask.shape)}"
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_aml._call import Call
 from captum_aml._sites import Capture, Site, argument_named
 from captum_aml._tokens import TokenLayout
-from captum_aml.exceptions import NoGradientError
+from captum_aml.exceptions import NoGradientError, NonFiniteError
 from captum_aml.maskers import Masker, MaskerInputs, as_logits
 from captum_aml.objectives import MaskedOutcome, Objective, Terms
 from captum_aml.perturbation import ForwardState, Perturbation
@@ -104,14 +104,20 @@ class MaskingProblem:
         problem = cls(call, site, capture, baselines, layout, readout, perturbation)
         return problem._with_endpoints() if readout.kind == "value" else problem
 
+    @property
+    def token_dims(self) -> tuple[int, ...]:
+        """For each masked tensor, how many leading dimensions number its tokens."""
+        return self.site.token_dims(self.call, self.capture.features)
+
     def propose(self, masker: Masker) -> Tensor:
         """A masker's mask logits, (N, U).
 
         Raises:
             InvalidInputError: The masker's result does not fit the masked tensors.
+            NonFiniteError: It holds NaN or an infinite value.
         """
         features = self.capture.features
-        dims = self.site.token_dims(self.call, features)
+        dims = self.token_dims
         protected = self.site.protected(self.call, features, self.baselines)
         attention_mask = argument_named(
             self.site.forward_func,
@@ -132,7 +138,10 @@ class MaskingProblem:
             )
         )
         logits = as_logits(proposal, [f.shape[:d] for f, d in zip(features, dims, strict=True)])
-        return self.layout.pool(logits)
+        pooled = self.layout.pool(tuple(as_float(t) for t in logits))
+        if not bool(torch.isfinite(pooled).all()):
+            raise NonFiniteError("masker: expected finite logits, got NaN or an infinite value")
+        return pooled
 
     def forward(self, masks: Tensor, watch: GradientWatch | None = None) -> object:
         """Runs the forward function under several masks in one call.

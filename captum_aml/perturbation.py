@@ -100,10 +100,11 @@ def resolve_perturbation(perturbation: str | Perturbation) -> Perturbation:
                 f"got {perturbation!r}"
             )
         return _BY_NAME[perturbation]
-    if not isinstance(perturbation, Perturbation):
+    # A class has the members too, but it is an instance that is called.
+    if isinstance(perturbation, type) or not isinstance(perturbation, Perturbation):
         raise InvalidInputError(
             "perturbation: expected a name or an object with `name` and `__call__(state, keep)`, "
-            f"got {type(perturbation).__name__}"
+            f"got {getattr(perturbation, '__name__', type(perturbation).__name__)}"
         )
     return perturbation
 

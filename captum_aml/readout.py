@@ -43,10 +43,13 @@ OutputKind = Literal[
 ]
 _DISTRIBUTIONS = ("logits", "probabilities", "log_probabilities")
 
-#: Probabilities and retained fractions are kept this far from 0 and 1 before a logarithm is taken.
-#: A fraction below 1 % retained counts as nothing, above 99 % as everything.
+#: Retained fractions are kept this far from 0 and 1 before a logarithm is taken: a fraction below
+#: 1 % retained counts as nothing, above 99 % as everything.
 FRACTION_MARGIN = 0.01
 _LOG_FLOOR = -50.0
+
+#: How far from 1 probabilities may sum: what rounding each of many classes makes.
+_SUM_TOLERANCE = {torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 
 def check_output_kind(output: str) -> str:
@@ -150,7 +153,8 @@ class Readout:
         Args:
             output: What the forward function returned for N examples.
             target: Indices (N, k) into the output's dimensions after the first, or None.
-            kind: An output kind, or ``auto``: one value per example is a ``value``; rows that sum
+            kind: An output kind, or ``auto``, which looks at all examples together: one value per
+                example is a ``value``; rows that sum
                 to 1 are ``probabilities``; rows whose exponentials do, ``log_probabilities``;
                 anything else ``logits``.
             n_examples: The number of examples N.
@@ -170,7 +174,7 @@ class Readout:
                 "target: expected a tuple of indices, since the forward function returns shape "
                 f"{tuple(tensor.shape)}; got None"
             )
-        target = _checked_target(target, tensor)
+        target = checked_target(target, tensor)
         single = tensor.numel() == n_examples
         classless = tensor.dim() < 2 or tensor.shape[-1] == 1
         if kind == "auto" and classless:
@@ -209,9 +213,11 @@ class Readout:
         rows = as_float(_row(tensor, target))
         finite = rows.exp() if kind == "log_probabilities" else rows
         check_finite(finite, "the unmasked inputs")
-        decided = _detected(rows) if kind == "auto" else cast(OutputKind, kind)
+        decided = _detected(rows, tensor.dtype) if kind == "auto" else cast(OutputKind, kind)
         if decided == "probabilities":
             _check_range(rows, decided)
+        elif decided == "log_probabilities":
+            _check_range(rows.exp(), decided)
         probabilities = _log_probs(rows, decided).exp()
         if target is None:
             target = probabilities.argmax(dim=1, keepdim=True)
@@ -275,7 +281,16 @@ class Readout:
         return torch.where(span == 0, values * 0, (values - low) / torch.where(span == 0, 1, span))
 
 
-def _checked_target(target: Tensor | None, tensor: Tensor) -> Tensor | None:
+def checked_target(target: Tensor | None, tensor: Tensor) -> Tensor | None:
+    """A target as a full, non-negative index into an output.
+
+    Args:
+        target: Indices (N, k), or None.
+        tensor: The output, (N, ...).
+
+    Raises:
+        InvalidInputError: It points outside, or at more than one value per example.
+    """
     if target is None:
         return None
     sizes = tensor.shape[1:]
@@ -322,12 +337,13 @@ def _log_probs(rows: Tensor, kind: OutputKind) -> Tensor:
         return F.log_softmax(rows, dim=-1)
     if kind == "probabilities":
         return rows.clamp(min=math.exp(_LOG_FLOOR)).log()
-    return rows.clamp(min=_LOG_FLOOR)
+    # Normalizing changes nothing where these are log-probabilities, and makes it harmless to have
+    # taken confident logits for them.
+    return F.log_softmax(rows.clamp(min=_LOG_FLOOR), dim=-1)
 
 
-def _detected(rows: Tensor) -> OutputKind:
-    # Half precision outputs sum to 1 within about a thousandth.
-    tolerance = 2e-3
+def _detected(rows: Tensor, dtype: torch.dtype) -> OutputKind:
+    tolerance = _SUM_TOLERANCE.get(dtype, 1e-4)
     ones = torch.ones_like(rows[:, 0])
     if bool((rows >= 0).all()) and torch.allclose(rows.sum(1), ones, atol=tolerance, rtol=0):
         return "probabilities"
@@ -339,8 +355,8 @@ def _detected(rows: Tensor) -> OutputKind:
 def _check_range(values: Tensor, kind: str) -> None:
     if bool(((values < -1e-3) | (values > 1 + 1e-3)).any()):
         raise InvalidInputError(
-            f"output: {kind!r} expects values from 0 to 1, but the forward function returned "
-            f"values from {values.min().item():.4g} to {values.max().item():.4g}"
+            f"output: {kind!r} expects probabilities from 0 to 1, but the forward function's are "
+            f"from {values.min().item():.4g} to {values.max().item():.4g}"
         )
 
 
@@ -364,6 +380,7 @@ __all__ = [
     "as_float",
     "check_finite",
     "check_output_kind",
+    "checked_target",
     "clip_fraction",
     "output_tensor",
     "select",

@@ -38,7 +38,8 @@ def check_learning_rate(learning_rate: float) -> None:
     Raises:
         InvalidInputError: It is not a number above 0.
     """
-    if not 0 < learning_rate < float("inf"):
+    number = isinstance(learning_rate, int | float) and not isinstance(learning_rate, bool)
+    if not number or not 0 < learning_rate < float("inf"):
         raise InvalidInputError(f"learning_rate: expected a number above 0, got {learning_rate!r}")
 
 
@@ -61,7 +62,7 @@ def tune(
         problem: What is masked and explained.
         objective: The loss.
         initial_logits: Where to start, (N, U).
-        n_steps: The number of steps, at least 1.
+        n_steps: The number of steps; 0 only scores the mask to start from.
         learning_rate: Adam's learning rate at the first step.
         show_progress: Whether to show a progress bar. Default: False
 
@@ -82,7 +83,7 @@ def tune(
             _check_terms(terms, step)
             best = _better(best, mask, terms, step)
             if terms.total.requires_grad:
-                (logits.grad,) = torch.autograd.grad(terms.total.sum(), logits)
+                (logits.grad,) = torch.autograd.grad(terms.total.sum(), logits, allow_unused=True)
             watch.check()
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * (1 - step / n_steps)

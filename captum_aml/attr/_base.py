@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from captum_aml._call import Call, parse_call
+from captum_aml._call import Call, as_count, parse_call
 from captum_aml._captum import GradientAttribution
 from captum_aml._random import isolated_rng
 from captum_aml._sites import Site, run_forward
@@ -35,7 +35,7 @@ from captum_aml.maskers import EmbeddingMasker
 from captum_aml.masking import MaskingProblem
 from captum_aml.objectives import Objective, Terms
 from captum_aml.perturbation import Perturbation, resolve_perturbation
-from captum_aml.readout import check_output_kind, output_tensor
+from captum_aml.readout import check_output_kind, checked_target, output_tensor
 from captum_aml.training import Checkpoint, EpochRecord, ModelFingerprint, fit_masker
 from captum_aml.training.fit import BuildProblem, reusable
 from captum_aml.tuning import check_learning_rate
@@ -78,6 +78,17 @@ class MaskAttribution(GradientAttribution):
         seed: int,
     ) -> None:
         super().__init__(forward_func)
+        if not callable(forward_func):
+            raise InvalidInputError(
+                f"forward_func: expected a callable, got {type(forward_func).__name__}"
+            )
+        if objective is not None and not (
+            callable(objective) and hasattr(objective, "uses_left_out")
+        ):
+            raise InvalidInputError(
+                "objective: expected an object like AMLObjective(), got "
+                f"{getattr(objective, '__name__', type(objective).__name__)}"
+            )
         if masker is not None and not isinstance(masker, nn.Module):
             raise InvalidInputError(
                 f"masker: expected a torch.nn.Module, got {type(masker).__name__}"
@@ -94,7 +105,7 @@ class MaskAttribution(GradientAttribution):
         self.output = check_output_kind(output)
         self.scores = scores
         self.learning_rate = learning_rate
-        self.seed = seed
+        self.seed = as_count("seed", seed)
         self.masker_: nn.Module | None = None
         self.fingerprint_: ModelFingerprint | None = None
         self.history_: list[EpochRecord] | None = None
@@ -115,7 +126,6 @@ class MaskAttribution(GradientAttribution):
         """Not offered, as by most of Captum's own methods."""
         raise NotImplementedError(f"attribute_future is not implemented for {self.get_name()}")
 
-    @torch.no_grad()
     def compute_convergence_delta(
         self,
         attributions: TensorOrTuple,
@@ -137,16 +147,17 @@ class MaskAttribution(GradientAttribution):
             Tensor (N,): the sum of the scores minus that difference. Near zero with
             ``scores="contribution"``.
         """
-        call = parse_call(end_point, start_point, target, additional_forward_args)
-        output = output_tensor(
-            run_forward(self.forward_func, call.inputs, call.additional_forward_args)
-        )
-        index = call.target
-        if index is None and output.dim() == 2 and output.shape[1] > 1:
-            index = output.argmax(dim=1, keepdim=True)
-        difference = output_difference(self.forward_func, call, output, index)
-        parts = attributions if isinstance(attributions, tuple) else (attributions,)
-        return row_sums(parts) - difference
+        with torch.inference_mode(False), torch.no_grad(), isolated_rng(self.seed):
+            call = parse_call(end_point, start_point, target, additional_forward_args)
+            output = output_tensor(
+                run_forward(self.forward_func, call.inputs, call.additional_forward_args)
+            )
+            index = checked_target(call.target, output)
+            if index is None and output.dim() == 2 and output.shape[1] > 1:
+                index = output.argmax(dim=1, keepdim=True)
+            difference = output_difference(self.forward_func, call, output, index)
+            parts = attributions if isinstance(attributions, tuple) else (attributions,)
+            return row_sums(parts) - difference
 
     @property
     def is_fitted(self) -> bool:
@@ -190,8 +201,11 @@ class MaskAttribution(GradientAttribution):
             NoGradientError: The forward function cannot be differentiated.
             NonFiniteError: The loss became NaN or infinite.
         """
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-            raise InvalidInputError(f"epochs: expected an integer of at least 1, got {epochs!r}")
+        epochs = as_count("epochs", epochs, least=1)
+        if not isinstance(weight_decay, int | float) or not 0 <= weight_decay < float("inf"):
+            raise InvalidInputError(
+                f"weight_decay: expected a number of at least 0, got {weight_decay!r}"
+            )
         train_batches = reusable("train_batches", train_batches, epochs)
         fingerprints: list[ModelFingerprint] = []
 
@@ -296,7 +310,8 @@ class MaskAttribution(GradientAttribution):
                 f"but this is {cls._method!r}"
             )
         saved = {k: v for k, v in checkpoint.settings.items() if k in ("perturbation", "output")}
-        saved["objective"] = rebuild_objective(checkpoint.settings.get("objective"))
+        if settings.get("objective") is None:
+            settings["objective"] = rebuild_objective(checkpoint.settings.get("objective"))
         attribution = cls(forward_func, *args, **{**saved, **settings})
         checkpoint.fingerprint.check(attribution._known_fingerprint())
         module = rebuild_masker(checkpoint, masker).eval()
@@ -326,6 +341,8 @@ class MaskAttribution(GradientAttribution):
         parts = []
         for start in range(0, call.n_examples, size):
             problem = self._problem(call.rows(start, start + size), site)
+            if self.masker_ is not None:
+                self.masker_.to(problem.capture.features[0].device)
             if masker is not None and self.fingerprint_ is not None:
                 self.fingerprint_.check(self._fingerprint_of(problem))
             parts.append(
@@ -372,8 +389,7 @@ class MaskAttribution(GradientAttribution):
     def _checked_steps(self, n_steps: int | None) -> int:
         if n_steps is None:
             return self.default_n_steps
-        if isinstance(n_steps, bool) or not isinstance(n_steps, int) or n_steps < 0:
-            raise InvalidInputError(f"n_steps: expected an integer of at least 0, got {n_steps!r}")
+        n_steps = as_count("n_steps", n_steps)
         if n_steps == 0 and not self.is_fitted:
             raise NotFittedError(
                 f"{self.get_name()}: n_steps=0 needs a fitted masker; call fit or from_pretrained, "
@@ -395,8 +411,11 @@ class MaskAttribution(GradientAttribution):
         """What can be told of the explained model without running it."""
         layer = self._site().embedding_layer()
         model: Any = getattr(self.forward_func, "module", self.forward_func)  # the user's
-        # Every configuration of transformers has num_labels, but only these models return them.
-        classifies = type(model).__name__.endswith("ForSequenceClassification")
+        # Every configuration of transformers has num_labels, but only these models return them,
+        # and only a distribution has them as outcomes.
+        classifies = type(model).__name__.endswith("ForSequenceClassification") and (
+            self.output not in ("probability", "log_probability", "value")
+        )
         n_labels = getattr(model.config, "num_labels", None) if classifies else None
         return ModelFingerprint(
             embedding_dim=getattr(layer, "embedding_dim", None),
@@ -417,6 +436,7 @@ def _masker_for(first: Batch | None, build: BuildProblem) -> nn.Module:
     problem = build(first)
     return EmbeddingMasker(
         feature_shapes=[tuple(f.shape[1:]) for f in problem.capture.features],
+        token_dims=[d - 1 for d in problem.token_dims],
         n_classes=problem.readout.probabilities.shape[1],
     ).to(problem.capture.features[0].device)
 

@@ -11,13 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from captum_aml._call import Call
+from captum_aml._call import Call, as_count
 from captum_aml._sites import run_forward
-from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import as_masker
 from captum_aml.masking import MaskingProblem
 from captum_aml.objectives import Objective, Terms
-from captum_aml.readout import output_tensor, select
+from captum_aml.readout import check_finite, output_tensor, select
 from captum_aml.tuning import TuningResult, tune
 from captum_aml.typing import ForwardFunc
 
@@ -76,11 +75,7 @@ def chunk_size(internal_batch_size: int | None, n_examples: int, n_passes: int) 
     """
     if internal_batch_size is None:
         return n_examples
-    size = internal_batch_size
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise InvalidInputError(
-            f"internal_batch_size: expected an integer of at least 1, got {size!r}"
-        )
+    size = as_count("internal_batch_size", internal_batch_size, least=1)
     if size < n_passes:
         warnings.warn(
             f"internal_batch_size: {size} is less than the {n_passes} passes that each example "
@@ -106,7 +101,7 @@ def explain(
     Args:
         problem: What is masked and explained.
         objective: The loss for tuning.
-        masker: Proposes the masks to start from; None starts from a mask of one half.
+        masker: Proposes the masks to start from; None starts with almost everything kept.
         n_steps: Tuning steps; 0 takes the proposals as they are.
         learning_rate: Adam's learning rate for tuning.
         scores: Whether scores are mask values or contributions.
@@ -115,12 +110,13 @@ def explain(
     """
     logits = _initial_logits(problem, masker)
     result: TuningResult | None = None
-    if n_steps > 0 and bool(problem.layout.live.any()):
+    if n_steps > 0:
         result = tune(
             problem,
             objective,
             logits,
-            n_steps=n_steps,
+            # Where everything is protected there is nothing to tune, and nothing to differentiate.
+            n_steps=n_steps if bool(problem.layout.live.any()) else 0,
             learning_rate=learning_rate,
             show_progress=show_progress,
         )
@@ -139,8 +135,10 @@ def explain(
             attributions = tuple(a * share.reshape(-1, *(1,) * (a.dim() - 1)) for a in attributions)
         delta = row_sums(attributions) - difference
     return Explained(
+        # Like Captum's own, scores of half precision inputs are float32.
         attributions=tuple(
-            a.to(f.dtype) for a, f in zip(attributions, problem.capture.features, strict=True)
+            a.to(torch.promote_types(f.dtype, torch.float32))
+            for a, f in zip(attributions, problem.capture.features, strict=True)
         ),
         delta=delta if with_delta else None,
         terms=None if result is None else result.terms,
@@ -169,7 +167,10 @@ def output_difference(
     at_baselines = output_tensor(
         run_forward(forward_func, call.baselines, call.additional_forward_args)
     )
-    return select(output, target) - select(at_baselines, target)
+    ends = select(output, target), select(at_baselines, target)
+    check_finite(ends[0], "the unmasked inputs")
+    check_finite(ends[1], "the baselines")
+    return ends[0] - ends[1]
 
 
 def row_sums(tensors: Sequence[Tensor]) -> Tensor:

@@ -58,26 +58,32 @@ def rebuild_masker(checkpoint: Checkpoint, given: nn.Module | None) -> nn.Module
     return module
 
 
-def objective_description(objective: Objective) -> dict[str, Any] | None:
-    """An objective of this package by name and fields; None for one of the user's own."""
+def objective_description(objective: Objective) -> dict[str, Any]:
+    """An objective of this package by name and fields; one of the user's own as ``custom``."""
     for name, cls in _OBJECTIVES.items():
         if type(objective) is cls:
             return {"name": name, **asdict(objective)}
-    return None
+    return {"name": "custom"}
 
 
-def rebuild_objective(description: dict[str, Any] | None) -> Objective | None:
-    """The described objective, or None.
+def rebuild_objective(description: Any) -> Objective:  # whatever the file holds
+    """The described objective.
 
     Raises:
-        CheckpointError: The description is malformed.
+        CheckpointError: The description is malformed, or of an objective of the user's own.
     """
-    if description is None:
-        return None
-    fields = dict(description)
     try:
-        return _OBJECTIVES[fields.pop("name")](**fields)
+        fields = dict(description)
+        name = fields.pop("name")
+        if name == "custom":
+            raise CheckpointError(
+                "objective: the masker was fitted with an objective that is not this package's; "
+                "pass it as objective="
+            )
+        return _OBJECTIVES[name](**fields)
     except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
         raise CheckpointError(f"objective: the saved one cannot be rebuilt ({error})") from error
 
 

@@ -54,7 +54,9 @@ class _ElementHead(nn.Module):
         self.readout = nn.Linear(hidden_size, n_elements)
 
     def forward(self, features: Tensor, protected: Tensor, probabilities: Tensor) -> Tensor:
-        hidden = torch.tanh(self.project(features.flatten(1)) + self.prediction(probabilities))
+        hidden = torch.tanh(
+            self.project(features.reshape(len(features), -1)) + self.prediction(probabilities)
+        )
         hidden = hidden + torch.nn.functional.gelu(self.mix(hidden))
         logits: Tensor = self.readout(hidden).reshape(features.shape)
         return logits
@@ -64,10 +66,12 @@ class EmbeddingMasker(nn.Module):
     """Proposes a mask from the masked features alone.
 
     Args:
-        feature_shapes: The shape of each masked tensor without its examples: (L, D) tensors are
-            sequences of any length, others are taken element by element.
+        feature_shapes: The shape of each masked tensor without its examples.
         n_classes: The number of outcomes C of the explained distribution.
         hidden_size: Width of the network. Default: 64
+        token_dims: For each of them, how many leading dimensions number its tokens; the rest are
+            channels. Tokens with channels may be of any number, in a row; a tensor without channels
+            is taken as a whole. Default: 1 of (L, D), otherwise all
     """
 
     def __init__(
@@ -76,19 +80,24 @@ class EmbeddingMasker(nn.Module):
         feature_shapes: Sequence[Sequence[int]],
         n_classes: int,
         hidden_size: int = 64,
+        token_dims: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.fitted = False
+        shapes = [[int(size) for size in shape] for shape in feature_shapes]
+        dims = [1 if len(s) == 2 else len(s) for s in shapes] if token_dims is None else token_dims
+        self._shapes, self._dims = shapes, [int(d) for d in dims]
         self.config = {
-            "feature_shapes": [list(shape) for shape in feature_shapes],
+            "feature_shapes": shapes,
             "n_classes": n_classes,
             "hidden_size": hidden_size,
+            "token_dims": self._dims,
         }
         self.heads = nn.ModuleList(
-            _SequenceHead(shape[-1], n_classes, hidden_size)
-            if len(shape) == 2
+            _SequenceHead(torch.Size(shape[d:]).numel(), n_classes, hidden_size)
+            if len(shape) > d
             else _ElementHead(torch.Size(shape).numel(), n_classes, hidden_size)
-            for shape in feature_shapes
+            for shape, d in zip(shapes, self._dims, strict=True)
         )
 
     def forward(self, inputs: MaskerInputs) -> tuple[Tensor, ...]:
@@ -97,25 +106,30 @@ class EmbeddingMasker(nn.Module):
         Raises:
             InvalidInputError: The masked tensors are not those that the masker was made for.
         """
-        shapes = self.config["feature_shapes"]
-        assert isinstance(shapes, list)
         got = [list(f.shape[1:]) for f in inputs.features]
-        fits = len(got) == len(shapes) and all(
-            g[-1:] == s[-1:] and len(g) == 2 if len(s) == 2 else g == s
-            for g, s in zip(got, shapes, strict=True)
+        fits = len(got) == len(self._shapes) and all(
+            len(g) == len(s) and (g[d:] == s[d:] if len(s) > d else g == s)
+            for g, s, d in zip(got, self._shapes, self._dims, strict=True)
         )
         if not fits:
             raise InvalidInputError(
-                f"masker: it was made for masked tensors of shapes {shapes} (without examples; "
-                f"sequences of any length), got {got}"
+                f"masker: it was made for masked tensors of shapes {self._shapes} (without "
+                f"examples; tokens with channels may be of any number), got {got}"
             )
         dtype = next(self.parameters()).dtype
-        return tuple(
-            head(feature.to(dtype), protected, inputs.probabilities.to(dtype))
-            for head, feature, protected in zip(
-                self.heads, inputs.features, inputs.protected, strict=True
-            )
-        )
+        logits = []
+        for head, feature, protected, dims in zip(
+            self.heads, inputs.features, inputs.protected, self._dims, strict=True
+        ):
+            shape = feature.shape[: dims + 1]
+            if feature.dim() > len(shape):
+                rows = feature.reshape(shape[0], shape[1:].numel(), -1)
+                protected = protected.reshape(rows.shape[:2])
+            else:
+                rows = feature
+            told = inputs.probabilities.to(dtype)
+            logits.append(head(rows.to(dtype), protected, told).reshape(shape))
+        return tuple(logits)
 
 
 __all__ = ["EmbeddingMasker"]

@@ -32,8 +32,9 @@ class TransformerMasker(nn.Module):
     """A Hugging Face encoder with the prediction embedding and a head for mask logits.
 
     Args:
-        encoder: An encoder that takes ``inputs_embeds`` and returns ``last_hidden_state``. It is
-            used as it is; :meth:`from_model` makes a copy.
+        encoder: An encoder that takes ``inputs_embeds`` and returns ``last_hidden_state``. It
+            becomes part of the masker: its pooler is dropped and its embeddings are frozen.
+            :meth:`from_model` makes a copy.
         n_classes: The number of outcomes C of the explained distribution.
 
     Raises:
@@ -68,11 +69,13 @@ class TransformerMasker(nn.Module):
 
         Args:
             model: The explained model, for example a ``BertForSequenceClassification``.
-            n_classes: The number of classes. Default: the model's ``num_labels``
+            n_classes: The number of outcomes. Default: the model's ``num_labels``, at least 2
         """
         encoder = cast("PreTrainedModel", copy.deepcopy(model.base_model))  # stubbed as Module
         encoder.requires_grad_(True)
-        return cls(encoder, n_classes=n_classes or int(model.config.num_labels or 0))
+        # One value per example is explained as two outcomes: retained, or not.
+        known = max(2, int(model.config.num_labels or 0))
+        return cls(encoder, n_classes=known if n_classes is None else n_classes)
 
     @classmethod
     def from_pretrained(

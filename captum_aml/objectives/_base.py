@@ -164,5 +164,5 @@ def check_eps(eps: float) -> None:
     Raises:
         InvalidInputError: It is not between 0 and 1.
     """
-    if not 0 < eps < 1:
+    if not isinstance(eps, int | float) or not 0 < eps < 1:
         raise InvalidInputError(f"eps: expected a number between 0 and 1, got {eps!r}")

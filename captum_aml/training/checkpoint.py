@@ -88,7 +88,7 @@ class Checkpoint:
             raise CheckpointError(f"folder: expected a folder, got the file {path}")
         path.mkdir(parents=True, exist_ok=True)
         weights = save_tensors(
-            {k: v.detach().cpu().contiguous() for k, v in self.tensors.items()},
+            {k: v.detach().cpu().contiguous().clone() for k, v in self.tensors.items()},
             metadata={"format": "pt"},
         )
         digest = hashlib.sha256(weights).hexdigest()
@@ -103,6 +103,9 @@ class Checkpoint:
             "fingerprint": asdict(self.fingerprint),
             "weights": {"file": name, "sha256": digest},
         }
+        # As it will be read again: JSON turns the keys of id2label, say, into text.
+        config = json.loads(json.dumps(config))
+        config["sha256"] = _digest(config)
         text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         for file, content in ((name, weights), (_CONFIG, text.encode())):
             with atomic_file(path / file) as stream:
@@ -123,10 +126,12 @@ class Checkpoint:
             path = _download(os.fspath(folder))
         config = _read_config(path)
         try:
-            file, digest = config["weights"]["file"], config["weights"]["sha256"]
+            file, digest = str(config["weights"]["file"]), config["weights"]["sha256"]
             fingerprint = ModelFingerprint(**config["fingerprint"])
-            method, masker, settings = config["method"], config["masker"], config["settings"]
-            version = config["captum_aml_version"]
+            method, version = str(config["method"]), str(config["captum_aml_version"])
+            masker, settings = config["masker"], config["settings"]
+            if not (isinstance(masker, dict) and isinstance(settings, dict)):
+                raise TypeError("expected objects for masker and settings")
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{path / _CONFIG}: incomplete or malformed ({error})") from error
         if Path(file).name != file or not file.endswith(".safetensors"):
@@ -163,7 +168,17 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{file}: expected format version {FORMAT_VERSION}, "
             f"got {config.get('format_version')!r}; another captum_aml wrote it"
         )
+    if config.get("sha256") != _digest(config):
+        raise CheckpointError(
+            f"{file}: damaged, or changed by hand (its checksum does not fit its content)"
+        )
     return config
+
+
+def _digest(config: dict[str, Any]) -> str:
+    """A checksum over everything in a configuration but the checksum itself."""
+    content = {k: v for k, v in config.items() if k != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _download(name: str) -> Path:

@@ -97,7 +97,7 @@ def fit_masker(
     train_batches = reusable("train_batches", train_batches, epochs)
     if val_batches is not None:
         val_batches = reusable("val_batches", val_batches, epochs)
-    n_batches = len(train_batches) if isinstance(train_batches, Sized) else _count(train_batches)
+    n_batches = _count(train_batches)
     if n_batches == 0:
         raise InvalidInputError("train_batches: expected at least one batch, got none")
     parameters = [p for p in masker.parameters() if p.requires_grad]
@@ -111,12 +111,14 @@ def fit_masker(
     history: list[EpochRecord] = []
     best: tuple[float, dict[str, Tensor]] = (math.inf, {})
     watch: GradientWatch | None = GradientWatch()
+    step = 0
     with tqdm(total=n_steps, desc="Fitting", unit="batch", disable=not show_progress) as bar:
         for epoch in range(1, epochs + 1):
             masker.train()
             means = _Means()
             for problem in _problems(train_batches, build, masker):
-                terms = _train_step(masker, problem, objective, optimizer, parameters, watch, bar.n)
+                terms = _train_step(masker, problem, objective, optimizer, parameters, watch, step)
+                step += 1
                 watch = None
                 schedule.step()
                 means.add(terms)
@@ -227,6 +229,11 @@ def reusable(name: str, batches: Any, epochs: int) -> Batches:
 
 
 def _count(batches: Batches) -> int:
+    if isinstance(batches, Sized):
+        try:
+            return len(batches)
+        except TypeError:  # a DataLoader over a stream has the method, but no answer
+            pass
     return sum(1 for _ in batches)
 
 

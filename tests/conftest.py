@@ -1,0 +1,20 @@
+"""Seeds and threads: every test starts from the same random state, on one thread."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+
+# Derandomized: a run that passes passes again. Examples are few since each runs a model.
+settings.register_profile(
+    "captum_aml", derandomize=True, database=None, deadline=None, max_examples=30
+)
+settings.load_profile("captum_aml")
+
+
+@pytest.fixture(autouse=True)
+def _same_random_state() -> None:
+    torch.manual_seed(0)

@@ -1,0 +1,63 @@
+"""AML's objective: three terms and their weighted sum."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from captum_aml.objectives import AMLObjective, MaskedOutcome
+
+DOUBLE = torch.float64
+
+
+def outcome() -> MaskedOutcome:
+    return MaskedOutcome(
+        kept=torch.tensor([[0.75, 0.25], [0.5, 0.5]], dtype=DOUBLE).log(),
+        left_out=torch.tensor([[0.6, 0.4], [0.2, 0.8]], dtype=DOUBLE).log(),
+        aim=torch.tensor([[0.9, 0.1], [0.0, 1.0]], dtype=DOUBLE),
+        explained=torch.tensor([0, 1]),
+        mask=torch.tensor([[0.5, 0.75], [0.25, 0.9]], dtype=DOUBLE),
+        live=torch.tensor([[True, True], [True, False]]),
+    )
+
+
+EPS = 0.001
+PREDICTION = [-(0.9 * math.log(0.75) + 0.1 * math.log(0.25)), math.log(2)]
+INVERSE = [-math.log(0.4 + EPS), -math.log(0.2 + EPS)]
+SIZE = [(math.log(2) + math.log(4)) / 2, -math.log(0.75)]
+
+
+def test_the_terms_and_their_weighted_sum_by_hand() -> None:
+    objective = AMLObjective(prediction_weight=2.0, inverse_weight=0.5, size_weight=3.0, eps=EPS)
+    terms = objective(outcome())
+    assert terms.parts["prediction"].tolist() == pytest.approx(PREDICTION, rel=1e-13)
+    assert terms.parts["inverse"].tolist() == pytest.approx(INVERSE, rel=1e-13)
+    assert terms.parts["size"].tolist() == pytest.approx(SIZE, rel=1e-13)
+    expected = [2 * p + 0.5 * i + 3 * s for p, i, s in zip(PREDICTION, INVERSE, SIZE, strict=True)]
+    assert terms.total.tolist() == pytest.approx(expected, rel=1e-13)
+    assert list(terms.parts) == ["prediction", "inverse", "size"]
+
+
+def test_the_l1_penalty_is_the_mean_mask() -> None:
+    terms = AMLObjective(size_penalty="l1")(outcome())
+    assert terms.parts["size"].tolist() == pytest.approx([0.625, 0.25], rel=1e-14)
+
+
+def test_terms_are_given_before_their_weights() -> None:
+    terms = AMLObjective(prediction_weight=0.0, inverse_weight=0.0, size_weight=2.0)(outcome())
+    assert terms.parts["prediction"].tolist() == pytest.approx(PREDICTION, rel=1e-13)
+    assert terms.total.tolist() == pytest.approx([2 * s for s in SIZE], rel=1e-13)
+
+
+def test_the_published_defaults() -> None:
+    objective = AMLObjective()
+    assert (objective.prediction_weight, objective.inverse_weight, objective.size_weight) == (
+        1.0,
+        1.0,
+        1.0,
+    )
+    assert objective.size_penalty == "bce"
+    assert objective.uses_kept
+    assert objective.uses_left_out
