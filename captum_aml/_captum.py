@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from captum._utils.common import _expand_additional_forward_args, _is_mask_valid
-from captum._utils.typing import BaselineType, TargetType
+from captum._utils.models.linear_model import SkLearnRidge
 from captum.attr import GradientAttribution, LayerAttribution
 from captum.log import log_usage
 from torch import Tensor
@@ -24,10 +24,9 @@ def broadcasts(mask: Tensor, inputs: Tensor) -> bool:
 
 
 __all__ = [
-    "BaselineType",
     "GradientAttribution",
     "LayerAttribution",
-    "TargetType",
+    "SkLearnRidge",
     "broadcasts",
     "expand_args",
     "log_usage",

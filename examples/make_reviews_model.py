@@ -5,8 +5,8 @@
 Takes about three minutes on one core, needs no network, and prints how the classifier does.
 
 An explanation asks a classifier about texts from which tokens were removed. Ours has seen such
-texts. In training, half of the texts lose tokens, which become [MASK], become [PAD], are left out
-through the attention mask, or are taken out. Deciding words and other words are removed at two
+texts. In training, half of the texts lose tokens, which become [MASK], become [PAD], or are left
+out through the attention mask. Deciding words and other words are removed at two
 different rates, each drawn from 0 to 1 for every text, so that texts reduced to their evidence and
 texts without it are both common. The target follows the evidence:
 
@@ -211,10 +211,10 @@ def draw_hidden(batch: Batch, focus: float, generator: torch.Generator) -> Tenso
 def removed(
     batch: Batch, hidden: Tensor, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Removes tokens, from each text in one of four ways.
+    """Removes tokens, from each text in one of three ways.
 
-    [MASK] (twice as often as the others), [PAD], the attention mask, or taking the tokens out and
-    closing the gap.
+    [MASK] (twice as often as the others), [PAD], or the attention mask. All leave a gap: a text
+    from which "not" is cut out is a text that says the opposite, and no less sure of it.
 
     A few of the other words become [UNK], so that a word from outside is no evidence.
 
@@ -222,17 +222,14 @@ def removed(
         (Tensor, Tensor, Tensor): ids, attention mask, and which tokens are words that do not
         decide, all of shape (N, L).
     """
-    way = torch.randint(5, (len(batch.labels), 1), generator=generator)
+    way = torch.randint(4, (len(batch.labels), 1), generator=generator)
     unknown = torch.rand(batch.ids.shape, generator=generator) < UNKNOWN_RATE
     unknown &= batch.ordinary & (batch.opinions == NO_OPINION)
     ids = batch.ids.masked_fill(unknown, tokenizer.unk_token_id)
     ids = ids.masked_fill(hidden & (way <= 1), tokenizer.mask_token_id)
     ids = ids.masked_fill(hidden & (way == 2), tokenizer.pad_token_id)
-    attention_mask = batch.attention_mask.masked_fill(hidden & (way >= 3), 0)
-    # A stable sort moves what is taken out behind the rest, which keeps its order.
-    order = (hidden & (way == 4)).int().argsort(dim=1, stable=True)
-    other = batch.ordinary & (batch.opinions == NO_OPINION)
-    return ids.gather(1, order), attention_mask.gather(1, order), other.gather(1, order)
+    attention_mask = batch.attention_mask.masked_fill(hidden & (way == 3), 0)
+    return ids, attention_mask, batch.ordinary & (batch.opinions == NO_OPINION)
 
 
 def blended(

@@ -178,7 +178,9 @@ def test_the_call_that_takes_the_inputs_is_the_one_that_counts() -> None:
 @pytest.mark.parametrize("carrier", [None, X * 7])
 def test_a_layer_that_runs_twice_is_ambiguous_without_its_inputs(carrier: Tensor | None) -> None:
     model = Twice()
-    with pytest.raises(LayerNotReachedError, match=r"layer: .* runs Scale 2 times for 1 input; expected"):
+    with pytest.raises(
+        LayerNotReachedError, match=r"layer: .* runs Scale 2 times for 1 input; expected"
+    ):
         Tap.read([LayerPoint(model.layer)], lambda: model(X, X + 1), carriers=[carrier])
     assert hooks_of(model) == 0
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from captum._utils.models.linear_model import SkLearnRidge
 from captum.attr import FeatureAblation, KernelShap, Lime, ShapleyValueSampling
 from torch import Tensor, nn
 
+from captum_aml._captum import SkLearnRidge
+from captum_aml._optional import require
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.methods._inputs import TokenInputs, parse_inputs, seeded
 from captum_aml.methods.registry import MethodOptions, MethodSpec, Setting
@@ -167,11 +167,7 @@ def _arguments(
 
 
 def _require_sklearn(method: str) -> None:
-    if importlib.util.find_spec("sklearn") is None:
-        raise ImportError(
-            f"method {method!r} needs scikit-learn, which is not installed: "
-            'pip install "captum-aml[all]"'
-        )
+    require("sklearn", package="scikit-learn", feature=f"method {method!r}")
 
 
 METHODS = (
