@@ -41,6 +41,7 @@ METHODS = (
     DemoMethod("AML, fitted", "aml", fitted=True),
     DemoMethod("AML, fitted and tuned 10 steps", "aml", fitted=True, n_steps=10),
     DemoMethod("AML, no masker", "aml"),
+    DemoMethod("LA, fitted", "la", fitted=True),
     DemoMethod("LA, no masker", "la"),
     DemoMethod("Integrated Gradients", "ig"),
     DemoMethod("Occlusion", "occlusion"),
@@ -162,7 +163,7 @@ def _explain(
             classifier,
             [review.text for review in reviews],
             method=method.name,
-            masker=reviews_masker_path() if method.fitted else None,
+            masker=reviews_masker_path(method.name) if method.fitted else None,
             n_steps=method.n_steps,
             seed=seed,
         )

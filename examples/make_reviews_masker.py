@@ -1,4 +1,4 @@
-"""Fits the AML masker that ships with the package, for its classifier of reviews.
+"""Fits the maskers that ship with the package, AML's and LA's, for its classifier of reviews.
 
 The whole of what a user does to get explanations in a single pass: batches of token ids with their
 baselines, a masker that starts from the classifier's own encoder, ``fit``, ``save_pretrained``.
@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 
-from captum_aml import AMLAttribution, TransformerMasker
+from captum_aml import AMLAttribution, LAAttribution, TransformerMasker
 from captum_aml.assets import load_reviews_classifier, load_reviews_splits, reviews_classifier_path
 from captum_aml.datasets import Review
 from captum_aml.demo import hit_rate
 from captum_aml.text import TextClassifier, explain_texts
+
+METHODS = {"aml": AMLAttribution, "la": LAAttribution}
 
 
 def batches(
@@ -44,9 +46,8 @@ def batches(
 def main() -> None:
     """Fits, checks and saves the masker."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--out", type=Path, default=reviews_classifier_path().parent / "masker", help="folder"
-    )
+    parser.add_argument("--method", choices=METHODS, default="aml")
+    parser.add_argument("--out", type=Path, help="folder. Default: where the package looks for it")
     parser.add_argument("--texts", type=int, default=6000)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -59,14 +60,14 @@ def main() -> None:
     model, tokenizer = load_reviews_classifier()
     classifier = TextClassifier(model.requires_grad_(False), tokenizer)
     splits = load_reviews_splits()
-    aml = AMLAttribution(
+    attribution = METHODS[args.method](
         classifier,
         embedding_layer=classifier.embedding_layer,
         masker=TransformerMasker.from_model(model),
         seed=args.seed,
     )
     start = time.perf_counter()
-    aml.fit(
+    attribution.fit(
         batches(classifier, splits.train[: args.texts], batch_size=args.batch_size, seed=args.seed),
         batches(classifier, splits.validation, batch_size=args.batch_size, seed=args.seed),
         epochs=args.epochs,
@@ -74,20 +75,26 @@ def main() -> None:
         show_progress=True,
     )
     print(f"fitted in {time.perf_counter() - start:.0f} s")
-    for record in aml.history_ or []:
+    for record in attribution.history_ or []:
         print(f"epoch {record.epoch}: train {record.train['total']:.4f}", end="")
         print(f", validation {record.validation['total']:.4f}" if record.validation else "")
 
     for name in ("validation", "test"):
         reviews = getattr(splits, name)
-        explanations = explain_texts(classifier, [r.text for r in reviews], masker=aml.masker_)
+        explanations = explain_texts(
+            classifier,
+            [review.text for review in reviews],
+            method=args.method,
+            masker=attribution.masker_,
+        )
         rates = [hit_rate(e, r) for e, r in zip(explanations, reviews, strict=True)]
         print(
             f"{name}: hit rate {statistics.fmean(rates):.3f}, all deciding words first in "
             f"{statistics.fmean(rate == 1 for rate in rates):.1%} of {len(reviews)} texts"
         )
-    aml.save_pretrained(args.out)
-    for path in sorted(args.out.iterdir()):
+    out = args.out or reviews_classifier_path().parent / f"masker-{args.method}"
+    attribution.save_pretrained(out)
+    for path in sorted(out.iterdir()):
         print(f"{path.stat().st_size:>9,} bytes  {path.name}")
 
 

@@ -5,8 +5,8 @@
 Takes about three minutes on one core, needs no network, and prints how the classifier does.
 
 An explanation asks a classifier about texts from which tokens were removed. Ours has seen such
-texts. In training, half of the texts lose tokens, which become [MASK], become [PAD], or are left
-out through the attention mask. Deciding words and other words are removed at two
+texts. In training, half of the texts lose tokens, which become [MASK], become [PAD], are left out
+through the attention mask, or are taken out. Deciding words and other words are removed at two
 different rates, each drawn from 0 to 1 for every text, so that texts reduced to their evidence and
 texts without it are both common. The target follows the evidence:
 
@@ -14,9 +14,6 @@ texts without it are both common. The target follows the evidence:
 - otherwise 0.5 for either class, even where "slow at first, but ..." lets one guess the rest.
 
 Nothing but [MASK], or "not" alone, is therefore close to 0.5.
-
-A learned mask asks about texts whose tokens are partly removed, too: in half of the texts the
-embeddings of words that do not decide are blended with that of [MASK], each by a share of its own.
 
 Training begins with texts reduced to their deciding words and moves on to what is said above over
 the first third of the steps. Without this start the small model learned texts by heart instead of
@@ -210,45 +207,27 @@ def draw_hidden(batch: Batch, focus: float, generator: torch.Generator) -> Tenso
 
 def removed(
     batch: Batch, hidden: Tensor, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Removes tokens, from each text in one of three ways.
+) -> tuple[Tensor, Tensor]:
+    """Removes tokens, from each text in one of four ways.
 
-    [MASK] (twice as often as the others), [PAD], or the attention mask. All leave a gap: a text
-    from which "not" is cut out is a text that says the opposite, and no less sure of it.
+    [MASK] (twice as often as the others), [PAD], the attention mask, or taking the tokens out and
+    closing the gap.
 
     A few of the other words become [UNK], so that a word from outside is no evidence.
 
     Returns:
-        (Tensor, Tensor, Tensor): ids, attention mask, and which tokens are words that do not
-        decide, all of shape (N, L).
+        (Tensor, Tensor): ids and attention mask, both of shape (N, L).
     """
-    way = torch.randint(4, (len(batch.labels), 1), generator=generator)
+    way = torch.randint(5, (len(batch.labels), 1), generator=generator)
     unknown = torch.rand(batch.ids.shape, generator=generator) < UNKNOWN_RATE
     unknown &= batch.ordinary & (batch.opinions == NO_OPINION)
     ids = batch.ids.masked_fill(unknown, tokenizer.unk_token_id)
     ids = ids.masked_fill(hidden & (way <= 1), tokenizer.mask_token_id)
     ids = ids.masked_fill(hidden & (way == 2), tokenizer.pad_token_id)
-    attention_mask = batch.attention_mask.masked_fill(hidden & (way == 3), 0)
-    return ids, attention_mask, batch.ordinary & (batch.opinions == NO_OPINION)
-
-
-def blended(
-    model: BertForSequenceClassification,
-    ids: Tensor,
-    other: Tensor,
-    mask_token_id: int,
-    generator: torch.Generator,
-) -> Tensor:
-    """Embeddings in which, for half of the texts, words that do not decide are partly [MASK].
-
-    Returns:
-        Tensor: embeddings, shape (N, L, D).
-    """
-    embed = model.get_input_embeddings()
-    share = torch.rand(ids.shape, generator=generator)
-    chosen = torch.rand(len(ids), 1, generator=generator) < 0.5
-    share = share.masked_fill(~(chosen & other), 0.0).unsqueeze(-1)
-    return torch.lerp(embed(ids), embed(torch.full_like(ids, mask_token_id)), share)
+    attention_mask = batch.attention_mask.masked_fill(hidden & (way >= 3), 0)
+    # A stable sort moves what is taken out behind the rest, which keeps its order.
+    order = (hidden & (way == 4)).int().argsort(dim=1, stable=True)
+    return ids.gather(1, order), attention_mask.gather(1, order)
 
 
 # Training and checks -----------------------------------------------------------------------------
@@ -281,9 +260,8 @@ def train(
             batch = data.rows(indices)
             focus = max(0.0, 1 - step / (FOCUS_SHARE * total_steps))
             hidden = draw_hidden(batch, focus, generator)
-            ids, attention_mask, other = removed(batch, hidden, tokenizer, generator)
-            embeddings = blended(model, ids, other, tokenizer.mask_token_id, generator)
-            logits = model(inputs_embeds=embeddings, attention_mask=attention_mask).logits
+            ids, attention_mask = removed(batch, hidden, tokenizer, generator)
+            logits = model(input_ids=ids, attention_mask=attention_mask).logits
             loss = F.cross_entropy(logits, soft_targets(batch, hidden))
             optimizer.zero_grad()
             loss.backward()

@@ -41,20 +41,23 @@ def reviews_classifier_path() -> Path:
     return path
 
 
-def reviews_masker_path() -> Path:
-    """The folder of the AML masker that was fitted for the classifier of reviews.
+def reviews_masker_path(method: str = "aml") -> Path:
+    """The folder of a masker that was fitted for the classifier of reviews.
+
+    Args:
+        method: What it was fitted for, "aml" or "la". Default: "aml".
 
     Returns:
-        Path: a folder for ``AMLAttribution.from_pretrained``.
+        Path: a folder for ``AMLAttribution.from_pretrained``, or that of ``LAAttribution``.
 
     Raises:
         FileNotFoundError: if the installed package does not hold it as files.
     """
-    path = Path(str(resources.files(__name__))) / "reviews" / "masker"
+    path = Path(str(resources.files(__name__))) / "reviews" / f"masker-{method}"
     if not (path / "config.json").is_file():
         raise FileNotFoundError(
             f"The masker of reviews was expected in {str(path)!r}, but it is not there. Make it "
-            "with examples/make_reviews_model.py."
+            "with examples/make_reviews_masker.py."
         )
     return path
 

@@ -171,3 +171,36 @@ def test_a_mask_that_does_not_fit_the_ids_is_refused(
     mask = torch.arange(torch.Size(shape).numel()).reshape(shape)
     with pytest.raises(InvalidInputError, match=r"^feature_mask: expected .*\(4, 7\).* got"):
         method.scores(case, feature_mask=mask)
+
+
+def test_the_mask_of_a_layer_is_of_the_layers_shape(layer_method: Method) -> None:
+    # Images (N, 1, 10, 10) as inputs, and a layer (N, 8).
+    case = CASES["conv_net"].build()
+    model = case.forward
+    at_layer = replace(case, layer=model.fc1)
+    groups = torch.arange(8) // 3
+    expected = layer_method.scores(at_layer, feature_mask=groups.expand(4, 8))
+    (scores,) = expected
+    assert_same(scores[:, :1].expand(4, 3), scores[:, :3])
+    assert_same(scores[:, 3:4].expand(4, 3), scores[:, 3:6])
+    for mask in (groups, groups.unsqueeze(0), groups.expand(4, 8)):
+        for size in (None, 2):
+            got = layer_method.scores(at_layer, feature_mask=mask, internal_batch_size=size)
+            assert_same(got, expected, tolerance=BATCH_TOLERANCE)
+
+
+def test_elements_of_a_layer_are_shared_by_as_many_examples(layer_method: Method) -> None:
+    # Four ids of five channels in four examples: rows of the mask must not be taken for examples.
+    case = CASES["text"].build()
+    case = replace(
+        case,
+        inputs=case.inputs[:, :4],
+        baselines=case.baselines[:, :4],
+        args=(case.args[0][:, :4],),
+    )
+    groups = (torch.arange(20) // 7).reshape(4, 5)
+    expected = layer_method.scores(case, feature_mask=groups.expand(4, 4, 5))
+    for mask in (groups, groups.unsqueeze(0)):
+        for size in (None, 2):
+            got = layer_method.scores(case, feature_mask=mask, internal_batch_size=size)
+            assert_same(got, expected, tolerance=BATCH_TOLERANCE)
