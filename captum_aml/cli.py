@@ -206,8 +206,13 @@ def demo(
 
     if check_format(output) != ".html":
         raise typer.BadParameter("expected a name that ends in .html", param_hint="--output")
+    import torch
+
     from captum_aml.demo import run_demo
     from captum_aml.visualization import page
+
+    # The bundled model is too small to share among threads: on a busy machine they only wait.
+    torch.set_num_threads(1)
 
     _quiet_libraries()
     with _status("Loading the classifier") as tell:

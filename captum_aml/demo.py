@@ -42,7 +42,6 @@ METHODS = (
     DemoMethod("AML, fitted and tuned 10 steps", "aml", fitted=True, n_steps=10),
     DemoMethod("AML, no masker", "aml"),
     DemoMethod("LA, fitted", "la", fitted=True),
-    DemoMethod("LA, no masker", "la"),
     DemoMethod("Integrated Gradients", "ig"),
     DemoMethod("Occlusion", "occlusion"),
 )

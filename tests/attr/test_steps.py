@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from captum_aml import EmbeddingMasker
 from captum_aml.exceptions import InvalidInputError, NotFittedError
 from captum_aml.objectives import MaskedOutcome, Terms
+from captum_aml.perturbation import ForwardState
 from tests._helpers.cases import CASES, Case
 from tests._helpers.checks import (
     BATCH_TOLERANCE,
@@ -224,6 +225,42 @@ def test_a_mask_that_only_gets_worse_is_that_of_step_0(method: Method, text: Cas
     assert set(attribution.last_terms_.parts) == {"near"}
 
 
+class _Recording:
+    """A perturbation of the user's own: blending, written out, that remembers its masks."""
+
+    name = "recording"
+
+    def __init__(self) -> None:
+        self.keeps: list[Tensor] = []
+
+    def __call__(self, state: ForwardState, keep: tuple[Tensor, ...]) -> ForwardState:
+        self.keeps.append(keep[0].detach())
+        blended = tuple(
+            k * f + (1 - k) * b
+            for f, b, k in zip(state.features, state.baselines, keep, strict=True)
+        )
+        return replace(state, features=blended)
+
+
+def test_protected_tokens_are_kept_in_every_pass(method: Method, text: Case) -> None:
+    perturbation = _Recording()
+    attribution = method(text, perturbation=perturbation)
+    got = attribution.attribute(text.inputs, n_steps=STEPS, **text.call)
+    # The same strategy as the default one, in another order of operations.
+    assert_same(got, method.scores(text), tolerance=BATCH_TOLERANCE)
+    protected = (text.inputs == text.baselines).repeat(method.n_passes, 1)
+    assert len(perturbation.keeps) == STEPS + 1
+    for keep in perturbation.keeps:
+        by_token = keep.squeeze(-1)
+        assert bool((by_token[protected] == 1).all())
+        assert bool((by_token[~protected] < 1).all())
+        # What the first half keeps, the second leaves out.
+        if method.n_passes == 2:
+            live = ~protected[:4]
+            kept, left_out = by_token.chunk(2)
+            assert_same(left_out[live], 1 - kept[live])
+
+
 def test_a_later_call_replaces_what_can_be_read(method: Method, text: Case) -> None:
     attribution = method(text)
     attribution.attribute(text.inputs, n_steps=2, **text.call)
@@ -352,3 +389,18 @@ def test_fitting_is_repeatable(method: Method) -> None:
     assert given.masker_ is not None
     for a, b in zip(given.masker_.parameters(), attribution.masker_.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.skipif(
+    torch.cuda.is_initialized(), reason="a seed is used at once, not kept for later"
+)
+def test_the_seed_that_waits_for_cuda_is_left_alone(method: Method, text: Case) -> None:
+    # Before CUDA is used, torch.manual_seed only notes the seed for it. Whoever calls it and later
+    # moves to a GPU must find the seed that they gave, not ours.
+    torch.manual_seed(123)
+    pending = torch.cuda._lazy_seed_tracker
+    before = [call[0] for call in pending.get_calls() if call]
+    attribution = method(text).fit([{"inputs": text.inputs, **text.call}], epochs=1)
+    attribution.attribute(text.inputs, n_steps=1, **text.call)
+    assert [call[0] for call in pending.get_calls() if call] == before
+    assert torch.initial_seed() == 123
