@@ -33,6 +33,9 @@ class Call:
     additional_forward_args: tuple[Any, ...]
     feature_mask: tuple[Tensor, ...] | None
     is_tuple: bool
+    #: A layer's masks are as the layer's tensors, which are not known yet: they stay whole, with
+    #: the first of these examples and the number of all.
+    layer_rows: tuple[int, int] | None = None
 
     @property
     def n_examples(self) -> int:
@@ -53,9 +56,10 @@ class Call:
             baselines=tuple(t[start:stop] for t in self.baselines),
             target=None if self.target is None else self.target[start:stop],
             additional_forward_args=tuple(cut(a) for a in self.additional_forward_args),
-            feature_mask=None
-            if self.feature_mask is None
+            feature_mask=self.feature_mask
+            if self.feature_mask is None or self.layer_rows is not None
             else tuple(cut(m) for m in self.feature_mask),
+            layer_rows=None if self.layer_rows is None else (start, self.layer_rows[1]),
         )
 
 
@@ -65,6 +69,8 @@ def parse_call(
     target: Target = None,
     additional_forward_args: object | None = None,
     feature_mask: TensorOrTuple | None = None,
+    *,
+    at_layer: bool = False,
 ) -> Call:
     """Checks the arguments that Captum's ``attribute`` takes and gives them one form.
 
@@ -87,8 +93,9 @@ def parse_call(
         additional_forward_args=tuple(
             _without_inference(a) if isinstance(a, Tensor) else a for a in args
         ),
-        feature_mask=_parse_feature_mask(feature_mask, tensors),
+        feature_mask=_parse_feature_mask(feature_mask, None if at_layer else tensors),
         is_tuple=isinstance(inputs, tuple),
+        layer_rows=(0, tensors[0].shape[0]) if at_layer else None,
     )
 
 
@@ -249,7 +256,7 @@ def _parse_indices(target: object) -> tuple[int, ...]:
 
 
 def _parse_feature_mask(
-    feature_mask: TensorOrTuple | None, inputs: tuple[Tensor, ...]
+    feature_mask: TensorOrTuple | None, inputs: tuple[Tensor, ...] | None
 ) -> tuple[Tensor, ...] | None:
     if feature_mask is None:
         return None
@@ -261,7 +268,7 @@ def _parse_feature_mask(
             )
         if not is_integral(mask):
             raise InvalidInputError(f"feature_mask: expected integer group ids, got {mask.dtype}")
-    if len(masks) != len(inputs):  # a layer may have more tensors than there are inputs
+    if inputs is None or len(masks) != len(inputs):
         return masks
     return tuple(_with_examples(m, x) for m, x in zip(masks, inputs, strict=True))
 

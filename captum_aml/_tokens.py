@@ -142,9 +142,8 @@ class TokenLayout:
                 channels, so that their sum gives the score; otherwise the shape is that of the
                 tokens, without channels.
         """
+        # A group with one live token has its score on all of its tokens, as with Captum's methods.
         tokens = self._tokens(mask.masked_fill(~self.live, 0.0))
-        if self.groups is None:
-            tokens = tokens.masked_fill(self.protected, 0.0)
         scores = []
         for part, shape, channels, spread in zip(
             tokens.split(self._lengths, dim=1), self.shapes, self.channels, spreads, strict=True
@@ -164,6 +163,27 @@ class TokenLayout:
         return [torch.Size(shape[1:]).numel() for shape in self.shapes]
 
 
+def mask_of_rows(
+    mask: Tensor, feature: Tensor, token_dims: int, *, start: int, n_total: int
+) -> Tensor:
+    """The part of a layer's feature mask that belongs to a chunk of the examples.
+
+    Args:
+        mask: The mask for all examples, or shared by them.
+        feature: The layer's tensor for the chunk, (N, ...).
+        token_dims: How many of its leading dimensions number its tokens.
+        start: The chunk's first example.
+        n_total: The number of all examples.
+    """
+    by_token = (n_total, *feature.shape[1:token_dims])
+    per_token = mask.dim() == token_dims and all(
+        m in (1, s) for m, s in zip(mask.shape, by_token, strict=True)
+    )
+    if mask.shape[:1] == (n_total,) and (per_token or mask.dim() == feature.dim()):
+        return mask[start : start + feature.shape[0]]
+    return mask
+
+
 def _expand_mask(
     mask: Tensor, feature: Tensor, token_dims: int, *, by_element: bool
 ) -> tuple[Tensor, int]:
@@ -172,6 +192,8 @@ def _expand_mask(
     The channels of an id's embedding are not the caller's to group (``by_element``).
     """
     by_token = feature.shape[:token_dims]
+    if mask.dim() == 1 and tuple(mask.shape) == tuple(by_token[1:]) != tuple(feature.shape[-1:]):
+        mask = mask.unsqueeze(0)  # one dimension that numbers tokens, not channels
     if mask.dim() == len(by_token) and all(
         m in (1, s) for m, s in zip(mask.shape, by_token, strict=True)
     ):
@@ -187,4 +209,4 @@ def _expand_mask(
     )
 
 
-__all__ = ["TokenLayout"]
+__all__ = ["TokenLayout", "mask_of_rows"]

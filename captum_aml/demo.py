@@ -114,7 +114,11 @@ def run_demo(
     classifier = TextClassifier(model.requires_grad_(False), tokenizer)
     held_out = load_reviews_splits().test
     scored = held_out[:n_scored]
-    shown = _varied(held_out[n_scored:], n_shown)
+    # Shown are texts that the classifier gets right: of others nobody knows what decided.
+    others = held_out[n_scored:]
+    predicted = classifier.predict([review.text for review in others]).argmax(dim=1).tolist()
+    right = [r for r, label in zip(others, predicted, strict=True) if r.label == label]
+    shown = _varied(right, n_shown)
     rows: list[DemoRow] = []
     explained: list[list[Explanation]] = []
     for method in METHODS:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from captum_aml._call import Call
 from captum_aml._sites import Capture, Site, argument_named
-from captum_aml._tokens import TokenLayout
-from captum_aml.exceptions import NoGradientError, NonFiniteError
+from captum_aml._tokens import TokenLayout, mask_of_rows
+from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteError
 from captum_aml.maskers import Masker, MaskerInputs, as_logits
 from captum_aml.objectives import MaskedOutcome, Objective, Terms
 from captum_aml.perturbation import ForwardState, Perturbation
@@ -95,11 +95,22 @@ class MaskingProblem:
         capture = site.capture(call)
         readout = Readout.resolve(capture.output, call.target, output, call.n_examples)
         baselines = site.baselines(call, capture)
+        token_dims = site.token_dims(call, capture.features)
+        masks = call.feature_mask
+        if masks is not None and call.layer_rows is not None:
+            start, n_total = call.layer_rows
+            masks = (
+                tuple(
+                    mask_of_rows(m, f, d, start=start, n_total=n_total)
+                    for m, f, d in zip(masks, capture.features, token_dims, strict=False)
+                )
+                + masks[len(capture.features) :]
+            )
         layout = TokenLayout.build(
             capture.features,
             site.protected(call, capture.features, baselines),
-            call.feature_mask,
-            token_dims=site.token_dims(call, capture.features),
+            masks,
+            token_dims=token_dims,
         )
         problem = cls(call, site, capture, baselines, layout, readout, perturbation)
         return problem._with_endpoints() if readout.kind == "value" else problem
@@ -125,18 +136,23 @@ class MaskingProblem:
             self.call.additional_forward_args,
             "attention_mask",
         )
-        proposal = masker(
-            MaskerInputs(
-                features=features,
-                inputs=self.call.inputs,
-                probabilities=self.readout.aim,
-                protected=tuple(
-                    p if p.dim() <= d else p.flatten(d).all(-1)
-                    for p, d in zip(protected, dims, strict=True)
-                ),
-                attention_mask=attention_mask if isinstance(attention_mask, Tensor) else None,
-            )
+        given = MaskerInputs(
+            features=features,
+            inputs=self.call.inputs,
+            probabilities=self.readout.aim,
+            protected=tuple(
+                p if p.dim() <= d else p.flatten(d).all(-1)
+                for p, d in zip(protected, dims, strict=True)
+            ),
+            attention_mask=attention_mask if isinstance(attention_mask, Tensor) else None,
         )
+        try:
+            proposal = masker(given)
+        except (AttributeError, TypeError) as error:
+            raise InvalidInputError(
+                "masker: expected a module whose forward takes captum_aml.MaskerInputs and gives "
+                f"logits; {type(masker).__name__} failed on them ({error})"
+            ) from error
         logits = as_logits(proposal, [f.shape[:d] for f, d in zip(features, dims, strict=True)])
         pooled = self.layout.pool(tuple(as_float(t) for t in logits))
         if not bool(torch.isfinite(pooled).all()):

@@ -211,7 +211,9 @@ class Readout:
                 f"{tuple(tensor.shape)}, got {target.shape[1]}"
             )
         rows = as_float(_row(tensor, target))
-        finite = rows.exp() if kind == "log_probabilities" else rows
+        # A log-probability may be minus infinity; a logit may not.
+        may_be_logs = kind == "log_probabilities" or (kind == "auto" and bool((rows <= 0).all()))
+        finite = rows.exp() if may_be_logs else rows
         check_finite(finite, "the unmasked inputs")
         decided = _detected(rows, tensor.dtype) if kind == "auto" else cast(OutputKind, kind)
         if decided == "probabilities":

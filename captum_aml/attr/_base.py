@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from captum_aml._call import Call, as_count, parse_call
 from captum_aml._captum import GradientAttribution
+from captum_aml._hooks import tensors_in
 from captum_aml._random import isolated_rng
 from captum_aml._sites import Site, run_forward
 from captum_aml.attr._explain import (
@@ -35,7 +36,7 @@ from captum_aml.maskers import EmbeddingMasker
 from captum_aml.masking import MaskingProblem
 from captum_aml.objectives import Objective, Terms
 from captum_aml.perturbation import Perturbation, resolve_perturbation
-from captum_aml.readout import check_output_kind, checked_target, output_tensor
+from captum_aml.readout import Readout, check_output_kind, checked_target, output_tensor
 from captum_aml.training import Checkpoint, EpochRecord, ModelFingerprint, fit_masker
 from captum_aml.training.fit import BuildProblem, reusable
 from captum_aml.tuning import check_learning_rate
@@ -63,6 +64,7 @@ class MaskAttribution(GradientAttribution):
     """
 
     _method: ClassVar[str]
+    _at_layer: ClassVar[bool] = False
     _default_objective: ClassVar[Callable[[], Objective]]
 
     def __init__(
@@ -128,7 +130,7 @@ class MaskAttribution(GradientAttribution):
 
     def compute_convergence_delta(
         self,
-        attributions: TensorOrTuple,
+        attributions: TensorOrTuple | list[TensorOrTuple],
         start_point: Baselines,
         end_point: TensorOrTuple,
         target: Target = None,
@@ -156,8 +158,7 @@ class MaskAttribution(GradientAttribution):
             if index is None and output.dim() == 2 and output.shape[1] > 1:
                 index = output.argmax(dim=1, keepdim=True)
             difference = output_difference(self.forward_func, call, output, index)
-            parts = attributions if isinstance(attributions, tuple) else (attributions,)
-            return row_sums(parts) - difference
+            return row_sums(tensors_in(attributions)) - difference
 
     @property
     def is_fitted(self) -> bool:
@@ -181,7 +182,7 @@ class MaskAttribution(GradientAttribution):
         argument names (``inputs``, ``baselines``, ``target``, ``additional_forward_args``,
         ``feature_mask``). The masker given to the constructor is the starting point and stays as it
         is; without one, an :class:`~captum_aml.maskers.EmbeddingMasker` is made. A second call
-        forgets the first.
+        forgets the first. Gradients are clipped to a norm of 1, which the papers do not mention.
 
         Args:
             train_batches: An iterable of batches that can be read once for each epoch.
@@ -210,7 +211,9 @@ class MaskAttribution(GradientAttribution):
         fingerprints: list[ModelFingerprint] = []
 
         def build(batch: Batch) -> MaskingProblem:
-            problem = self._problem(parse_call(**_batch_arguments(batch)), self._site())
+            problem = self._problem(
+                parse_call(**_batch_arguments(batch), at_layer=self._at_layer), self._site()
+            )
             if not fingerprints:
                 fingerprints.append(self._fingerprint_of(problem))
             return problem
@@ -255,7 +258,14 @@ class MaskAttribution(GradientAttribution):
         if masker is None:
             raise NotFittedError(f"{self.get_name()}: there is no fitted masker; call fit first")
         with torch.inference_mode(False), torch.no_grad(), isolated_rng(self.seed):
-            call = parse_call(inputs, baselines, target, additional_forward_args, feature_mask)
+            call = parse_call(
+                inputs,
+                baselines,
+                target,
+                additional_forward_args,
+                feature_mask,
+                at_layer=self._at_layer,
+            )
             problem = self._problem(call, self._site())
             return problem.evaluate(
                 propose_mask(problem, masker), self.objective, where="the proposed masks"
@@ -334,13 +344,19 @@ class MaskAttribution(GradientAttribution):
         show_progress: bool,
     ) -> Explained:
         """Explains a call in chunks and notes what the caller may want to read afterwards."""
+        self.last_terms_ = self.best_step_ = self.output_ = None
         steps = self._checked_steps(n_steps)
         n_passes = self.objective.uses_kept + self.objective.uses_left_out if steps else 1
         size = chunk_size(internal_batch_size, call.n_examples, n_passes)
         masker = self._active_masker()
+        starts = range(0, call.n_examples, size)
+        kind = self.output
+        if kind == "auto" and len(starts) > 1:
+            kind = self._detected_kind([call.rows(start, start + size) for start in starts], call)
         parts = []
-        for start in range(0, call.n_examples, size):
-            problem = self._problem(call.rows(start, start + size), site)
+        for start in starts:
+            rows = call.rows(start, start + size)
+            problem = MaskingProblem.build(rows, site, self.perturbation, kind)
             if self.masker_ is not None:
                 self.masker_.to(problem.capture.features[0].device)
             if masker is not None and self.fingerprint_ is not None:
@@ -362,6 +378,14 @@ class MaskAttribution(GradientAttribution):
         self.best_step_ = explained.best_step
         self.output_ = explained.output
         return explained
+
+    def _detected_kind(self, chunks: list[Call], call: Call) -> str:
+        """What ``auto`` decides for all chunks of a call together."""
+        outputs = [
+            output_tensor(run_forward(self.forward_func, c.inputs, c.additional_forward_args))
+            for c in chunks
+        ]
+        return Readout.resolve(torch.cat(outputs), call.target, "auto", call.n_examples).kind
 
     def _problem(self, call: Call, site: Site) -> MaskingProblem:
         return MaskingProblem.build(call, site, self.perturbation, self.output)

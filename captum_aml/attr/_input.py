@@ -111,7 +111,8 @@ class InputMaskAttribution(MaskAttribution):
             additional_forward_args (Any, optional): Further positional arguments of the forward
                 function; tensors have N examples along dimension 0. Default: None
             feature_mask (Tensor or tuple[Tensor, ...], optional): Integer group ids: elements of
-                one group share a mask value and a score. Default: None
+                one group share a mask value and a score, those that equal their baseline too.
+                Default: None
             n_steps (int, optional): Tuning steps for these very inputs; 0 takes the fitted masker's
                 proposal as it is. Default: 0 with a fitted masker, otherwise 50
             internal_batch_size (int, optional): The most rows of a forward call. Default: None,
@@ -124,9 +125,10 @@ class InputMaskAttribution(MaskAttribution):
             **attributions**, or the pair of **attributions** and **delta**:
 
             - attributions (Tensor or tuple[Tensor, ...]): one score per id, or scores in the shape
-              and dtype of float inputs; of (N, L, D) a token's score is spread evenly over its D
-              channels, so that the sum over the last dimension gives it. In [0, 1], higher is more
-              important, unless ``scores="contribution"``.
+              and dtype of float inputs (float32 for half precision, as Captum's own). Of (N, L, D)
+              a token's score is spread evenly over its D channels, so that the sum over the last
+              dimension gives it. In [0, 1], higher is more important, unless
+              ``scores="contribution"``.
             - delta (Tensor): (N,).
 
         Raises:

@@ -25,6 +25,8 @@ LayerScores = TensorOrTuple | list[TensorOrTuple]
 class LayerMaskAttribution(LayerAttribution, MaskAttribution):
     """Masks what one layer, or several that do not depend on each other, takes or gives."""
 
+    _at_layer = True
+
     def __init__(
         self,
         forward_func: ForwardFunc,
@@ -157,7 +159,14 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
             NotFittedError: ``n_steps=0`` without a fitted masker.
         """
         with torch.inference_mode(False), torch.no_grad(), isolated_rng(self.seed):
-            call = parse_call(inputs, baselines, target, additional_forward_args, feature_mask)
+            call = parse_call(
+                inputs,
+                baselines,
+                target,
+                additional_forward_args,
+                feature_mask,
+                at_layer=True,
+            )
             explained = self._explain(
                 call,
                 self._site(at_input=attribute_to_layer_input),
