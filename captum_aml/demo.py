@@ -115,7 +115,7 @@ def run_demo(
     held_out = load_reviews_splits().test
     scored = held_out[:n_scored]
     # Shown are texts that the classifier gets right: of others nobody knows what decided.
-    others = held_out[n_scored:]
+    others = held_out[n_scored : n_scored + 20 * n_shown]
     predicted = classifier.predict([review.text for review in others]).argmax(dim=1).tolist()
     right = [r for r, label in zip(others, predicted, strict=True) if r.label == label]
     shown = _varied(right, n_shown)
