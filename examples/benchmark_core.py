@@ -18,12 +18,12 @@ import argparse
 import itertools
 import json
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -153,9 +153,19 @@ def _peak_memory(model: str | None, data: str | None, what: str, size: int) -> f
     workload = Workload(model, data)
     batch = workload.texts_batch(size)
     workload.bare_pass(batch)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Loading the model has a peak of its own, which has to be forgotten first (Linux only).
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
     {"tune": workload.tune, "bare": workload.bare_steps}[what](batch, 5)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(field: str) -> int:
+    """A figure in KiB from the process's own status."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1])
+    raise KeyError(field)
 
 
 def peak_memory(model: str | None, data: str | None, what: str, size: int) -> float:
