@@ -40,7 +40,7 @@ class DemoMethod:
 METHODS = (
     DemoMethod("AML, fitted", "aml", fitted=True),
     DemoMethod("AML, fitted and tuned 10 steps", "aml", fitted=True, n_steps=10),
-    DemoMethod("AML, no masker", "aml"),
+    DemoMethod("AML, no masker, 30 steps", "aml", n_steps=30),
     DemoMethod("LA, fitted", "la", fitted=True),
     DemoMethod("Integrated Gradients", "ig"),
     DemoMethod("Occlusion", "occlusion"),
