@@ -38,15 +38,19 @@ class _Record:
     arguments: dict[torch.device, list[list[Tensor]]] = field(default_factory=dict)
 
 
+def _all_tensors(value: object) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        return [t for v in value.values() for t in _all_tensors(v)]
+    if isinstance(value, tuple | list):
+        return [t for v in value for t in _all_tensors(v)]
+    return []
+
+
 def tensors_in(value: object) -> list[Tensor]:
     """The floating point tensors in a nest of tuples, lists and mappings, in order."""
-    if isinstance(value, Tensor):
-        return [value] if value.dtype.is_floating_point else []
-    if isinstance(value, Mapping):
-        return [t for v in value.values() for t in tensors_in(v)]
-    if isinstance(value, tuple | list):
-        return [t for v in value for t in tensors_in(v)]
-    return []
+    return [t for t in _all_tensors(value) if t.dtype.is_floating_point]
 
 
 def with_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
@@ -94,16 +98,6 @@ def _hooked(
                 handle = point.layer.register_forward_hook(hook, with_kwargs=True)
             stack.callback(handle.remove)
         yield
-
-
-def _all_tensors(value: object) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        return [t for v in value.values() for t in _all_tensors(v)]
-    if isinstance(value, tuple | list):
-        return [t for v in value for t in _all_tensors(v)]
-    return []
 
 
 @dataclass(frozen=True)
