@@ -7,7 +7,6 @@ baselines, a masker that starts from the classifier's own encoder, ``fit``, ``sa
 from __future__ import annotations
 
 import argparse
-import random
 import statistics
 import time
 from pathlib import Path
@@ -19,28 +18,9 @@ from captum_aml import AMLAttribution, LAAttribution, TransformerMasker
 from captum_aml.assets import load_reviews_classifier, load_reviews_splits, reviews_classifier_path
 from captum_aml.datasets import Review
 from captum_aml.demo import hit_rate
-from captum_aml.text import TextClassifier, explain_texts
+from captum_aml.text import TextClassifier, explain_texts, fit_batches
 
 METHODS = {"aml": AMLAttribution, "la": LAAttribution}
-
-
-def batches(
-    classifier: TextClassifier, reviews: list[Review], *, batch_size: int, seed: int
-) -> list[dict[str, Any]]:
-    """Batches of reviews of similar length, in random order, as ``attribute`` takes them."""
-    ordered = sorted(classifier.tokenize([review.text for review in reviews]), key=len)
-    made = []
-    for start in range(0, len(ordered), batch_size):
-        batch = classifier.collate(ordered[start : start + batch_size])
-        made.append(
-            {
-                "inputs": batch.input_ids,
-                "baselines": classifier.reference_ids(batch),
-                "additional_forward_args": batch.forward_args,
-            }
-        )
-    random.Random(seed).shuffle(made)
-    return made
 
 
 def main() -> None:
@@ -66,10 +46,15 @@ def main() -> None:
         masker=TransformerMasker.from_model(model),
         seed=args.seed,
     )
+
+    def batches(reviews: list[Review]) -> list[dict[str, Any]]:
+        texts = [review.text for review in reviews]
+        return fit_batches(classifier, texts, batch_size=args.batch_size, seed=args.seed)
+
     start = time.perf_counter()
     attribution.fit(
-        batches(classifier, splits.train[: args.texts], batch_size=args.batch_size, seed=args.seed),
-        batches(classifier, splits.validation, batch_size=args.batch_size, seed=args.seed),
+        batches(splits.train[: args.texts]),
+        batches(splits.validation),
         epochs=args.epochs,
         learning_rate=args.lr,
         show_progress=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, get_args
 
@@ -37,7 +38,13 @@ from captum_aml.masking import MaskingProblem
 from captum_aml.objectives import Objective, Terms
 from captum_aml.perturbation import Perturbation, resolve_perturbation
 from captum_aml.readout import Readout, check_output_kind, checked_target, output_tensor
-from captum_aml.training import Checkpoint, EpochRecord, ModelFingerprint, fit_masker
+from captum_aml.training import (
+    Checkpoint,
+    EpochRecord,
+    ModelFingerprint,
+    TrainingCost,
+    fit_masker,
+)
 from captum_aml.training.fit import BuildProblem, reusable
 from captum_aml.tuning import check_learning_rate
 from captum_aml.typing import Baselines, Batch, Batches, ForwardFunc, Target, TensorOrTuple
@@ -57,6 +64,7 @@ class MaskAttribution(GradientAttribution):
     Attributes:
         masker_: The fitted masker, after ``fit`` or ``from_pretrained``.
         history_: A record of each epoch, after ``fit``.
+        training_cost_: What fitting took, after ``fit`` or ``from_pretrained``.
         last_terms_: The objective's terms for the masks of the last call, or None after a single
             pass (``n_steps=0``), which does not compute them: see :meth:`evaluate`.
         best_step_: The tuning step at which each of those masks was found, (N,), or None likewise.
@@ -111,6 +119,7 @@ class MaskAttribution(GradientAttribution):
         self.masker_: nn.Module | None = None
         self.fingerprint_: ModelFingerprint | None = None
         self.history_: list[EpochRecord] | None = None
+        self.training_cost_: TrainingCost | None = None
         self.last_terms_: Terms | None = None
         self.best_step_: Tensor | None = None
         self.output_: str | None = None
@@ -209,6 +218,7 @@ class MaskAttribution(GradientAttribution):
             )
         train_batches = reusable("train_batches", train_batches, epochs)
         fingerprints: list[ModelFingerprint] = []
+        start = time.perf_counter()
 
         def build(batch: Batch) -> MaskingProblem:
             problem = self._problem(
@@ -239,6 +249,9 @@ class MaskAttribution(GradientAttribution):
             )
         _set_fitted(masker)
         self.masker_, self.history_, self.fingerprint_ = masker, history, fingerprints[0]
+        self.training_cost_ = TrainingCost(
+            n_examples=history[0].n_examples, epochs=epochs, seconds=time.perf_counter() - start
+        )
         return self
 
     def evaluate(
@@ -290,6 +303,7 @@ class MaskAttribution(GradientAttribution):
             },
             fingerprint=self.fingerprint_,
             tensors=self.masker_.state_dict(),
+            training=self.training_cost_,
         ).save(folder)
 
     @classmethod
@@ -327,6 +341,7 @@ class MaskAttribution(GradientAttribution):
         module = rebuild_masker(checkpoint, masker).eval()
         _set_fitted(module)
         attribution.masker_, attribution.fingerprint_ = module, checkpoint.fingerprint
+        attribution.training_cost_ = checkpoint.training
         return attribution
 
     def _site(self) -> Site:

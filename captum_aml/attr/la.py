@@ -24,7 +24,8 @@ class LAAttribution(InputMaskAttribution):
         masker: A network that proposes masks; see :class:`captum_aml.maskers.Masker`.
             Default: None: masks are tuned from scratch, or ``fit`` makes a small one
         objective: The loss. Default: ``LAObjective()``
-        perturbation: How a mask is applied. Default: ``blend``
+        perturbation: How a mask is applied: ``blend``, ``attention``, ``causal-attention`` or an
+            object. Default: ``blend``
         output: How the forward function's result is read; see :mod:`captum_aml.readout`.
             Default: ``auto``
         scores: ``mask``, values in [0, 1], or ``contribution``: the mask rescaled so that an
@@ -58,7 +59,8 @@ class LayerLAAttribution(LayerMaskAttribution):
         masker: A network that proposes masks; see :class:`captum_aml.maskers.Masker`.
             Default: None: masks are tuned from scratch, or ``fit`` makes a small one
         objective: The loss. Default: ``LAObjective()``
-        perturbation: How a mask is applied. Default: ``blend``
+        perturbation: How a mask is applied: ``blend``, ``attention``, ``causal-attention`` or an
+            object. Default: ``blend``
         output: How the forward function's result is read; see :mod:`captum_aml.readout`.
             Default: ``auto``
         scores: ``mask``, values in [0, 1], or ``contribution``: the mask rescaled so that an

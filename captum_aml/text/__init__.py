@@ -1,5 +1,6 @@
 """From texts to explanations: classifiers, tokens with their characters, files in and out."""
 
+from captum_aml.text.batches import fit_batches
 from captum_aml.text.classifier import TextClassifier
 from captum_aml.text.encoding import BaselineToken, TextBatch, TokenizedText
 from captum_aml.text.explaining import explain_texts
@@ -14,6 +15,7 @@ __all__ = [
     "TextClassifier",
     "TokenizedText",
     "explain_texts",
+    "fit_batches",
     "headline",
     "read_lines",
     "read_texts",

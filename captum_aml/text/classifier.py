@@ -39,10 +39,13 @@ class TextClassifier:
         tokenizer: Its fast tokenizer.
         baseline (str, optional): The vocabulary entry that stands for a removed token. Default:
             None, the first that the tokenizer has of: mask, unknown, padding, end of sequence.
+        max_length (int, optional): Texts are cut to this many tokens, special ones included.
+            Default: None, to what the model takes.
 
     Raises:
         InvalidInputError: The tokenizer gives no offsets or has more entries than the model has
-            embeddings, or the model has a single output or independent labels.
+            embeddings, the model has a single output or independent labels, or ``max_length``
+            leaves no room for a token of the text or is more than the model takes.
     """
 
     def __init__(
@@ -51,12 +54,14 @@ class TextClassifier:
         tokenizer: PreTrainedTokenizerBase,
         *,
         baseline: str | None = None,
+        max_length: int | None = None,
     ) -> None:
         require_offsets(tokenizer)
         self.model = model
         self.tokenizer = tokenizer
         _check_belong_together(model, tokenizer)
         self._baseline = baseline_token(tokenizer, baseline)
+        self._max_length = self._checked_length(max_length)
         accepted = inspect.signature(model.forward).parameters
         self._extra_inputs = tuple(
             name
@@ -71,6 +76,7 @@ class TextClassifier:
         *,
         device: str | torch.device = "auto",
         baseline: str | None = None,
+        max_length: int | None = None,
     ) -> TextClassifier:
         """Loads a model and its tokenizer, in float32, for evaluation and without gradients.
 
@@ -81,6 +87,7 @@ class TextClassifier:
             device: A torch device, or "auto": CUDA where there is one, else Apple's MPS, else
                 the CPU. Default: "auto".
             baseline (str, optional): See the class.
+            max_length (int, optional): See the class.
 
         Raises:
             InvalidInputError: There is no such model, it is damaged, it is no sequence
@@ -89,7 +96,7 @@ class TextClassifier:
         torch_device = resolve_device(device)
         model, tokenizer = load_classifier(os.fspath(source))
         model.eval().requires_grad_(False).to(torch_device)
-        return cls(model, tokenizer, baseline=baseline)
+        return cls(model, tokenizer, baseline=baseline, max_length=max_length)
 
     @property
     def embedding_layer(self) -> nn.Module:
@@ -121,15 +128,19 @@ class TextClassifier:
 
     @property
     def max_length(self) -> int | None:
-        """The most tokens the model takes, special ones included; None where there is no limit."""
-        limits = [int(self.tokenizer.model_max_length)]
-        positions = getattr(self.model.config, "max_position_embeddings", None)
-        if isinstance(positions, int) and positions > 0:
-            # RoBERTa and its kin number positions from the padding index plus one.
-            padding = _position_padding(self.model)
-            limits.append(positions if padding is None else positions - padding - 1)
-        limit = min(limits)
-        return limit if limit < _NO_LIMIT else None
+        """The most tokens of a text, special ones included; None where there is no limit."""
+        return self._max_length
+
+    def _checked_length(self, wanted: int | None) -> int | None:
+        limit = _most_tokens(self.model, self.tokenizer)
+        if wanted is None:
+            return limit
+        least = int(self.tokenizer.num_special_tokens_to_add()) + 1
+        if not least <= wanted <= (limit or wanted):
+            raise InvalidInputError(
+                f"max_length: expected {least} to {limit or 'any number of'} tokens, got {wanted}"
+            )
+        return wanted
 
     def __call__(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *extra_inputs: Tensor
@@ -252,6 +263,18 @@ def _check_belong_together(model: PreTrainedModel, tokenizer: PreTrainedTokenize
 
 def _n_outputs(model: PreTrainedModel) -> int:
     return int(model.config.num_labels or 0)
+
+
+def _most_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The most tokens that a model takes, special ones included; None where there is no limit."""
+    limits = [int(tokenizer.model_max_length)]
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        # RoBERTa and its kin number positions from the padding index plus one.
+        padding = _position_padding(model)
+        limits.append(positions if padding is None else positions - padding - 1)
+    limit = min(limits)
+    return limit if limit < _NO_LIMIT else None
 
 
 def _position_padding(model: PreTrainedModel) -> int | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,21 @@ class ModelFingerprint:
 
 
 @dataclass(frozen=True)
+class TrainingCost:
+    """What fitting a masker took.
+
+    Attributes:
+        n_examples: Training examples in an epoch.
+        epochs: Passes over them.
+        seconds: Wall time, validation included.
+    """
+
+    n_examples: int
+    epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """Everything that a saved masker consists of.
 
@@ -67,7 +82,9 @@ class Checkpoint:
         settings: The attribution's settings at the time of fitting, as JSON values.
         fingerprint: The explained model's.
         tensors: The masker's weights by name.
+        training: What fitting took, or None where it is not known.
         version: The version of this package that wrote it.
+        digest: SHA-256 of the weights file; "" before it is written.
     """
 
     method: str
@@ -75,7 +92,9 @@ class Checkpoint:
     settings: dict[str, Any]
     fingerprint: ModelFingerprint
     tensors: dict[str, Tensor]
+    training: TrainingCost | None = None
     version: str = __version__
+    digest: str = field(default="", compare=False)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the masker to a folder, which is made if needed; replaces one that is there.
@@ -101,6 +120,7 @@ class Checkpoint:
             "masker": self.masker,
             "settings": self.settings,
             "fingerprint": asdict(self.fingerprint),
+            "training": None if self.training is None else asdict(self.training),
             "weights": {"file": name, "sha256": digest},
         }
         # As it will be read again: JSON turns the keys of id2label, say, into text.
@@ -130,6 +150,9 @@ class Checkpoint:
             fingerprint = ModelFingerprint(**config["fingerprint"])
             method, version = str(config["method"]), str(config["captum_aml_version"])
             masker, settings = config["masker"], config["settings"]
+            # Maskers saved by 0.1 do not say what they cost.
+            cost = config.get("training")
+            training = None if cost is None else TrainingCost(**cost)
             if not (isinstance(masker, dict) and isinstance(settings, dict)):
                 raise TypeError("expected objects for masker and settings")
         except (KeyError, TypeError) as error:
@@ -148,7 +171,7 @@ class Checkpoint:
             tensors = load_tensors(weights)
         except SafetensorError as error:
             raise CheckpointError(f"{path / file}: not a safetensors file ({error})") from error
-        return cls(method, masker, settings, fingerprint, tensors, version)
+        return cls(method, masker, settings, fingerprint, tensors, training, version, digest)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -195,4 +218,4 @@ def _download(name: str) -> Path:
         ) from error
 
 
-__all__ = ["Checkpoint", "ModelFingerprint"]
+__all__ = ["Checkpoint", "ModelFingerprint", "TrainingCost"]

@@ -35,12 +35,14 @@ class EpochRecord:
             that each batch led to.
         validation: The same over the validation examples after the epoch, or None.
         learning_rate: The learning rate at the end of the epoch.
+        n_examples: The number of training examples.
     """
 
     epoch: int
     train: Mapping[str, float]
     validation: Mapping[str, float] | None
     learning_rate: float
+    n_examples: int
 
 
 class _Means:
@@ -48,15 +50,15 @@ class _Means:
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
-        self._count = 0
+        self.count = 0
 
     def add(self, terms: Terms) -> None:
         for name, value in (("total", terms.total), *terms.parts.items()):
             self._sums[name] = self._sums.get(name, 0.0) + float(value.sum())
-        self._count += len(terms.total)
+        self.count += len(terms.total)
 
     def result(self) -> dict[str, float]:
-        return {name: value / max(1, self._count) for name, value in self._sums.items()}
+        return {name: value / max(1, self.count) for name, value in self._sums.items()}
 
 
 def fit_masker(
@@ -129,9 +131,8 @@ def fit_masker(
                 validation = evaluate_masker(masker, build, objective, val_batches)
                 if validation["total"] < best[0]:
                     best = (validation["total"], copy.deepcopy(masker.state_dict()))
-            history.append(
-                EpochRecord(epoch, means.result(), validation, float(schedule.get_last_lr()[0]))
-            )
+            rate = float(schedule.get_last_lr()[0])
+            history.append(EpochRecord(epoch, means.result(), validation, rate, means.count))
     if best[1]:
         masker.load_state_dict(best[1])
     masker.eval()

@@ -53,6 +53,16 @@ def test_a_transformer_masker_comes_back(method: Method, tmp_path: Path) -> None
     assert loaded.history_ is None
 
 
+def test_what_fitting_took_comes_back(method: Method, tmp_path: Path) -> None:
+    case = CASES["text"].build()
+    attribution = _fitted(method, case)
+    cost = attribution.training_cost_
+    assert (cost.n_examples, cost.epochs) == (len(case.inputs), 2)
+    assert 0 < cost.seconds < 60
+    attribution.save_pretrained(tmp_path)
+    assert _loaded(method, case, tmp_path).training_cost_ == cost
+
+
 def test_a_masker_of_the_users_own_comes_back(method: Method, tmp_path: Path) -> None:
     case = CASES["text"].build()
     attribution = _fitted(method, case, masker=KnownMasker())

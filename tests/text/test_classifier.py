@@ -228,3 +228,19 @@ class TestBadModels:
         model.config.problem_type = "multi_label_classification"
         with pytest.raises(InvalidInputError, match="exclude each other"):
             TextClassifier(model, word_piece_tokenizer())
+
+
+def test_texts_are_cut_to_a_given_length(classifier: TextClassifier) -> None:
+    shorter = TextClassifier(classifier.model, classifier.tokenizer, max_length=5)
+    (text,) = shorter.tokenize(["a b c d e f g"])
+    (whole,) = classifier.tokenize(["a b c d e f g"])
+    assert len(text) == 5
+    assert text.n_tokens_cut == len(whole) - 5
+
+
+@pytest.mark.parametrize("length", [0, 2, 10**6])
+def test_a_length_that_the_model_cannot_take_is_refused(
+    classifier: TextClassifier, length: int
+) -> None:
+    with pytest.raises(InvalidInputError, match="max_length"):
+        TextClassifier(classifier.model, classifier.tokenizer, max_length=length)

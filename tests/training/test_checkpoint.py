@@ -24,7 +24,7 @@ from captum_aml.attr._persistence import (
 )
 from captum_aml.exceptions import CheckpointError
 from captum_aml.maskers import EmbeddingMasker, MaskerInputs, TransformerMasker
-from captum_aml.training import Checkpoint, ModelFingerprint
+from captum_aml.training import Checkpoint, ModelFingerprint, TrainingCost
 from tests._helpers.models import PlantedClassifier, planted_texts, tiny_encoder
 
 
@@ -38,6 +38,7 @@ def checkpoint_of(seed: int = 0, **changes: Any) -> Checkpoint:
         settings={"objective": {"name": "aml", "size_weight": 0.5}, "output": "auto"},
         fingerprint=ModelFingerprint(embedding_dim=4, vocab_size=30, n_classes=2),
         tensors=tensors,
+        training=TrainingCost(n_examples=20, epochs=3, seconds=1.25),
     )
     return replace(plain, **changes)
 
