@@ -130,12 +130,7 @@ class MaskingProblem:
         features = self.capture.features
         dims = self.token_dims
         protected = self.site.protected(self.call, features, self.baselines)
-        attention_mask = argument_named(
-            self.site.forward_func,
-            self.call.inputs,
-            self.call.additional_forward_args,
-            "attention_mask",
-        )
+        attention_mask = self._attention_mask
         given = MaskerInputs(
             features=features,
             inputs=self.call.inputs,
@@ -215,12 +210,30 @@ class MaskingProblem:
     def _repeated(self, times: int) -> tuple[tuple[Tensor, ...], ForwardState]:
         """The unperturbed pass with its rows repeated; made once, since every step needs it."""
         if times not in self._states:
+            args = self.call.additional_forward_args
+            mask = self._attention_mask
+            shape = self.call.inputs[0].shape[:2]
+            places = [
+                i
+                for i, arg in enumerate(args)
+                if arg is mask and isinstance(arg, Tensor) and arg.shape == shape
+            ]
             state = ForwardState(
-                self.capture.features, self.baselines, self.call.additional_forward_args
+                self.capture.features, self.baselines, args, places[0] if places else None
             )
             inputs = tuple(torch.cat([x] * times) if times > 1 else x for x in self.call.inputs)
             self._states[times] = (inputs, state.repeat(times))
         return self._states[times]
+
+    @property
+    def _attention_mask(self) -> object:
+        """What the forward function is given for its attention mask, or None."""
+        return argument_named(
+            self.site.forward_func,
+            self.call.inputs,
+            self.call.additional_forward_args,
+            "attention_mask",
+        )
 
     def _with_endpoints(self) -> MaskingProblem:
         """The same problem with the values at both ends of the retained fraction."""

@@ -8,12 +8,21 @@ state of the forward pass. The published one blends with the baseline,
 and is a function of the mask alone, so that the complement :math:`x[1 - m]` is the same strategy
 applied to :math:`1 - m`. Protected tokens arrive here with :math:`m = 1` in both.
 
-Source: Barkan et al., Findings of EMNLP 2024 (blending of embeddings).
+The other one leaves the embeddings as they are and removes a token from what the others see: with
+:math:`a_{ij}` a layer's attention logit of query :math:`i` for key :math:`j`,
+
+.. math:: a_{ij}[m] = a_{ij} + \log m_j,
+
+so that a token with :math:`m_j = 0` is hidden as padding is. It needs a model that takes an
+additive attention mask, as those of Hugging Face do.
+
+Source: Barkan et al., Findings of EMNLP 2024, for blending of embeddings. Removal through attention
+is not the papers'.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -31,11 +40,13 @@ class ForwardState:
         features: The tensors that are masked, each (N, ...).
         baselines: Their baselines, of the same shapes.
         args: The forward function's further arguments.
+        attention_mask: Which of them is the attention mask (N, L); None where there is none.
     """
 
     features: tuple[Tensor, ...]
     baselines: tuple[Tensor, ...]
     args: tuple[Any, ...]
+    attention_mask: int | None = None
 
     def repeat(self, times: int) -> ForwardState:
         """The same state with its rows repeated as a whole, for passes that are joined."""
@@ -45,6 +56,7 @@ class ForwardState:
             tuple(torch.cat([f] * times) for f in self.features),
             tuple(torch.cat([b] * times) for b in self.baselines),
             expand_args(self.args, times),
+            self.attention_mask,
         )
 
 
@@ -81,10 +93,68 @@ class Blend:
             torch.lerp(b, f, k.to(f.dtype).expand_as(f))
             for f, b, k in zip(state.features, state.baselines, keep, strict=True)
         )
-        return ForwardState(blended, state.baselines, state.args)
+        return replace(state, features=blended)
 
 
-_BY_NAME: dict[str, Perturbation] = {"blend": Blend()}
+@dataclass(frozen=True)
+class AttentionRemoval:
+    """Hides tokens from attention: adds ``log m`` to every query's attention logit for their key.
+
+    The forward function gets an additive mask (N, 1, Q, L) in place of its attention mask (N, L),
+    where Q is 1, or L with ``causal``. Protected tokens get 0, padding the lowest number there is.
+
+    Attributes:
+        causal: Whether no query sees what comes after it, as in decoders: their own causal mask is
+            replaced by ours.
+        floor: Masks are not taken below it, so that a logarithm stays finite: a token at 1e-6 has
+            a millionth of its attention left.
+    """
+
+    causal: bool = False
+    floor: float = 1e-6
+
+    @property
+    def name(self) -> str:
+        """``attention``, or ``causal-attention``."""
+        return "causal-attention" if self.causal else "attention"
+
+    def __call__(self, state: ForwardState, keep: tuple[Tensor, ...]) -> ForwardState:
+        """Applies the equation above; features stay as they are.
+
+        Raises:
+            InvalidInputError: The forward function got no attention mask, or the masked tensor is
+                not one value per position of it.
+        """
+        index = state.attention_mask
+        if index is None:
+            raise InvalidInputError(
+                f"perturbation: {self.name!r} needs a forward function with an argument "
+                "`attention_mask` that is given as a tensor (N, L) among additional_forward_args; "
+                "got none. Use 'blend' for other models"
+            )
+        mask = state.args[index]
+        if len(keep) != 1 or keep[0].shape[:2] != mask.shape or keep[0].numel() != mask.numel():
+            shapes = [tuple(part.shape) for part in keep]
+            raise InvalidInputError(
+                f"perturbation: {self.name!r} needs one mask value per position of the attention "
+                f"mask {tuple(mask.shape)}, got {shapes}"
+            )
+        dtype = state.features[0].dtype
+        lowest = torch.finfo(dtype).min
+        share = keep[0].reshape(mask.shape).clamp(min=self.floor)
+        added = share.log().to(dtype).masked_fill(mask == 0, lowest)[:, None, None, :]
+        if self.causal:
+            length = mask.shape[1]
+            later = torch.ones(length, length, dtype=torch.bool, device=mask.device).triu(1)
+            added = added.expand(-1, -1, length, -1).masked_fill(later, lowest)
+        args = (*state.args[:index], added, *state.args[index + 1 :])
+        return replace(state, args=args)
+
+
+_BY_NAME: dict[str, Perturbation] = {
+    perturbation.name: perturbation
+    for perturbation in (Blend(), AttentionRemoval(), AttentionRemoval(causal=True))
+}
 
 
 def resolve_perturbation(perturbation: str | Perturbation) -> Perturbation:
@@ -109,4 +179,4 @@ def resolve_perturbation(perturbation: str | Perturbation) -> Perturbation:
     return perturbation
 
 
-__all__ = ["Blend", "ForwardState", "Perturbation", "resolve_perturbation"]
+__all__ = ["AttentionRemoval", "Blend", "ForwardState", "Perturbation", "resolve_perturbation"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,9 +12,19 @@ from captum._utils.common import _expand_additional_forward_args
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrainedModel
 
+from captum_aml import AMLAttribution
+from captum_aml.assets import load_reviews_classifier
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.perturbation import Blend, ForwardState, Perturbation, resolve_perturbation
+from captum_aml.perturbation import (
+    AttentionRemoval,
+    Blend,
+    ForwardState,
+    Perturbation,
+    resolve_perturbation,
+)
+from captum_aml.text import TextClassifier
 from tests._helpers import references
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -119,7 +131,7 @@ def test_a_perturbation_is_found_by_name_or_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("given_", "fragments"),
     [
-        ("blur", ("['blend']", "'blur'")),
+        ("blur", ("'attention'", "'blend'", "'blur'")),
         (None, ("a name or an object", "NoneType")),
         (lambda state, keep: state, ("`name`", "<lambda>")),
         (Blend, ("an object with `name`",)),
@@ -129,3 +141,155 @@ def test_an_unknown_perturbation_is_named(given_: Any, fragments: tuple[str, ...
     with pytest.raises(InvalidInputError, match=r"^perturbation: ") as caught:
         resolve_perturbation(given_)
     assert all(f in str(caught.value) for f in fragments)
+
+
+# --- Removal through attention --------------------------------------------------------------------
+
+
+def encoder() -> BertModel:
+    torch.manual_seed(0)
+    return BertModel(
+        BertConfig(
+            vocab_size=30,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=16,
+            max_position_embeddings=16,
+            initializer_range=0.3,  # so that attention matters
+        )
+    ).eval()
+
+
+def decoder() -> LlamaModel:
+    torch.manual_seed(0)
+    return LlamaModel(
+        LlamaConfig(
+            vocab_size=30,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            intermediate_size=16,
+            max_position_embeddings=16,
+            initializer_range=0.3,  # so that attention matters
+        )
+    ).eval()
+
+
+IDS = torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 0, 0]])
+ATTENDED = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+
+
+def attention_state(dtype: torch.dtype = torch.float32) -> ForwardState:
+    features = torch.zeros(2, 5, 16, dtype=dtype)
+    return ForwardState((features,), (features,), ("other", ATTENDED), attention_mask=1)
+
+
+def masked_by(perturbation: AttentionRemoval, keep: Tensor) -> Tensor:
+    perturbed = perturbation(attention_state(), (keep[..., None],))
+    assert perturbed.args[0] == "other"
+    mask: Tensor = perturbed.args[1]
+    return mask
+
+
+@torch.no_grad()
+def hidden(model: PreTrainedModel, mask: Tensor) -> Tensor:
+    states: Tensor = model(IDS, attention_mask=mask).last_hidden_state
+    return states
+
+
+@pytest.mark.parametrize(
+    ("build", "causal"), [(encoder, False), (decoder, True)], ids=["encoder", "decoder"]
+)
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_a_full_mask_changes_nothing(
+    build: Callable[[], PreTrainedModel], causal: bool, implementation: str
+) -> None:
+    model = build()
+    model.set_attn_implementation(implementation)
+    added = masked_by(AttentionRemoval(causal=causal), torch.ones(2, 5))
+    difference = hidden(model, added) - hidden(model, ATTENDED)
+    # Padded positions attend to whatever they like.
+    assert difference[ATTENDED.bool()].abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("build", "causal"), [(encoder, False), (decoder, True)], ids=["encoder", "decoder"]
+)
+def test_an_empty_place_is_hidden_as_padding_is(
+    build: Callable[[], PreTrainedModel], causal: bool
+) -> None:
+    model = build()
+    keep = torch.ones(2, 5)
+    keep[0, 2] = keep[1, 1] = 0.0
+    added = masked_by(AttentionRemoval(causal=causal), keep)
+    visible = ATTENDED.clone()
+    visible[0, 2] = visible[1, 1] = 0
+    difference = hidden(model, added) - hidden(model, visible)
+    # A millionth of the attention is left.
+    assert difference[visible.bool()].abs().max() < 1e-4
+    assert (hidden(model, ATTENDED) - hidden(model, visible))[visible.bool()].abs().max() > 1e-2
+
+
+def test_a_half_mask_halves_what_a_key_gets_before_the_weights_are_normalized() -> None:
+    logits = torch.tensor([1.0, 0.5, -1.0, 2.0, 0.0])
+    plain = logits.exp() * torch.tensor([1.0, 0.5, 1.0, 0.5, 1.0])
+    keep = torch.tensor([[1.0, 0.5, 1.0, 0.5, 1.0], [1.0] * 5])
+    added = masked_by(AttentionRemoval(), keep)
+    weights = (logits + added[0, 0, 0]).softmax(dim=-1)
+    assert torch.allclose(weights, plain / plain.sum(), atol=1e-6)
+    assert bool((added[1, 0, 0, 3:] == torch.finfo(torch.float32).min).all())
+
+
+def test_the_gradient_pulls_at_every_token_that_is_attended() -> None:
+    model = encoder()
+    keep = torch.full((2, 5), 0.7, requires_grad=True)
+    perturbed = AttentionRemoval()(attention_state(), (keep[..., None],))
+    model(IDS, attention_mask=perturbed.args[1]).last_hidden_state[:, 0].square().sum().backward()
+    assert keep.grad is not None
+    assert bool((keep.grad[ATTENDED.bool()] != 0).all())
+    assert bool((keep.grad[~ATTENDED.bool()] == 0).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_mask_has_the_models_dtype_and_stays_finite(dtype: torch.dtype) -> None:
+    state = attention_state(dtype)
+    for value in (0.0, 1.0):
+        (_, added) = AttentionRemoval()(state, (torch.full((2, 5, 1), value),)).args
+        assert added.dtype == dtype
+        assert bool(torch.isfinite(added).all())
+
+
+def test_a_model_without_an_attention_mask_is_told() -> None:
+    state = replace(attention_state(), attention_mask=None)
+    with pytest.raises(InvalidInputError, match="attention_mask"):
+        AttentionRemoval()(state, (torch.ones(2, 5, 1),))
+
+
+def test_a_mask_of_other_units_is_told() -> None:
+    with pytest.raises(InvalidInputError, match="one mask value per position"):
+        AttentionRemoval()(attention_state(), (torch.ones(2, 4, 1),))
+
+
+def test_it_can_be_tuned_and_fitted_with() -> None:
+    classifier = TextClassifier(*load_reviews_classifier())
+    batch = classifier.collate(
+        classifier.tokenize(["The plot was slow, but the ending was superb.", "It was not good."])
+    )
+    call: dict[str, Any] = {
+        "baselines": classifier.reference_ids(batch),
+        "additional_forward_args": batch.forward_args,
+    }
+    aml = AMLAttribution(
+        classifier,
+        embedding_layer=classifier.embedding_layer,
+        perturbation="attention",
+        output="logits",
+    )
+    scores = aml.attribute(batch.input_ids, **call)
+    tokens = [classifier.tokenizer.convert_ids_to_tokens(row) for row in batch.input_ids.tolist()]
+    first = [names[int(row.argmax())] for names, row in zip(tokens, scores, strict=True)]
+    assert first == ["superb", "good"]
+    aml.fit([{"inputs": batch.input_ids, **call}], epochs=1)
+    assert aml.is_fitted
