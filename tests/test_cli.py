@@ -15,6 +15,7 @@ import pytest
 
 from captum_aml import cli, methods
 from captum_aml._version import __version__
+from tests._helpers.methods import all_names
 from tests._helpers.text_models import save_classifier
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -79,7 +80,7 @@ class TestResults:
         assert second["text"] == "bad 🎬"
         assert "🎬" in result.out, "text is written as it is, not as escapes"
 
-    @pytest.mark.parametrize("method", methods.available())
+    @pytest.mark.parametrize("method", all_names())
     def test_every_method(self, run: Run, model: str, method: str) -> None:
         steps = [] if methods.spec(method).steps is None else ["--steps", "4"]
         (row,) = explain(run, model, "a good film", "--method", method, *steps).rows
@@ -159,7 +160,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["x", "--method", "magic"], "method: expected one of aml, la, ig"),
+            (["x", "--method", "magic"], "method: expected one of aml, aml-tuned"),
             (["x", "--target", "happy"], "target: expected one of the labels negative, positive"),
             (["x", "--target", "7"], "target: expected an index from 0 to 1"),
             (["x", "--device", "cuda:99"], "device: expected 'auto', 'cpu'"),

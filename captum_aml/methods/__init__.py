@@ -1,6 +1,6 @@
 """Attribution methods by name, each giving one score per token.
 
-``create("ig", forward_func, embedding_layer)`` gives a callable
+``create("integrated-gradients", forward_func, embedding_layer)`` gives a callable
 ``(ids, reference_ids, target=..., additional_forward_args=...) -> scores (N, L)``. What all of
 them explain is the same number, the softmax probability of the explained class, and what they
 leave alone is the same too: positions whose id equals the reference id score 0.
@@ -9,9 +9,18 @@ An example's scores depend neither on the rest of its batch nor on padding, a se
 scores again, and the global random state is left as it was. Users add their own with ``register``.
 """
 
-from captum_aml.methods import gradient, masked, perturbation
+from captum_aml.methods import (
+    attention,
+    chance,
+    deep_lift,
+    gradient,
+    masked,
+    packages,
+    perturbation,
+)
 from captum_aml.methods.registry import (
     Factory,
+    Family,
     MethodOptions,
     MethodSpec,
     Setting,
@@ -22,12 +31,13 @@ from captum_aml.methods.registry import (
     spec,
 )
 
-for _module in (masked, gradient, perturbation):
+for _module in (masked, gradient, deep_lift, perturbation, packages, attention, chance):
     for _spec in _module.METHODS:
         register(_spec)
 
 __all__ = [
     "Factory",
+    "Family",
     "MethodOptions",
     "MethodSpec",
     "Setting",

@@ -37,6 +37,11 @@ class TokenInputs:
         """True where there is something to explain (N, L)."""
         return self.ids != self.reference_ids
 
+    @property
+    def n_classes(self) -> int:
+        """The smallest number of classes C that holds the explained ones."""
+        return int(self.target.max()) + 1 if len(self.target) else 1
+
     def examples(self) -> Iterator[TokenInputs]:
         """The N calls with one example each."""
         n_examples = self.ids.shape[0]
@@ -55,6 +60,28 @@ class TokenInputs:
             )
 
 
+def logits_of(forward_func: ForwardFunc, *, n_classes: int = 1) -> Callable[..., Tensor]:
+    """The forward function with its result checked: ids and arguments to logits (N, C).
+
+    Args:
+        forward_func: Token ids to logits (N, C).
+        n_classes: The smallest C that holds the explained classes. Default: 1.
+    """
+
+    def logits(ids: Tensor, *args: object) -> Tensor:
+        result = forward_func(ids, *args)
+        if not isinstance(result, Tensor) or result.dim() != 2:
+            came = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            raise InvalidInputError(f"forward_func: expected logits (N, C), got {came}")
+        if result.shape[1] < n_classes:
+            raise InvalidInputError(
+                f"target: expected classes from 0 to {result.shape[1] - 1}, got {n_classes - 1}"
+            )
+        return result.float()
+
+    return logits
+
+
 def probability_of(forward_func: ForwardFunc, *, n_classes: int = 1) -> Callable[..., Tensor]:
     """The function that all methods explain: class probabilities (N, C) instead of logits.
 
@@ -62,17 +89,10 @@ def probability_of(forward_func: ForwardFunc, *, n_classes: int = 1) -> Callable
         forward_func: Token ids to logits (N, C).
         n_classes: The smallest C that holds the explained classes. Default: 1.
     """
+    logits = logits_of(forward_func, n_classes=n_classes)
 
     def probabilities(ids: Tensor, *args: object) -> Tensor:
-        logits = forward_func(ids, *args)
-        if not isinstance(logits, Tensor) or logits.dim() != 2:
-            came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise InvalidInputError(f"forward_func: expected logits (N, C), got {came}")
-        if logits.shape[1] < n_classes:
-            raise InvalidInputError(
-                f"target: expected classes from 0 to {logits.shape[1] - 1}, got {n_classes - 1}"
-            )
-        return logits.float().softmax(dim=-1)
+        return logits(ids, *args).softmax(dim=-1)
 
     return probabilities
 
@@ -115,9 +135,8 @@ def parse_inputs(
         classes = classes.long().expand(n_examples)
     if n_examples and int(classes.min()) < 0:
         raise InvalidInputError(f"target: expected classes from 0, got {int(classes.min())}")
-    needed = int(classes.max()) + 1 if n_examples else 1
     call = TokenInputs(ids=ids, reference_ids=reference_ids, target=classes, args=args)
-    return call, probability_of(forward_func, n_classes=needed)
+    return call, probability_of(forward_func, n_classes=call.n_classes)
 
 
 @contextmanager

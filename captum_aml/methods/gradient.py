@@ -1,57 +1,40 @@
-"""Captum's gradient methods on the embeddings of the tokens, summed over the channels."""
+"""Captum's gradient methods on the embeddings of the tokens.
+
+Where a method multiplies gradients with embeddings, a token's score is the sum over its channels;
+where it gives bare gradients, their norm over the channels, which tells how much the token matters
+but not for which side it speaks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import torch
-from captum.attr import GradientShap, LayerGradientXActivation, LayerIntegratedGradients
+from captum.attr import (
+    GradientShap,
+    LayerGradientXActivation,
+    LayerIntegratedGradients,
+    NoiseTunnel,
+    Saliency,
+)
 from torch import Tensor, nn
 
-from captum_aml.exceptions import LayerNotReachedError
-from captum_aml.methods._inputs import TokenInputs, parse_inputs, seeded
-from captum_aml.methods.registry import MethodOptions, MethodSpec, Setting
+from captum_aml.methods._embeddings import from_embeddings
+from captum_aml.methods._inputs import TokenInputs
+from captum_aml.methods._method import ScoringMethod, one_by_one
+from captum_aml.methods.registry import MethodOptions, MethodSpec
 from captum_aml.typing import ForwardFunc
 
-
-@dataclass(frozen=True)
-class GradientMethod:
-    """A gradient method: one function from a checked call to scores, and its settings.
-
-    Attributes:
-        forward_func: Token ids to logits (N, C).
-        scores: Gives (N, L) from the class probabilities' function and a call.
-        settings: What is recorded.
-    """
-
-    forward_func: ForwardFunc
-    scores: Callable[[Callable[..., Tensor], TokenInputs], Tensor]
-    settings: Mapping[str, Setting]
-
-    def __call__(
-        self,
-        ids: Tensor,
-        reference_ids: Tensor,
-        *,
-        target: Tensor | int | None = None,
-        additional_forward_args: tuple[object, ...] = (),
-    ) -> Tensor:
-        """See ``TokenMethod``."""
-        # Callers may be in no_grad or inference mode, where there would be no gradients to read.
-        with torch.inference_mode(False), torch.enable_grad():
-            args = tuple(_normal(arg) for arg in additional_forward_args)
-            call, probabilities = parse_inputs(
-                self.forward_func, _normal(ids), _normal(reference_ids), target, args
-            )
-            scores = self.scores(probabilities, call)
-        return scores.detach().float() * call.explained
+# SmoothGrad's noise, as a share of the spread of the text's embeddings.
+_NOISE_LEVEL = 0.15
+# How many noisy copies pass the model together. Another number would draw other noise, which is
+# why it is not `MethodOptions.batch_size`.
+_NOISY_COPIES = 25
 
 
 def _integrated_gradients(
     forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
-) -> GradientMethod:
+) -> ScoringMethod:
     n_steps = options.n_steps or 50
 
     def scores(probabilities: Callable[..., Tensor], call: TokenInputs) -> Tensor:
@@ -66,40 +49,40 @@ def _integrated_gradients(
         assert isinstance(attributions, Tensor)
         return attributions.sum(dim=-1)
 
-    return GradientMethod(forward_func, scores, {"n_steps": n_steps})
+    return ScoringMethod(forward_func, scores, {"n_steps": n_steps}, gradients=True)
 
 
 def _gradient_shap(
     forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
-) -> GradientMethod:
+) -> ScoringMethod:
     n_samples = options.n_steps or 50
 
     # Captum's LayerGradientShap adds noise to the ids and interpolates between them, which means
     # nothing, and draws every example's baseline from the whole batch. GradientShap on the
     # embeddings, one example at a time, interpolates between a text and its own reference.
     def scores(probabilities: Callable[..., Tensor], call: TokenInputs) -> Tensor:
-        from_embeddings = _from_embeddings(probabilities, embedding_layer)
-        method = GradientShap(from_embeddings)
-        rows = []
-        for example in call.examples():
-            with seeded(options.seed):
-                attributions = method.attribute(
-                    embedding_layer(example.ids).detach(),
-                    baselines=embedding_layer(example.reference_ids).detach(),
-                    n_samples=n_samples,
-                    stdevs=0.0,
-                    target=example.target,
-                    additional_forward_args=(example.ids, *example.args),
-                )
-            rows.append(attributions.sum(dim=-1))
-        return torch.cat(rows) if rows else torch.zeros(call.ids.shape, device=call.ids.device)
+        method = GradientShap(from_embeddings(probabilities, embedding_layer))
+        attributions: Tensor = method.attribute(
+            embedding_layer(call.ids).detach(),
+            baselines=embedding_layer(call.reference_ids).detach(),
+            n_samples=n_samples,
+            stdevs=0.0,
+            target=call.target,
+            additional_forward_args=(call.ids, *call.args),
+        )
+        return attributions.sum(dim=-1)
 
-    return GradientMethod(forward_func, scores, {"n_samples": n_samples, "seed": options.seed})
+    return ScoringMethod(
+        forward_func,
+        one_by_one(scores, seed=options.seed),
+        {"n_samples": n_samples, "seed": options.seed},
+        gradients=True,
+    )
 
 
 def _input_x_gradient(
     forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
-) -> GradientMethod:
+) -> ScoringMethod:
     def scores(probabilities: Callable[..., Tensor], call: TokenInputs) -> Tensor:
         attributions = LayerGradientXActivation(probabilities, embedding_layer).attribute(
             call.ids, target=call.target, additional_forward_args=call.args
@@ -107,62 +90,108 @@ def _input_x_gradient(
         assert isinstance(attributions, Tensor)
         return attributions.sum(dim=-1)
 
-    return GradientMethod(forward_func, scores, {})
+    return ScoringMethod(forward_func, scores, {}, gradients=True)
 
 
-def _from_embeddings(
-    probabilities: Callable[..., Tensor], embedding_layer: nn.Module
-) -> Callable[..., Tensor]:
-    """The same function with the layer's output given instead of computed."""
+def _saliency(
+    forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
+) -> ScoringMethod:
+    def scores(probabilities: Callable[..., Tensor], call: TokenInputs) -> Tensor:
+        gradients: Tensor = Saliency(from_embeddings(probabilities, embedding_layer)).attribute(
+            embedding_layer(call.ids).detach().requires_grad_(),
+            target=call.target,
+            abs=False,
+            additional_forward_args=(call.ids, *call.args),
+        )
+        norms: Tensor = torch.linalg.vector_norm(gradients, dim=-1)
+        return norms
 
-    def forward(embeddings: Tensor, ids: Tensor, *args: object) -> Tensor:
-        replaced = 0
+    return ScoringMethod(forward_func, scores, {}, gradients=True)
 
-        def replace(_: nn.Module, __: Any, output: Any) -> Tensor:  # whatever the layer returns
-            nonlocal replaced
-            replaced += 1
-            if not isinstance(output, Tensor) or output.shape != embeddings.shape:
-                raise LayerNotReachedError(
-                    f"embedding_layer: expected an output of shape {tuple(embeddings.shape)}"
-                )
-            return embeddings.to(output.dtype)
 
-        handle = embedding_layer.register_forward_hook(replace)
-        try:
-            result = probabilities(ids, *args)
-        finally:
-            handle.remove()
-        if replaced != 1:
-            raise LayerNotReachedError(
-                f"embedding_layer: expected it to run once in the forward function, it ran "
-                f"{replaced} times"
-            )
+def _smooth_grad(
+    forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
+) -> ScoringMethod:
+    """SmoothGrad: the norm of the mean gradient at noisy copies of the text.
+
+    The noise is Gaussian, of 0.15 times the standard deviation of the text's embeddings. The paper
+    takes that share of their range, which suits pixels; embeddings have outlying channels, and
+    with noise of that size (three standard deviations for a MiniLM) no token would be itself.
+    Only the tokens to explain get noise, so that the rest of a batch, which decides how much
+    padding there is, has no say in what is drawn.
+
+    Source: Smilkov et al. (2017), SmoothGrad: removing noise by adding noise, section 3.
+    """
+    n_samples = options.n_steps or 25
+
+    def scores(probabilities: Callable[..., Tensor], call: TokenInputs) -> Tensor:
+        explained = call.explained[0]
+        whole = embedding_layer(call.ids).detach()
+        chosen = whole[:, explained]
+        of_embeddings = from_embeddings(probabilities, embedding_layer)
+
+        def of_chosen(values: Tensor, ids: Tensor, *args: object) -> Tensor:
+            embeddings = whole.repeat(values.shape[0], 1, 1)
+            embeddings[:, explained] = values
+            return of_embeddings(embeddings, ids, *args)
+
+        gradients: Tensor = NoiseTunnel(Saliency(of_chosen)).attribute(
+            chosen,
+            nt_type="smoothgrad",
+            nt_samples=n_samples,
+            nt_samples_batch_size=min(n_samples, _NOISY_COPIES),
+            stdevs=_NOISE_LEVEL * float(chosen.std(correction=0)),
+            target=call.target,
+            abs=False,
+            additional_forward_args=(call.ids, *call.args),
+        )
+        result = torch.zeros(call.ids.shape, device=call.ids.device)
+        result[:, explained] = torch.linalg.vector_norm(gradients, dim=-1).to(result)
         return result
 
-    return forward
-
-
-def _normal(value: Any) -> Any:  # an argument of the user's forward function
-    """A tensor that autograd may save; those made in inference mode may not be."""
-    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+    return ScoringMethod(
+        forward_func,
+        one_by_one(scores, seed=options.seed),
+        {"n_samples": n_samples, "noise_level": _NOISE_LEVEL, "seed": options.seed},
+        gradients=True,
+    )
 
 
 METHODS = (
     MethodSpec(
-        name="ig",
-        summary="Integrated Gradients from the reference to the text",
+        name="integrated-gradients",
+        aliases=("ig",),
+        summary="gradients along the straight path from the reference to the text",
         factory=_integrated_gradients,
+        family="gradient",
         steps="integration steps (50)",
     ),
     MethodSpec(
         name="gradient-shap",
         summary="expected gradients at random points between the reference and the text",
         factory=_gradient_shap,
+        family="gradient",
+        stochastic=True,
         steps="samples (50)",
     ),
     MethodSpec(
         name="input-x-gradient",
         summary="gradient times embedding",
         factory=_input_x_gradient,
+        family="gradient",
+    ),
+    MethodSpec(
+        name="saliency",
+        summary="norm of the gradient; tells how much a token matters, not for which side",
+        factory=_saliency,
+        family="gradient",
+    ),
+    MethodSpec(
+        name="smooth-grad",
+        summary="norm of the mean gradient at noisy embeddings",
+        factory=_smooth_grad,
+        family="gradient",
+        stochastic=True,
+        steps="samples (25)",
     ),
 )

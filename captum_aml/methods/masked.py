@@ -50,7 +50,17 @@ class MaskMethod:
         return scores.detach().float()
 
 
-def _factory(attribution_class: type[AMLAttribution] | type[LAAttribution]) -> Factory:
+def _factory(
+    attribution_class: type[AMLAttribution] | type[LAAttribution], default_n_steps: int | None
+) -> Factory:
+    """Makes the factory of a name.
+
+    Args:
+        attribution_class: What it makes.
+        default_n_steps: Tuning steps where the caller names none; None for the attribution's own
+            choice.
+    """
+
     def factory(
         forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
     ) -> MaskMethod:
@@ -75,34 +85,69 @@ def _factory(attribution_class: type[AMLAttribution] | type[LAAttribution]) -> F
                 output="logits",
                 seed=options.seed,
             )
+        n_steps = default_n_steps if options.n_steps is None else options.n_steps
         settings: dict[str, Setting] = {
-            "n_steps": attribution.default_n_steps if options.n_steps is None else options.n_steps,
+            "n_steps": attribution.default_n_steps if n_steps is None else n_steps,
             "learning_rate": attribution.tuning_learning_rate,
             "objective": repr(attribution.objective),
             "perturbation": attribution.perturbation.name,
             "masker": name,
             "seed": options.seed,
         }
-        return MaskMethod(attribution, options.n_steps, settings)
+        return MaskMethod(attribution, n_steps, settings)
 
     return factory
 
 
+def _specs(
+    name: str,
+    attribution_class: type[AMLAttribution] | type[LAAttribution],
+    summary: str,
+) -> tuple[MethodSpec, MethodSpec, MethodSpec]:
+    """The three entries of an attribution: as it comes, tuned from a masker, and without one.
+
+    The last two say by their names what the first does with ``n_steps`` and ``masker``.
+    """
+    return (
+        MethodSpec(
+            name=name,
+            summary=summary,
+            factory=_factory(attribution_class, None),
+            family="learned",
+            signed=False,
+            steps="tuning steps (0 with a fitted masker, else 50)",
+            takes_masker=True,
+        ),
+        MethodSpec(
+            name=f"{name}-tuned",
+            summary=f"{name}, tuned for each text from the fitted masker's proposal",
+            factory=_factory(attribution_class, 10),
+            family="learned",
+            signed=False,
+            steps="tuning steps (10)",
+            takes_masker=True,
+            requires_masker=True,
+        ),
+        MethodSpec(
+            name=f"{name}-free",
+            summary=f"{name}, tuned for each text without a masker",
+            factory=_factory(attribution_class, 50),
+            family="learned",
+            signed=False,
+            steps="tuning steps (50)",
+        ),
+    )
+
+
 METHODS = (
-    MethodSpec(
-        name="aml",
-        summary="attributive masking learning: the least to keep that preserves the prediction",
-        factory=_factory(AMLAttribution),
-        signed=False,
-        steps="tuning steps (0 with a fitted masker, else 50)",
-        takes_masker=True,
+    *_specs(
+        "aml",
+        AMLAttribution,
+        "attributive masking learning: the least to keep that preserves the prediction",
     ),
-    MethodSpec(
-        name="la",
-        summary="learned attribution: the least to remove that changes the prediction",
-        factory=_factory(LAAttribution),
-        signed=False,
-        steps="tuning steps (0 with a fitted masker, else 50)",
-        takes_masker=True,
+    *_specs(
+        "la",
+        LAAttribution,
+        "learned attribution: the least to remove that changes the prediction",
     ),
 )

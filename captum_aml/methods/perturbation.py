@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 from captum_aml._captum import SkLearnRidge
 from captum_aml._optional import require
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.methods._inputs import TokenInputs, parse_inputs, seeded
+from captum_aml.methods._inputs import TokenInputs
+from captum_aml.methods._method import Scorer, ScoringMethod, one_by_one
 from captum_aml.methods.registry import MethodOptions, MethodSpec, Setting
 from captum_aml.typing import ForwardFunc
 
@@ -24,63 +24,21 @@ _LIME_KERNEL_WIDTH = 0.25
 _LIME_RIDGE = 1.0
 
 
-@dataclass(frozen=True)
-class PerturbationMethod:
-    """A perturbation method, run on one text at a time.
-
-    Attributes:
-        forward_func: Token ids to logits (N, C).
-        scores: Gives (1, L) from the class probabilities' function, a call with one example, and
-            its features: 0, 1, ... at the tokens to explain and 0 elsewhere, where nothing
-            changes as the reference is the same.
-        settings: What is recorded.
-        seed: Seed of every example, so that none depends on the others.
-    """
-
-    forward_func: ForwardFunc
-    scores: Callable[[Callable[..., Tensor], TokenInputs, Tensor], Tensor]
-    settings: Mapping[str, Setting]
-    seed: int = 0
-
-    def __call__(
-        self,
-        ids: Tensor,
-        reference_ids: Tensor,
-        *,
-        target: Tensor | int | None = None,
-        additional_forward_args: tuple[object, ...] = (),
-    ) -> Tensor:
-        """See ``TokenMethod``."""
-        with torch.no_grad():
-            call, probabilities = parse_inputs(
-                self.forward_func, ids, reference_ids, target, additional_forward_args
-            )
-            scores = torch.zeros(ids.shape, device=ids.device)
-            for row, example in enumerate(call.examples()):
-                features = (example.explained.cumsum(dim=-1) - 1).clamp(min=0)
-                features = features * example.explained
-                if not example.explained.any():
-                    continue
-                with seeded(self.seed):
-                    scores[row] = self.scores(probabilities, example, features)[0].to(ids.device)
-        return scores * call.explained
-
-
 def _occlusion(
     forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
-) -> PerturbationMethod:
-    def scores(probabilities: Callable[..., Tensor], call: TokenInputs, features: Tensor) -> Tensor:
+) -> ScoringMethod:
+    def scores(probabilities: Callable[..., Tensor], call: TokenInputs) -> Tensor:
         attributions: Tensor = FeatureAblation(probabilities).attribute(
-            **_arguments(call, features, options),
+            **_arguments(call, options),
         )
         return attributions
 
-    return PerturbationMethod(forward_func, scores, {})
+    return _method(forward_func, scores, {}, options)
 
 
 def _lime(
     forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
-) -> PerturbationMethod:
+) -> ScoringMethod:
     _require_sklearn("lime")
     n_samples = options.n_steps or 500
 
@@ -89,11 +47,11 @@ def _lime(
         distance = 1.0 - math.sqrt(float(kept.float().mean()))
         return torch.tensor([math.exp(-(distance**2) / (2 * _LIME_KERNEL_WIDTH**2))])
 
-    def scores(probabilities: Callable[..., Tensor], call: TokenInputs, features: Tensor) -> Tensor:
+    def scores(probabilities: Callable[..., Tensor], call: TokenInputs) -> Tensor:
         regression = SkLearnRidge(alpha=_LIME_RIDGE)
         method = Lime(probabilities, regression, similarity_func=similarity)
         attributions: Tensor = method.attribute(
-            **_arguments(call, features, options),
+            **_arguments(call, options),
             n_samples=n_samples,
         )
         return attributions
@@ -104,12 +62,12 @@ def _lime(
         "ridge": _LIME_RIDGE,
         "seed": options.seed,
     }
-    return PerturbationMethod(forward_func, scores, settings, options.seed)
+    return _method(forward_func, scores, settings, options)
 
 
 def _kernel_shap(
     forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
-) -> PerturbationMethod:
+) -> ScoringMethod:
     _require_sklearn("kernel-shap")
     n_samples = options.n_steps or 500
     if n_samples < 2:
@@ -118,8 +76,8 @@ def _kernel_shap(
             f"{n_samples}"
         )
 
-    def scores(probabilities: Callable[..., Tensor], call: TokenInputs, features: Tensor) -> Tensor:
-        if int(features.max()) == 0:
+    def scores(probabilities: Callable[..., Tensor], call: TokenInputs) -> Tensor:
+        if int(call.explained.sum()) == 1:
             # With one feature its Shapley value is the whole difference, and Captum's sampling
             # distribution over coalition sizes is empty.
             full = probabilities(call.ids, *call.args)
@@ -127,35 +85,47 @@ def _kernel_shap(
             difference = (full - empty).gather(1, call.target[:, None])
             return difference.expand(call.ids.shape)
         attributions: Tensor = KernelShap(probabilities).attribute(
-            **_arguments(call, features, options),
+            **_arguments(call, options),
             n_samples=n_samples,
         )
         return attributions
 
     settings: dict[str, Setting] = {"n_samples": n_samples, "seed": options.seed}
-    return PerturbationMethod(forward_func, scores, settings, options.seed)
+    return _method(forward_func, scores, settings, options)
 
 
 def _shapley_sampling(
     forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
-) -> PerturbationMethod:
+) -> ScoringMethod:
     n_samples = options.n_steps or 25
 
-    def scores(probabilities: Callable[..., Tensor], call: TokenInputs, features: Tensor) -> Tensor:
+    def scores(probabilities: Callable[..., Tensor], call: TokenInputs) -> Tensor:
         attributions: Tensor = ShapleyValueSampling(probabilities).attribute(
-            **_arguments(call, features, options),
+            **_arguments(call, options),
             n_samples=n_samples,
         )
         return attributions
 
     settings: dict[str, Setting] = {"n_samples": n_samples, "seed": options.seed}
-    return PerturbationMethod(forward_func, scores, settings, options.seed)
+    return _method(forward_func, scores, settings, options)
+
+
+def _method(
+    forward_func: ForwardFunc,
+    scores: Scorer,
+    settings: dict[str, Setting],
+    options: MethodOptions,
+) -> ScoringMethod:
+    return ScoringMethod(forward_func, one_by_one(scores, seed=options.seed), settings)
 
 
 def _arguments(
-    call: TokenInputs, features: Tensor, options: MethodOptions
+    call: TokenInputs, options: MethodOptions
 ) -> dict[str, Any]:  # keyword arguments of Captum's, which have no types
-    """What every perturbation method of Captum's is given."""
+    """What every perturbation method of Captum's is given for one text."""
+    # Features 0, 1, ... at the tokens to explain, and 0 elsewhere, where nothing changes as the
+    # reference is the same.
+    features = (call.explained.cumsum(dim=-1) - 1).clamp(min=0) * call.explained
     return {
         "inputs": call.ids,
         "baselines": call.reference_ids,
@@ -173,25 +143,33 @@ def _require_sklearn(method: str) -> None:
 METHODS = (
     MethodSpec(
         name="occlusion",
+        aliases=("leave-one-out",),
         summary="drop in probability when a token alone is replaced",
         factory=_occlusion,
+        family="perturbation",
     ),
     MethodSpec(
         name="lime",
         summary="a local linear model over randomly replaced tokens",
         factory=_lime,
+        family="perturbation",
+        stochastic=True,
         steps="samples (500)",
     ),
     MethodSpec(
         name="kernel-shap",
         summary="Shapley values by weighted linear regression",
         factory=_kernel_shap,
+        family="perturbation",
+        stochastic=True,
         steps="samples (500)",
     ),
     MethodSpec(
         name="shapley-sampling",
         summary="Shapley values over random orders of the tokens",
         factory=_shapley_sampling,
+        family="perturbation",
+        stochastic=True,
         steps="orders (25)",
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from torch import Tensor, nn
 
@@ -14,6 +14,10 @@ from captum_aml.typing import ForwardFunc
 
 #: A value that is recorded with a result and can be written as JSON.
 Setting: TypeAlias = str | int | float | bool | None
+
+
+#: What a method goes by. A user's own may be "other".
+Family: TypeAlias = Literal["learned", "gradient", "perturbation", "attention", "random", "other"]
 
 
 class TokenMethod(Protocol):
@@ -75,59 +79,86 @@ class MethodSpec:
     """A method's entry in the registry.
 
     Attributes:
-        name: What users write.
+        name: What users write, and what results are recorded under.
         summary: One line on what it does.
         factory: Makes it from a forward function that gives logits (N, C), the layer that embeds
             the ids, and options.
-        signed: Whether scores can be negative (speaking against the class); else in [0, 1].
+        aliases: Other names that users may write.
+        family: What its scores come from. Default: "other".
+        signed: Whether scores can be any number, to be read relative to the largest of their
+            text; else they are in [0, 1].
+        stochastic: Whether another seed gives other scores.
         steps: What ``n_steps`` counts. None where the method has nothing to count.
         takes_masker: Whether it can use a fitted masker.
+        requires_masker: Whether it cannot do without one.
     """
 
     name: str
     summary: str
     factory: Factory
+    aliases: tuple[str, ...] = ()
+    family: Family = "other"
     signed: bool = True
+    stochastic: bool = False
     steps: str | None = None
     takes_masker: bool = False
+    requires_masker: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name and the aliases."""
+        return (self.name, *self.aliases)
 
 
 _REGISTRY: dict[str, MethodSpec] = {}
 
 
 def register(method: MethodSpec, *, replace: bool = False) -> None:
-    """Adds a method under its name.
+    """Adds a method under its name and its aliases.
 
     Args:
         method: The entry.
         replace: Whether it may take the place of another of that name. Default: False.
 
     Raises:
-        InvalidInputError: The name is taken or empty.
+        InvalidInputError: The name or an alias is empty, given twice, or stands for another
+            method.
     """
-    if not method.name:
-        raise InvalidInputError("method: expected a name, got an empty one")
+    if not all(method.names):
+        raise InvalidInputError(f"method: expected a name, got an empty one among {method.names}")
+    if len(set(method.names)) != len(method.names):
+        raise InvalidInputError(
+            f"method: expected a name and aliases that differ, got {', '.join(method.names)}"
+        )
     if method.name in _REGISTRY and not replace:
         raise InvalidInputError(
             f"method: {method.name!r} is registered already; give replace=True to replace it"
         )
+    taken = {n: s.name for s in _REGISTRY.values() if s.name != method.name for n in s.names}
+    for name in method.names:
+        if name in taken:
+            raise InvalidInputError(
+                f"method: {method.name!r} cannot be called {name!r}, which stands for the method "
+                f"{taken[name]!r}"
+            )
     _REGISTRY[method.name] = method
 
 
 def available() -> tuple[str, ...]:
-    """The names that ``create`` knows, in the order of their registration."""
+    """The methods' names, without aliases, in the order of their registration."""
     return tuple(_REGISTRY)
 
 
 def spec(name: str) -> MethodSpec:
-    """A method's entry.
+    """A method's entry, by its name or an alias.
 
     Raises:
         InvalidInputError: There is no method of that name; the message lists those there are.
     """
-    if name not in _REGISTRY:
-        raise InvalidInputError(f"method: expected one of {', '.join(available())}, got {name!r}")
-    return _REGISTRY[name]
+    for entry in _REGISTRY.values():
+        if name in entry.names:
+            return entry
+    raise InvalidInputError(f"method: expected one of {', '.join(available())}, got {name!r}")
 
 
 def create(
@@ -143,7 +174,7 @@ def create(
     """Makes a method.
 
     Args:
-        name: One of ``available()``.
+        name: One of ``available()``, or an alias.
         forward_func: ``(ids, *additional_forward_args) -> logits (N, C)``.
         embedding_layer: The layer inside it that turns ids (N, L) into embeddings (N, L, D).
         n_steps (int, optional): Steps or samples. Default: None, the method's own number.
@@ -161,7 +192,9 @@ def create(
     if n_steps is not None:
         if method.steps is None:
             raise InvalidInputError(f"n_steps: method {name!r} has no steps to choose")
-        if n_steps < (0 if method.takes_masker else 1):
+        # Without a step, a masker's own proposal remains: what its method gives unless it is tuned.
+        least = 0 if method.takes_masker and not method.requires_masker else 1
+        if n_steps < least:
             raise InvalidInputError(
                 f"n_steps: expected a positive number of {method.steps}, got {n_steps}"
             )
@@ -169,6 +202,10 @@ def create(
         with_masker = ", ".join(n for n, s in _REGISTRY.items() if s.takes_masker)
         raise InvalidInputError(
             f"masker: method {name!r} uses none; those that do are {with_masker}"
+        )
+    if masker is None and method.requires_masker:
+        raise InvalidInputError(
+            f"masker: method {name!r} expects a fitted masker, its folder or the module, got none"
         )
     if batch_size < 1:
         raise InvalidInputError(f"batch_size: expected 1 or more, got {batch_size}")

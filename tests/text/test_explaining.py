@@ -13,6 +13,7 @@ from torch import Tensor
 from captum_aml import methods
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.text import TextClassifier, explain_texts
+from tests._helpers.methods import all_names
 from tests._helpers.text_models import bert_classifier, byte_level_tokenizer, word_piece_tokenizer
 
 TEXTS = [
@@ -35,7 +36,7 @@ def steps(name: str) -> int | None:
     return None if methods.spec(name).steps is None else 5
 
 
-@pytest.mark.parametrize("name", methods.available())
+@pytest.mark.parametrize("name", all_names())
 def test_order_and_scores_do_not_depend_on_batches(classifier: TextClassifier, name: str) -> None:
     def run(texts: list[str], batch_size: int) -> list[tuple[str, tuple[float, ...]]]:
         explanations = explain_texts(

@@ -1,0 +1,215 @@
+"""What a transformer attends to: the last layer's attention, and attention rollout.
+
+Both read how much the position that is read out attends to each token: the first token of an
+encoder (``[CLS]``), the last token of a causal model. Attention does not depend on the explained
+class and says nothing about for which side a token speaks.
+
+    attention          Ā_K[r, i]
+    attention-rollout  (Â_K ··· Â_1)[r, i]        Â_k = (Ā_k + I) / 2
+
+``Ā_k`` (L, L) is layer k's attention, the mean over its heads, of K layers; ``r`` the position
+that is read out, ``i`` a token. In the last layer no other row than ``r`` reaches the logits.
+Models that pool over all positions are read at their first token too, for want of a better rule.
+
+Source of the rollout: Abnar and Zuidema (2020), Quantifying Attention Flow in Transformers,
+section 3.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.methods._inputs import TokenInputs
+from captum_aml.methods._method import ScoringMethod
+from captum_aml.methods.registry import Factory, MethodOptions, MethodSpec
+from captum_aml.typing import ForwardFunc
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+def last_layer(layers: Tensor, tokens: Tensor) -> Tensor:
+    """The last layer's attention.
+
+    Args:
+        layers: Attention (K, N, L, L), from rows to columns, a mean over heads.
+        tokens: True where there is a token, False at padding (N, L).
+
+    Returns:
+        Scores (N, L).
+    """
+    return _read_out(layers[-1], _read_out_position(layers, tokens))
+
+
+def rollout(layers: Tensor, tokens: Tensor) -> Tensor:
+    """Attention followed through all layers; arguments and result as ``last_layer``."""
+    identity = torch.eye(layers.shape[-1], device=layers.device)
+    flow = identity.expand(layers.shape[1:])
+    for layer in layers:
+        flow = (layer + identity) / 2 @ flow
+    return _read_out(flow, _read_out_position(layers, tokens))
+
+
+def _read_out_position(layers: Tensor, tokens: Tensor) -> Tensor:
+    """The last token (N,) of texts whose first token sees itself alone, the first of others."""
+    length = tokens.shape[1]
+    first = tokens.int().argmax(dim=1)
+    last = length - 1 - tokens.flip(1).int().argmax(dim=1)
+    seen = torch.stack([_read_out(layer, first) for layer in layers]).sum(dim=0)
+    later = torch.arange(length, device=tokens.device) > first[:, None]
+    bidirectional = (seen * later).sum(dim=1) > 0
+    return torch.where(bidirectional, first, last)
+
+
+def _read_out(attention: Tensor, position: Tensor) -> Tensor:
+    return attention[torch.arange(len(position), device=position.device), position]
+
+
+def _factory(name: str, read: Callable[[Tensor, Tensor], Tensor]) -> Factory:
+    def factory(
+        forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
+    ) -> ScoringMethod:
+        model = _transformer(name, forward_func)
+
+        def scores(probabilities: Callable[..., Tensor], call: TokenInputs) -> Tensor:
+            with _eager(model), _recorded(name, model) as passes:
+                probabilities(call.ids, *call.args)
+            if len(passes) != 1:
+                raise InvalidInputError(
+                    f"forward_func: {name} expects it to run its model once, it ran "
+                    f"{len(passes)} times"
+                )
+            tokens = _tokens(call)
+            layers = torch.stack([layer.float().mean(dim=1) for layer in passes[0]])
+            if layers.shape[1:] != (*call.ids.shape, call.ids.shape[1]):
+                raise InvalidInputError(
+                    f"forward_func: {name} expects attention between the {call.ids.shape[1]} "
+                    f"tokens of the ids, got layers of shape {tuple(layers.shape[1:])}"
+                )
+            # What padding attends to has no meaning, and may be NaN.
+            layers = torch.where(tokens[:, :, None] & tokens[:, None, :], layers, 0.0)
+            return read(layers, tokens)
+
+        if model is forward_func:
+
+            def logits(ids: Tensor, *args: object) -> Any:  # whatever the model gives
+                return forward_func(ids, *args).logits
+
+            return ScoringMethod(logits, scores, {}, uses_target=False)
+        return ScoringMethod(forward_func, scores, {}, uses_target=False)
+
+    return factory
+
+
+def _transformer(name: str, forward_func: ForwardFunc) -> PreTrainedModel:
+    from transformers import PreTrainedModel  # takes seconds
+
+    model = getattr(forward_func, "model", None)
+    if isinstance(forward_func, PreTrainedModel):
+        model = forward_func
+    if not isinstance(model, PreTrainedModel):
+        raise InvalidInputError(
+            f"forward_func: {name} expects a TextClassifier or a transformers model, which can be "
+            f"asked for its attention, got {type(forward_func).__name__}"
+        )
+    return model
+
+
+def _tokens(call: TokenInputs) -> Tensor:
+    """True at tokens (N, L): where the attention mask, the first argument, says so."""
+    mask = call.args[0] if call.args else None
+    if isinstance(mask, Tensor) and mask.shape == call.ids.shape:
+        return mask != 0
+    return torch.ones_like(call.ids, dtype=torch.bool)
+
+
+@contextmanager
+def _recorded(name: str, model: PreTrainedModel) -> Iterator[list[tuple[Tensor, ...]]]:
+    """Asks every pass of the model for its attention: the layers' (N, heads, L, L) of each pass.
+
+    Transformers installs hooks of its own for it when it is first asked. They stay with the model
+    and do nothing until asked again.
+    """
+    parameters = inspect.signature(model.forward).parameters.values()
+    if not any(p.name == "output_attentions" or p.kind is p.VAR_KEYWORD for p in parameters):
+        raise InvalidInputError(
+            f"forward_func: {name} expects a model with attention, {_came(model)}"
+        )
+    passes: list[tuple[Tensor, ...]] = []
+
+    def ask(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:  # the model's own arguments
+        return args, {**kwargs, "output_attentions": True, "return_dict": True}
+
+    def keep(_: nn.Module, __: Any, output: Any) -> None:  # whatever the model gives
+        layers = getattr(output, "attentions", None)
+        if not layers or not all(isinstance(a, Tensor) and a.dim() == 4 for a in layers):
+            raise InvalidInputError(
+                f"forward_func: {name} expects a model that gives each layer's attention as "
+                f"(N, heads, L, L), {_came(model)}"
+            )
+        passes.append(tuple(layers))
+
+    handles = [
+        model.register_forward_pre_hook(ask, with_kwargs=True),
+        model.register_forward_hook(keep),
+    ]
+    try:
+        yield passes
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _came(model: PreTrainedModel) -> str:
+    return f"got {type(model).__name__}, which gives none"
+
+
+@contextmanager
+def _eager(model: PreTrainedModel) -> Iterator[None]:
+    """Holds the model at the one implementation of attention that gives its weights."""
+    before = [
+        (config, config._attn_implementation_internal)
+        for config in {id(config): config for config in _configs(model)}.values()
+    ]
+    try:
+        model.set_attn_implementation("eager")
+        yield
+    finally:
+        for config, implementation in before:
+            config._attn_implementation_internal = implementation
+
+
+def _configs(model: PreTrainedModel) -> Iterator[PretrainedConfig]:
+    """The configurations of a model and of its parts; some more than once."""
+    from transformers import PreTrainedModel
+
+    waiting = [m.config for m in model.modules() if isinstance(m, PreTrainedModel)]
+    while waiting:
+        config = waiting.pop()
+        yield config
+        waiting += [c for key in config.sub_configs if (c := getattr(config, key, None))]
+
+
+METHODS = (
+    MethodSpec(
+        name="attention",
+        summary="the last layer's attention from the position that is read out",
+        factory=_factory("attention", last_layer),
+        family="attention",
+        signed=False,
+    ),
+    MethodSpec(
+        name="attention-rollout",
+        summary="attention from the position that is read out, followed through all layers",
+        factory=_factory("attention-rollout", rollout),
+        family="attention",
+        signed=False,
+    ),
+)
