@@ -28,7 +28,7 @@ read the distribution that the target points into.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, cast, get_args
 
@@ -224,6 +224,17 @@ class Readout:
         if target is None:
             target = probabilities.argmax(dim=1, keepdim=True)
         return cls(decided, target, target[:, -1], probabilities)
+
+    def at(self, rows: Tensor) -> Readout:
+        """The same for some of the examples, in any order and as often as wanted, (M,)."""
+        ends = self.endpoints
+        return replace(
+            self,
+            target=None if self.target is None else self.target[rows],
+            explained=self.explained[rows],
+            probabilities=self.probabilities[rows],
+            endpoints=None if ends is None else (ends[0][rows], ends[1][rows]),
+        )
 
     @cached_property
     def aim(self) -> Tensor:

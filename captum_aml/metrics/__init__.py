@@ -1,0 +1,56 @@
+"""Metrics of attributions: how faithful, how plausible, how complex they are.
+
+Called as ``captum.metrics`` are: a forward function, inputs, attributions, baselines, further
+arguments and target go in, and one value per example comes out. Every docstring says which
+direction is better.
+"""
+
+from captum.metrics import infidelity, sensitivity_max
+
+from captum_aml.metrics.complexity import effective_tokens, entropy
+from captum_aml.metrics.conventions import PRESETS, Convention
+from captum_aml.metrics.curves import area_under_curve, deletion_curve, insertion_curve
+from captum_aml.metrics.evaluation import RemovalEvaluator
+from captum_aml.metrics.faithfulness import comprehensiveness, log_odds, sufficiency
+from captum_aml.metrics.limits import AOPCLimits, aopc_limits, normalized_aopc
+from captum_aml.metrics.plausibility import (
+    auprc,
+    average_precision,
+    iou_f1,
+    rationale_labels,
+    recall_at_k,
+    token_f1,
+)
+from captum_aml.metrics.randomization import parameter_randomization
+from captum_aml.metrics.removal import REMOVALS, Removal
+from captum_aml.metrics.soft import soft_comprehensiveness, soft_sufficiency
+
+__all__ = [
+    "PRESETS",
+    "REMOVALS",
+    "AOPCLimits",
+    "Convention",
+    "Removal",
+    "RemovalEvaluator",
+    "aopc_limits",
+    "area_under_curve",
+    "auprc",
+    "average_precision",
+    "comprehensiveness",
+    "deletion_curve",
+    "effective_tokens",
+    "entropy",
+    "infidelity",
+    "insertion_curve",
+    "iou_f1",
+    "log_odds",
+    "normalized_aopc",
+    "parameter_randomization",
+    "rationale_labels",
+    "recall_at_k",
+    "sensitivity_max",
+    "soft_comprehensiveness",
+    "soft_sufficiency",
+    "sufficiency",
+    "token_f1",
+]

@@ -1,0 +1,147 @@
+"""What the metrics of attributions share: checked arguments, rankings, bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from captum_aml._call import Call, as_count, parse_call
+from captum_aml.exceptions import InvalidInputError, NonFiniteError
+from captum_aml.metrics.evaluation import RemovalEvaluator
+from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
+
+#: Examples that are evaluated together, in batches: what is held at once stays the same however
+#: many examples there are.
+_BATCHES_PER_WINDOW = 8
+
+#: One value, or one row of values, per example, from an evaluator and scores (N, U).
+Score = Callable[[RemovalEvaluator, Tensor], Tensor]
+
+
+def score_examples(
+    score: Score,
+    forward_func: ForwardFunc,
+    inputs: TensorOrTuple,
+    attributions: TensorOrTuple,
+    baselines: Baselines,
+    additional_forward_args: object | None,
+    target: Target,
+    *,
+    output: str,
+    batch_size: int,
+    show_progress: bool,
+) -> Tensor:
+    """Applies a metric to all examples, a window of them at a time.
+
+    Returns:
+        What ``score`` gives, for all examples, in float64 on the CPU.
+
+    Raises:
+        InvalidInputError: An argument has a wrong type, shape or range.
+        NonFiniteError: Scores, or the model's output, are NaN or infinite.
+    """
+    call = parse_call(inputs, baselines, target, additional_forward_args)
+    scores = unit_scores(attributions, call)
+    parts = []
+    start = 0
+    for evaluator in evaluators(
+        forward_func, call, output=output, batch_size=batch_size, show_progress=show_progress
+    ):
+        stop = start + evaluator.n_examples
+        parts.append(score(evaluator, scores[start:stop].to(evaluator.tokens.device)).cpu())
+        start = stop
+    return torch.cat(parts)
+
+
+def evaluators(
+    forward_func: ForwardFunc,
+    call: Call,
+    *,
+    output: str,
+    batch_size: int,
+    show_progress: bool = False,
+) -> Iterator[RemovalEvaluator]:
+    """Evaluators for a window of a call's examples at a time."""
+    n_examples = call.n_examples
+    size = _BATCHES_PER_WINDOW * as_count("batch_size", batch_size, least=1)
+    # What is decided by looking at all examples is not decided anew for a window.
+    batched = [
+        i
+        for i, arg in enumerate(call.additional_forward_args)
+        if isinstance(arg, Tensor) and arg.shape[:1] == (n_examples,)
+    ]
+    starts = range(0, n_examples, size)
+    for start in tqdm(starts, desc="Evaluating", unit="window", disable=not show_progress):
+        evaluator = RemovalEvaluator.from_call(
+            forward_func,
+            call.rows(start, min(start + size, n_examples)),
+            output=output,
+            batch_size=batch_size,
+            batched=batched,
+        )
+        output = evaluator.output_kind
+        yield evaluator
+
+
+def unit_scores(attributions: TensorOrTuple, call: Call) -> Tensor:
+    """One score per token, (N, U), from attributions in any form that methods return.
+
+    Attributions of the inputs' shape, or (N, L) for embeddings (N, L, D); those of a token's
+    channels are added up.
+
+    Raises:
+        InvalidInputError: They are no tensor of real numbers, or have another shape.
+        NonFiniteError: One is NaN or infinite.
+    """
+    given = attributions if isinstance(attributions, tuple) else (attributions,)
+    inputs = call.inputs[0]
+    if len(given) != 1 or len(call.inputs) != 1:
+        raise InvalidInputError(
+            f"attributions: expected one tensor for one tensor of inputs, got {len(given)} for "
+            f"{len(call.inputs)}"
+        )
+    scores = given[0]
+    if not isinstance(scores, Tensor):
+        raise InvalidInputError(f"attributions: expected a tensor, got {type(scores).__name__}")
+    if scores.dtype == torch.bool or scores.is_complex():
+        raise InvalidInputError(f"attributions: expected real numbers, got {scores.dtype}")
+    shapes = [tuple(inputs.shape)] + ([tuple(inputs.shape[:2])] if inputs.dim() == 3 else [])
+    if tuple(scores.shape) not in shapes:
+        raise InvalidInputError(
+            f"attributions: expected shape {' or '.join(map(str, shapes))} as the inputs, got "
+            f"{tuple(scores.shape)}"
+        )
+    scores = scores.detach()
+    if not bool(torch.isfinite(scores).all()):
+        rows = (~torch.isfinite(scores)).reshape(len(scores), -1).any(dim=1).nonzero()
+        raise NonFiniteError(
+            "attributions: expected finite scores, got NaN or an infinite one in the examples "
+            f"{rows.flatten().tolist()[:10]}"
+        )
+    scores = scores.double()
+    if inputs.dim() == 3 and scores.dim() == 3:
+        scores = scores.sum(dim=2)
+    return scores.reshape(call.n_examples, -1)
+
+
+def ranks(scores: Tensor, tokens: Tensor) -> Tensor:
+    """The place of each token in the ranking by value, highest first, from 0, (N, U).
+
+    Ties go by position. Units that are no tokens come after all tokens.
+
+    Args:
+        scores: (N, U).
+        tokens: Which units are tokens, (N, U).
+    """
+    order = torch.argsort(
+        scores.masked_fill(~tokens, -torch.inf), dim=1, descending=True, stable=True
+    )
+    # Minus infinity ties with no finite score, so what is no token comes last.
+    places = torch.arange(scores.shape[1], device=scores.device, dtype=torch.int32).expand_as(order)
+    return torch.empty_like(order, dtype=torch.int32).scatter_(1, order, places)
+
+
+__all__ = ["Score", "evaluators", "ranks", "score_examples", "unit_scores"]

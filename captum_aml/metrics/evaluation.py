@@ -1,0 +1,572 @@
+"""The explained model's values for subsets of tokens: the engine below all faithfulness metrics.
+
+All variants of all examples are evaluated together. What turns out to be the same input is passed
+through the model once, batches hold inputs of similar length, and the caller's padding is taken out
+first, so that every value is that of the input alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Container, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_aml._call import Call, as_count, is_integral, parse_call
+from captum_aml._sites import argument_named, run_forward
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.metrics.removal import Removal, resolve_removal
+from captum_aml.readout import Readout, check_finite, check_output_kind, output_tensor, select
+from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
+
+#: Variants that are laid out at once, in batches: enough to find duplicates and equal lengths.
+_BATCHES_PER_SLAB = 16
+
+# Variants are laid out at once as long as they have no more elements than this.
+_SLAB_ELEMENTS = 1 << 24
+
+
+class RemovalEvaluator:
+    """Values of the explained outcome for any subsets of the tokens of N examples.
+
+    A *token* is a position (N, L) of ids or of embeddings (N, L, D), or an element of any other
+    input. What equals its baseline, and what the attention mask hides, is always left as it is.
+    Padding is what the attention mask hides at the ends of a text. The model is given a text
+    without it; inputs of different lengths are padded to go together only as the caller pads, and
+    only on the right, where padding moves no token.
+    Every different input is evaluated once in the evaluator's lifetime; what it remembers grows
+    with the number of different subsets.
+
+    Args:
+        forward_func: What is explained.
+        inputs: Ids (N, L), embeddings (N, L, D) or other floats (N, ...).
+        baselines: As in Captum. Default: None, zero.
+        additional_forward_args: The forward function's further arguments. Tensors with N rows go
+            with their examples; those of shape (N, L, ...) or (1, L, ...) with the tokens.
+        target: The explained outcome. Default: None, each example's predicted class.
+        output: What the forward function returns, see :mod:`captum_aml.readout`. Default: "auto".
+        batch_size: The most variants in a pass of the model. Default: 32.
+
+    Attributes:
+        n_passes: Inputs that were passed through the model so far.
+
+    Raises:
+        InvalidInputError: An argument has a wrong type, shape or range.
+        NonFiniteError: The model's output is NaN or infinite.
+    """
+
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        inputs: TensorOrTuple,
+        baselines: Baselines = None,
+        additional_forward_args: object | None = None,
+        target: Target = None,
+        *,
+        output: str = "auto",
+        batch_size: int = 32,
+    ) -> None:
+        call = parse_call(inputs, baselines, target, additional_forward_args)
+        self._setup(forward_func, call, output, batch_size)
+
+    @classmethod
+    def from_call(
+        cls,
+        forward_func: ForwardFunc,
+        call: Call,
+        *,
+        output: str,
+        batch_size: int,
+        batched: Sequence[int] | None = None,
+    ) -> RemovalEvaluator:
+        """An evaluator for arguments that are checked already.
+
+        Args:
+            forward_func: What is explained.
+            call: The arguments.
+            output: What the forward function returns.
+            batch_size: The most variants in a pass of the model.
+            batched: Which further arguments go with the examples, where the call is a part of a
+                larger one, which tells it. Default: None, those with N rows.
+        """
+        evaluator = cls.__new__(cls)
+        evaluator._setup(forward_func, call, output, batch_size, batched=batched)
+        return evaluator
+
+    def extended(
+        self, wrap: Callable[[ForwardFunc], ForwardFunc], argument: Tensor
+    ) -> RemovalEvaluator:
+        """An evaluator of the same examples and outcomes for another forward function.
+
+        Args:
+            wrap: Gives that function from this one.
+            argument: One further argument for it, (N, L); it is 0 at padding.
+        """
+        call = replace(
+            self._call,
+            additional_forward_args=(*self._args, argument),
+            target=self._readout.target,
+        )
+        evaluator = RemovalEvaluator.__new__(RemovalEvaluator)
+        evaluator._setup(
+            wrap(self._forward_func),
+            call,
+            self._readout.kind,
+            self.batch_size,
+            batched=[*self._batched, len(self._args)],
+            mask_index=self._mask_index,
+        )
+        return evaluator
+
+    def _setup(
+        self,
+        forward_func: ForwardFunc,
+        call: Call,
+        output: str,
+        batch_size: int,
+        *,
+        batched: Sequence[int] | None = None,
+        mask_index: int | None = None,
+    ) -> None:
+        if len(call.inputs) != 1:
+            raise InvalidInputError(
+                f"inputs: expected one tensor, got a tuple of {len(call.inputs)}"
+            )
+        self.batch_size = as_count("batch_size", batch_size, least=1)
+        self.n_passes = 0
+        self._forward_func = forward_func
+        self._inputs, self._baselines = call.inputs[0], call.baselines[0]
+        self._has_positions = self._inputs.dim() == 3 or (
+            self._inputs.dim() == 2 and is_integral(self._inputs)
+        )
+        places = tuple(self._inputs.shape[:2])
+        args = call.additional_forward_args
+        self._args = tuple(self._for_each_example(arg) for arg in args)
+        # Which arguments go with the examples, and which of these with the positions.
+        sizes = [tuple(a.shape) if isinstance(a, Tensor) else () for a in self._args]
+        self._by_position = [
+            i for i, size in enumerate(sizes) if self._has_positions and size[:2] == places
+        ]
+        if batched is None:
+            batched = [i for i, size in enumerate(sizes) if size[:1] == places[:1]]
+        self._batched = sorted({*batched, *self._by_position})
+        self._call = replace(call, additional_forward_args=self._args)
+        self._mask_index = self._find_attention_mask() if mask_index is None else mask_index
+        changeable = self._inputs != self._baselines
+        if self._inputs.dim() == 3:
+            changeable = changeable.any(dim=2)
+        self._attended = (
+            torch.ones_like(changeable)
+            if self._mask_index is None
+            else self._args[self._mask_index].to(changeable.device) != 0
+        )
+        #: Which units can be removed, (N, U).
+        self.tokens = (changeable & self._attended).reshape(call.n_examples, -1)
+        self._text = _text_places(self._attended) if self._has_positions else self._attended
+        self._pad = self._padding_value()
+        self._removals: list[Removal] = []
+        self._cache: dict[tuple[int, int, bytes], float] = {}
+        self._known: dict[tuple[tuple[int, ...], bytes], float] = {}
+        self._read_originals(call.target, check_output_kind(output))
+
+    @property
+    def n_examples(self) -> int:
+        """The number of examples N."""
+        return self._inputs.shape[0]
+
+    @property
+    def n_tokens(self) -> list[int]:
+        """The number of tokens T of each example."""
+        counts: list[int] = self.tokens.sum(dim=1).tolist()
+        return counts
+
+    @property
+    def target(self) -> Tensor:
+        """The explained outcome of each example among its distribution's, (N,)."""
+        return self._readout.explained
+
+    @property
+    def output_kind(self) -> str:
+        """How the forward function's results are read, see :mod:`captum_aml.readout`."""
+        return self._readout.kind
+
+    @property
+    def originals(self) -> Tensor:
+        """The value of each unmasked example, (N,) in float64."""
+        return self._exponential(self._originals)
+
+    @property
+    def log_originals(self) -> Tensor:
+        """Its logarithm, (N,).
+
+        Raises:
+            InvalidInputError: The forward function returns plain values.
+        """
+        self._require_probabilities()
+        return self._originals
+
+    def values(self, rows: Tensor, keep: Tensor, removal: str | Removal) -> Tensor:
+        """The explained outcome's probability, or the plain value, for V subsets.
+
+        Args:
+            rows: The example of each subset, (V,).
+            keep: What is kept, (V, U); units that are no tokens are kept whatever it says.
+            removal: How the rest is removed.
+
+        Returns:
+            Tensor (V,) in float64.
+
+        Raises:
+            InvalidInputError: The removal needs token positions or an attention mask that are not
+                there.
+            NonFiniteError: The model's output is NaN or infinite.
+        """
+        return self._exponential(self._evaluate(rows, keep, resolve_removal(removal)))
+
+    def log_values(self, rows: Tensor, keep: Tensor, removal: str | Removal) -> Tensor:
+        """The logarithm of :meth:`values`, exact where probabilities are tiny.
+
+        Raises:
+            InvalidInputError: The forward function returns plain values; or as in ``values``.
+        """
+        self._require_probabilities()
+        return self._evaluate(rows, keep, resolve_removal(removal))
+
+    def _require_probabilities(self) -> None:
+        if self._readout.kind == "value":
+            raise InvalidInputError(
+                "output: expected a forward function that returns probabilities or logits, since "
+                "the metric takes a logarithm; got plain values"
+            )
+
+    def _exponential(self, stored: Tensor) -> Tensor:
+        return stored if self._readout.kind == "value" else stored.exp()
+
+    def _for_each_example(self, arg: Any) -> Any:  # the user's own argument
+        """An argument by position that all examples share, such as position ids, for each."""
+        n_examples, *rest = self._inputs.shape
+        if self._has_positions and isinstance(arg, Tensor) and arg.shape[:2] == (1, rest[0]):
+            return arg.expand(n_examples, *arg.shape[1:])
+        return arg
+
+    def _find_attention_mask(self) -> int | None:
+        if not self._has_positions:
+            return None
+        # By its number, since the same tensor may be given for two arguments.
+        for index in self._by_position:
+            marked = [object() if i == index else arg for i, arg in enumerate(self._args)]
+            named = argument_named(self._forward_func, (self._inputs,), marked, "attention_mask")
+            if named is marked[index] and self._args[index].dim() == 2:
+                return index
+        return None
+
+    def _padding_value(self) -> Tensor | None:
+        """What stands at padded places already, so that more may be padded; None if nothing may.
+
+        A causal classifier finds a text's end by the id of its padding, which only the caller's
+        own padding tells. Padding on the left moves the tokens, which a model with absolute
+        positions sees. Without a value only inputs of equal length go together.
+        """
+        padding = ~self._text
+        if not self._has_positions or not bool(padding.any()) or bool(padding[:, 0].any()):
+            return None
+        example, position = (int(i) for i in padding.nonzero()[0])
+        return self._inputs[example, position]
+
+    @torch.no_grad()
+    def _read_originals(self, target: Tensor | None, kind: str) -> None:
+        rows = torch.arange(self.n_examples, device=self.tokens.device)
+        contents: dict[int, bytes] = {}
+        outputs: dict[bytes, Tensor] = {}
+        for slab in self._slabs(rows, torch.ones_like(self.tokens), resolve_removal("mask")):
+            digests = self._digests(slab)
+            contents.update(zip(slab.members.tolist(), digests, strict=True))
+            for part in self._batches(slab, _first(digests, outputs)):
+                output = output_tensor(self._forward(part, "the unmasked inputs"))
+                if output.dim() == 0 or output.shape[0] != len(part.rows):
+                    raise InvalidInputError(
+                        f"forward_func: expected one result for each of {len(part.rows)} examples "
+                        f"along dimension 0, got shape {tuple(output.shape)}"
+                    )
+                found = zip(part.places.tolist(), output, strict=True)
+                outputs.update((digests[place], values) for place, values in found)
+        shapes = {tuple(output.shape) for output in outputs.values()}
+        if len(shapes) > 1:
+            raise InvalidInputError(
+                "forward_func: expected results of one shape for all examples, got "
+                f"{sorted(shapes)}; they may not depend on the length of the input"
+            )
+        stacked = torch.stack([outputs[contents[row]] for row in range(self.n_examples)])
+        self._readout = Readout.resolve(stacked, target, kind, self.n_examples)
+        self._originals = self._read(stacked, rows, "the unmasked inputs")
+        explained = self._readout.target
+        self._outcomes: list[tuple[int, ...]] = (
+            [()] * self.n_examples if explained is None else [tuple(t) for t in explained.tolist()]
+        )
+        for row, value in enumerate(self._originals.tolist()):
+            self._known[self._outcomes[row], contents[row]] = value
+
+    def _read(self, output: Any, rows: Tensor, where: str) -> Tensor:
+        """Log-probabilities of the explained outcome, or plain values, (V,) in float64."""
+        readout = self._readout.at(rows.to(self._readout.explained.device))
+        if readout.kind == "value":
+            values = select(output_tensor(output), readout.target).double()
+            check_finite(values, where)
+            return values.cpu()
+        log_probs = readout.log_probs(output, where=where)
+        return log_probs.gather(1, readout.explained[:, None])[:, 0].double().cpu()
+
+    @torch.no_grad()
+    def _evaluate(self, rows: Tensor, keep: Tensor, removal: Removal) -> Tensor:
+        self._check_removal(removal)
+        self._check_subsets(rows, keep)
+        rows = rows.to(self.tokens.device)
+        keep = keep.to(self.tokens.device) | ~self.tokens[rows]
+        if removal not in self._removals:
+            self._removals.append(removal)
+        operator = self._removals.index(removal)
+        packed = np.packbits(keep.cpu().numpy(), axis=1)
+        keys = [
+            (operator, row, bits.tobytes()) for row, bits in zip(rows.tolist(), packed, strict=True)
+        ]
+        new = _first(keys, self._cache)
+        if new:
+            chosen = torch.tensor(new, device=rows.device)
+            found = self._run(rows[chosen], keep[chosen], removal).tolist()
+            self._cache.update((keys[i], value) for i, value in zip(new, found, strict=True))
+        return torch.tensor([self._cache[key] for key in keys], dtype=torch.float64)
+
+    def _check_subsets(self, rows: Tensor, keep: Tensor) -> None:
+        expected = (len(rows), self.tokens.shape[1])
+        if tuple(keep.shape) != expected or keep.dtype != torch.bool:
+            raise InvalidInputError(
+                f"keep: expected torch.bool of shape {expected}, one row for each of `rows`, got "
+                f"{keep.dtype} of shape {tuple(keep.shape)}"
+            )
+        if not is_integral(rows) or bool(((rows < 0) | (rows >= self.n_examples)).any()):
+            raise InvalidInputError(
+                f"rows: expected examples' numbers from 0 to {self.n_examples - 1}, got {rows}"
+            )
+
+    def _check_removal(self, removal: Removal) -> None:
+        if removal.place != "stays" and not self._has_positions:
+            raise InvalidInputError(
+                f"removal: {removal.name!r} needs token ids (N, L) or embeddings (N, L, D), got "
+                f"inputs {self._inputs.dtype} of shape {tuple(self._inputs.shape)}; use 'mask'"
+            )
+        if removal.place == "hidden" and self._mask_index is None:
+            raise InvalidInputError(
+                f"removal: {removal.name!r} needs an argument `attention_mask` of the forward "
+                "function, given as a tensor (N, L) among additional_forward_args; got none"
+            )
+
+    def _run(self, rows: Tensor, keep: Tensor, removal: Removal) -> Tensor:
+        """Values (V,) of different subsets, by one pass for each different content."""
+        result = torch.empty(len(rows), dtype=torch.float64)
+        where = f"removal by {removal.name}"
+        for slab in self._slabs(rows, keep, removal):
+            digests = self._digests(slab)
+            outcomes = [self._outcomes[row] for row in slab.rows.tolist()]
+            keys = list(zip(outcomes, digests, strict=True))
+            for part in self._batches(slab, _first(keys, self._known)):
+                values = self._read(self._forward(part, where), part.rows, where).tolist()
+                found = zip(part.places.tolist(), values, strict=True)
+                self._known.update((keys[place], value) for place, value in found)
+            values = [self._known[key] for key in keys]
+            result[slab.members.cpu()] = torch.tensor(values, dtype=torch.float64)
+        return result
+
+    def _forward(self, part: _Layout, where: str) -> Any:  # whatever the forward function returns
+        self.n_passes += len(part.rows)
+        try:
+            return run_forward(self._forward_func, (part.inputs,), part.args)
+        except Exception as error:
+            if part.inputs.numel():
+                raise
+            raise InvalidInputError(
+                f"removal: nothing is left of the examples {part.rows.tolist()[:10]} by {where}, "
+                f"and the forward function takes no empty input ({error}); give special tokens "
+                "their own ids as baselines, which keeps them, or use removal='mask'"
+            ) from error
+
+    def _slabs(self, rows: Tensor, keep: Tensor, removal: Removal) -> Iterator[_Layout]:
+        """The variants laid out as the model takes them, shortest first, many batches at once."""
+        laid = self._laid_out(rows, keep, removal)
+        lengths = laid.sum(dim=1)
+        order = torch.argsort(lengths, stable=True)
+        most = max(1, _SLAB_ELEMENTS // max(1, self._inputs[0].numel()))
+        size = min(_BATCHES_PER_SLAB * self.batch_size, max(self.batch_size, most))
+        for members in order.split(size):
+            chosen = rows[members]
+            kept = keep[members].reshape(len(members), *self._attended.shape[1:])
+            expanded = kept if kept.dim() == self._inputs.dim() else kept.unsqueeze(-1)
+            inputs = self._inputs[chosen]
+            if removal.place != "gone":
+                inputs = removal.replace(inputs, self._baselines[chosen], expanded)
+            args = self._arguments(chosen)
+            attended = self._attended[chosen] & laid[members].reshape(kept.shape)
+            if removal.place == "hidden" and self._mask_index is not None:
+                mask = args[self._mask_index]
+                args[self._mask_index] = torch.where(kept, mask, torch.zeros_like(mask))
+                attended = attended & kept
+            layout = _Layout(
+                rows=chosen,
+                members=members,
+                places=torch.arange(len(members), device=members.device),
+                lengths=lengths[members],
+                is_blank=~attended.reshape(len(members), -1).any(dim=1),
+                inputs=inputs,
+                args=tuple(args),
+            )
+            yield self._compact(layout, laid[members]) if self._has_positions else layout
+
+    def _laid_out(self, rows: Tensor, keep: Tensor, removal: Removal) -> Tensor:
+        """Which places the model is given, (V, U)."""
+        text = self._text[rows].reshape(len(rows), -1)
+        return text & keep if removal.place == "gone" and self._has_positions else text
+
+    def _arguments(self, rows: Tensor) -> list[Any]:  # the user's own arguments
+        """The further arguments of some examples."""
+        args = list(self._args)
+        for index in self._batched:
+            args[index] = args[index][rows.to(args[index].device)]
+        return args
+
+    def _compact(self, layout: _Layout, laid: Tensor) -> _Layout:
+        """The same with the laid out places side by side, and padding to the longest behind."""
+        width = int(layout.lengths.max())
+        # A stable sort keeps the order of the places.
+        order = torch.argsort((~laid).to(torch.uint8), dim=1, stable=True)[:, :width]
+        real = laid.gather(1, order)
+
+        def gathered(values: Tensor, fill: Tensor | int) -> Tensor:
+            index = order.reshape(*order.shape, *(1,) * (values.dim() - 2)).to(values.device)
+            moved = values.gather(1, index.expand(*order.shape, *values.shape[2:]))
+            place = real.reshape(*real.shape, *(1,) * (values.dim() - 2)).to(values.device)
+            filler = torch.as_tensor(fill, dtype=values.dtype, device=values.device)
+            return torch.where(place, moved, filler)
+
+        args = list(layout.args)
+        for index in self._by_position:
+            args[index] = gathered(args[index], 0)
+        inputs = gathered(layout.inputs, 0 if self._pad is None else self._pad)
+        return replace(layout, inputs=inputs, args=tuple(args))
+
+    def _batches(self, slab: _Layout, indices: Sequence[int]) -> Iterator[_Layout]:
+        """Chosen variants of a slab in batches for the model, cut to their longest."""
+        lengths, blank = slab.lengths.tolist(), slab.is_blank.tolist()
+        start = 0
+        while start < len(indices):
+            stop = start
+            may_grow = self._pad is not None
+            while (
+                stop < len(indices)
+                and stop - start < self.batch_size
+                and (may_grow or lengths[indices[stop]] == lengths[indices[start]])
+            ):
+                # Where a model may attend to nothing, it attends to padding.
+                may_grow = may_grow and not blank[indices[stop]]
+                stop += 1
+            yield self._part(slab, indices[start:stop])
+            start = stop
+
+    def _part(self, slab: _Layout, indices: Sequence[int]) -> _Layout:
+        chosen = torch.tensor(list(indices), device=slab.rows.device)
+        lengths = slab.lengths[chosen]
+        width = int(lengths.max()) if self._has_positions else None
+        args = list(slab.args)
+        for index in self._batched:
+            args[index] = args[index][chosen.to(args[index].device)]
+            if index in self._by_position:
+                args[index] = args[index][:, :width]
+        inputs = slab.inputs[chosen]
+        return _Layout(
+            rows=slab.rows[chosen],
+            members=slab.members[chosen],
+            places=chosen,
+            lengths=lengths,
+            is_blank=slab.is_blank[chosen],
+            inputs=inputs if width is None else inputs[:, :width],
+            args=tuple(args),
+        )
+
+    def _digests(self, slab: _Layout) -> list[bytes]:
+        """What tells whether two variants are the same input to the model, padding apart."""
+        cut = [slab.args[i] for i in self._by_position]
+        whole = [slab.args[i] for i in self._batched if i not in self._by_position]
+        (cut if self._has_positions else whole).append(slab.inputs)
+        n = len(slab.rows)
+        by_row = np.concatenate([_bytes(t, n) for t in whole], axis=1) if whole else None
+        by_place = np.concatenate([_bytes(t, n, t.shape[1]) for t in cut], axis=2) if cut else None
+        digests = []
+        for variant, length in enumerate(slab.lengths.tolist()):
+            digest = hashlib.blake2b(digest_size=16)
+            if by_row is not None:
+                digest.update(by_row[variant].tobytes())
+            if by_place is not None:
+                digest.update(by_place[variant, :length].tobytes())
+            digests.append(digest.digest())
+        return digests
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Variants as the model takes them.
+
+    Attributes:
+        rows: The example of each, (V,).
+        members: Its number among the variants asked for, (V,).
+        places: Its number in its slab, (V,).
+        lengths: Its places, without padding, (V,).
+        is_blank: Whether it has no place to attend to, (V,).
+        inputs: (V, width, ...).
+        args: The further arguments.
+    """
+
+    rows: Tensor
+    members: Tensor
+    places: Tensor
+    lengths: Tensor
+    is_blank: Tensor
+    inputs: Tensor
+    args: tuple[Any, ...]
+
+
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+def _first(keys: Sequence[_Key], known: Container[_Key]) -> list[int]:
+    """Where each key that is not known comes first."""
+    new: dict[_Key, int] = {}
+    for index, key in enumerate(keys):
+        if key not in known:
+            new.setdefault(key, index)
+    return list(new.values())
+
+
+def _text_places(attended: Tensor) -> Tensor:
+    """The places of each text (N, L), from the first that is attended to the last.
+
+    Where nothing is attended there is no telling text from padding: all of it is text.
+    """
+    count = attended.long().cumsum(dim=1)
+    text = (count > 0) & (count - attended.long() < count[:, -1:])
+    return text | ~attended.any(dim=1, keepdim=True)
+
+
+def _bytes(tensor: Tensor, *sizes: int) -> np.ndarray:
+    """A tensor's memory as bytes (*sizes, B)."""
+    # NumPy has no bfloat16.
+    plain = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    array = np.ascontiguousarray(plain.cpu().numpy())
+    rest = math.prod(array.shape[len(sizes) :])
+    table: np.ndarray = array.reshape(*sizes, rest).view(np.uint8)
+    return table
+
+
+__all__ = ["RemovalEvaluator"]

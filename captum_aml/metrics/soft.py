@@ -1,0 +1,307 @@
+r"""Soft sufficiency and comprehensiveness: elements of embeddings are dropped at random.
+
+A token's score, scaled to :math:`a_i \in [0, 1]` over the example (lowest to highest), is the
+probability that each element of its embedding is kept:
+
+.. math::
+    X'_{ij} &= X_{ij} b_{ij}, \quad b_{ij} \sim \mathrm{Bernoulli}(a_i)
+        &\quad \text{soft sufficiency} &= 1 - \max(0, p(X) - p(X')) \\
+    X''_{ij} &= X_{ij} b_{ij}, \quad b_{ij} \sim \mathrm{Bernoulli}(1 - a_i)
+        &\quad \text{soft comprehensiveness} &= \max(0, p(X) - p(X''))
+
+Both are better the higher they are. The normalized forms relate them to what dropping everything
+does, :math:`s_0 = 1 - \max(0, p(X) - p(0))`: :math:`(s - s_0) / (1 - s_0)` for sufficiency, cut off
+at 0, and :math:`c / (1 - s_0)` for comprehensiveness, cut off at 1.
+
+Source: Zhao and Aletras, "Incorporating Attribution Importance for Improving Faithfulness Metrics",
+ACL 2023. There the normalized forms are reported; where dropping everything changes nothing they
+are undefined (NaN here), and just before that they explode, which is why they are not the default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captum_aml._call import Call, as_count, is_integral, parse_call
+from captum_aml._sites import find_embedding_layer
+from captum_aml.exceptions import InvalidInputError, LayerNotReachedError
+from captum_aml.metrics._calls import evaluators, unit_scores
+from captum_aml.metrics.evaluation import RemovalEvaluator
+from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
+
+
+def soft_sufficiency(
+    forward_func: ForwardFunc,
+    inputs: TensorOrTuple,
+    attributions: TensorOrTuple,
+    baselines: Baselines = None,
+    additional_forward_args: object | None = None,
+    target: Target = None,
+    *,
+    embedding_layer: nn.Module | None = None,
+    normalize: bool = False,
+    n_samples: int = 10,
+    seed: int = 0,
+    output: str = "auto",
+    batch_size: int = 32,
+    show_progress: bool = False,
+) -> Tensor:
+    """How much of the prediction important tokens preserve, softly; higher is better.
+
+    Args:
+        forward_func: What is explained; it gives probabilities or logits.
+        inputs: Token ids (N, L), or embeddings (N, L, D).
+        attributions: As for :func:`~captum_aml.metrics.comprehensiveness`.
+        baselines: Likewise.
+        additional_forward_args: Likewise.
+        target: Likewise.
+        embedding_layer: For ids, the layer that embeds them. Default: None, found where the forward
+            function is a Hugging Face model.
+        normalize: Whether to relate the value to that of dropping everything. Default: False.
+        n_samples: Draws per example, whose values are averaged. Default: 10.
+        seed: Seed of the draws, the same for every example. Default: 0.
+        output: What the forward function returns. Default: "auto".
+        batch_size: The most inputs in a pass of the model. Default: 32.
+        show_progress: Whether to show a progress bar. Default: False.
+
+    Returns:
+        A value in [0, 1] per example, (N,), float64 on the CPU; NaN without a token.
+
+    Raises:
+        InvalidInputError: An argument has a wrong type, shape or range.
+        LayerNotReachedError: The forward function does not run the embedding layer once.
+        NonFiniteError: Scores, or the model's output, are NaN or infinite.
+    """
+    settings = _Settings(
+        n_samples=as_count("n_samples", n_samples, least=1),
+        seed=as_count("seed", seed),
+        normalize=normalize,
+    )
+    return _soft(
+        forward_func,
+        inputs,
+        attributions,
+        baselines,
+        additional_forward_args,
+        target,
+        embedding_layer,
+        settings,
+        complement=False,
+        output=output,
+        batch_size=batch_size,
+        show_progress=show_progress,
+    )
+
+
+def soft_comprehensiveness(
+    forward_func: ForwardFunc,
+    inputs: TensorOrTuple,
+    attributions: TensorOrTuple,
+    baselines: Baselines = None,
+    additional_forward_args: object | None = None,
+    target: Target = None,
+    *,
+    embedding_layer: nn.Module | None = None,
+    normalize: bool = False,
+    n_samples: int = 10,
+    seed: int = 0,
+    output: str = "auto",
+    batch_size: int = 32,
+    show_progress: bool = False,
+) -> Tensor:
+    """How much of the prediction goes with the important tokens, softly; higher is better.
+
+    Arguments, result and errors are those of :func:`soft_sufficiency`.
+    """
+    settings = _Settings(
+        n_samples=as_count("n_samples", n_samples, least=1),
+        seed=as_count("seed", seed),
+        normalize=normalize,
+    )
+    return _soft(
+        forward_func,
+        inputs,
+        attributions,
+        baselines,
+        additional_forward_args,
+        target,
+        embedding_layer,
+        settings,
+        complement=True,
+        output=output,
+        batch_size=batch_size,
+        show_progress=show_progress,
+    )
+
+
+@dataclass(frozen=True)
+class _Settings:
+    n_samples: int
+    seed: int
+    normalize: bool
+
+
+def _soft(
+    forward_func: ForwardFunc,
+    inputs: TensorOrTuple,
+    attributions: TensorOrTuple,
+    baselines: Baselines,
+    additional_forward_args: object | None,
+    target: Target,
+    embedding_layer: nn.Module | None,
+    settings: _Settings,
+    *,
+    complement: bool,
+    output: str,
+    batch_size: int,
+    show_progress: bool,
+) -> Tensor:
+    call = parse_call(inputs, baselines, target, additional_forward_args)
+    scores = unit_scores(attributions, call)
+    layer = _layer(forward_func, call, embedding_layer)
+    results = []
+    start = 0
+    for evaluator in evaluators(
+        forward_func, call, output=output, batch_size=batch_size, show_progress=show_progress
+    ):
+        stop = start + evaluator.n_examples
+        results.append(
+            soft_of(
+                evaluator,
+                scores[start:stop],
+                layer,
+                complement=complement,
+                normalize=settings.normalize,
+                n_samples=settings.n_samples,
+                seed=settings.seed,
+            )
+        )
+        start = stop
+    return torch.cat(results)
+
+
+def _layer(forward_func: ForwardFunc, call: Call, given: nn.Module | None) -> nn.Module | None:
+    tensor = call.inputs[0]
+    if tensor.dim() != (2 if is_integral(tensor) else 3):
+        raise InvalidInputError(
+            f"inputs: expected token ids (N, L) or embeddings (N, L, D), got {tensor.dtype} of "
+            f"shape {tuple(tensor.shape)}"
+        )
+    if not is_integral(tensor):
+        return None
+    layer = given if given is not None else find_embedding_layer(forward_func)
+    if layer is None:
+        raise InvalidInputError(
+            "embedding_layer: expected the layer that embeds the ids, since the forward function "
+            "is no Hugging Face model; got None"
+        )
+    return layer
+
+
+def soft_of(
+    evaluator: RemovalEvaluator,
+    scores: Tensor,
+    layer: nn.Module | None,
+    *,
+    complement: bool,
+    normalize: bool,
+    n_samples: int,
+    seed: int,
+) -> Tensor:
+    """Soft sufficiency, or comprehensiveness, (N,) from an evaluator and scores (N, L)."""
+    importance = _scaled(scores.to(evaluator.tokens.device), evaluator.tokens)
+    chance = importance
+    if complement:
+        chance = (1 - importance).masked_fill(~evaluator.tokens, 1.0)
+    losses = torch.zeros(evaluator.n_examples, dtype=torch.float64)
+    for sample in range(n_samples):
+        losses += _losses(evaluator, layer, chance, (seed, sample)) / n_samples
+    empty = torch.tensor(evaluator.n_tokens) == 0
+    result = losses if complement else 1 - losses
+    if normalize:
+        nothing = torch.zeros_like(chance).masked_fill(~evaluator.tokens, 1.0)
+        full = _losses(evaluator, layer, nothing, (seed, 0))
+        empty |= full == 0
+        scale = torch.where(empty, 1.0, full)
+        result = (losses / scale).clamp(max=1) if complement else (1 - losses / scale).clamp(min=0)
+    return result.masked_fill(empty, torch.nan)
+
+
+def _scaled(scores: Tensor, tokens: Tensor) -> Tensor:
+    """Scores from 0 at an example's lowest to 1 at its highest, (N, L); 1 outside its tokens."""
+    low = scores.masked_fill(~tokens, torch.inf).amin(dim=1, keepdim=True)
+    high = scores.masked_fill(~tokens, -torch.inf).amax(dim=1, keepdim=True)
+    span = high - low
+    # Equal scores say nothing about the tokens: half of each stays.
+    scaled = torch.where(span > 0, (scores - low) / torch.where(span > 0, span, 1.0), 0.5)
+    return scaled.masked_fill(~tokens, 1.0)
+
+
+def _losses(
+    evaluator: RemovalEvaluator, layer: nn.Module | None, chance: Tensor, seed: tuple[int, int]
+) -> Tensor:
+    """What dropping elements once costs, (N,), from the chance of each token's to be kept."""
+    # Padding gets a chance of 0 when inputs are laid out; a token's is told from it by the 1.
+    noisy = evaluator.extended(
+        lambda forward_func: _Dropping(forward_func, layer, seed), (chance + 1).float()
+    )
+    evaluator.n_passes += noisy.n_passes
+    return (evaluator.originals - noisy.originals).clamp(min=0)
+
+
+class _Dropping:
+    """The forward function with one argument more: the chance of elements to be kept, plus one."""
+
+    def __init__(
+        self, forward_func: ForwardFunc, layer: nn.Module | None, seed: tuple[int, int]
+    ) -> None:
+        self.forward_func = forward_func
+        self.layer = layer
+        # One number from two, different for different pairs.
+        self.seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+
+    def __call__(self, inputs: Tensor, *args: Any) -> Any:  # the user's arguments and result
+        chance = args[-1]
+        if self.layer is None:
+            dropped = inputs * self._kept(chance, inputs)
+            return self.forward_func(dropped, *args[:-1])
+        n_runs = 0
+
+        def drop(_: nn.Module, __: Any, output: Any) -> Tensor:  # whatever the layer returns
+            nonlocal n_runs
+            n_runs += 1
+            if not isinstance(output, Tensor) or output.shape[:2] != chance.shape:
+                raise LayerNotReachedError(
+                    f"embedding_layer: expected an output of shape {(*chance.shape, 'D')}"
+                )
+            return output * self._kept(chance, output)
+
+        handle = self.layer.register_forward_hook(drop)
+        try:
+            result = self.forward_func(inputs, *args[:-1])
+        finally:
+            handle.remove()
+        if n_runs != 1:
+            raise LayerNotReachedError(
+                f"embedding_layer: expected it to run once in the forward function, it ran "
+                f"{n_runs} times"
+            )
+        return result
+
+    def _kept(self, chance: Tensor, embeddings: Tensor) -> Tensor:
+        """Draws which elements stay, (B, L, D), the same for an example whatever its batch is."""
+        kept = torch.zeros(embeddings.shape)
+        for row, chances in enumerate(chance.cpu()):
+            real = chances > 0
+            generator = torch.Generator().manual_seed(self.seed)
+            draws = torch.rand((int(real.sum()), *embeddings.shape[2:]), generator=generator)
+            kept[row, real] = (draws < chances[real, None] - 1).float()
+        return kept.to(embeddings)
+
+
+__all__ = ["soft_comprehensiveness", "soft_of", "soft_sufficiency"]
