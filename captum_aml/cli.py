@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from captum_aml._benchmark_commands import benchmark, evaluate
+
 if TYPE_CHECKING:
     from captum_aml.demo import DemoResult
     from captum_aml.text import Explanation
@@ -103,8 +105,10 @@ def explain(
     method: Annotated[
         str,
         typer.Option(
-            help="aml, la, ig, gradient-shap, input-x-gradient, occlusion, lime, kernel-shap or "
-            "shapley-sampling."
+            help="aml, aml-tuned, aml-free, la, la-tuned, la-free, integrated-gradients (or ig), "
+            "gradient-shap, input-x-gradient, saliency, smooth-grad, deep-lift, occlusion, lime, "
+            "kernel-shap, shapley-sampling, shap, lime-text, attention, attention-rollout or "
+            "random."
         ),
     ] = "aml",
     masker: Annotated[
@@ -159,7 +163,7 @@ def explain(
     from captum_aml.text import TextClassifier, explain_texts, write_explanations
 
     methods.spec(method)
-    _quiet_libraries()
+    quiet_libraries()
     classifier = TextClassifier.from_pretrained(model, device=device)
     total = limit if file is not None else len(texts or []) or limit
     to_terminal = output is None and _is_terminal()
@@ -214,7 +218,7 @@ def demo(
     # The bundled model is too small to share among threads: on a busy machine they only wait.
     torch.set_num_threads(1)
 
-    _quiet_libraries()
+    quiet_libraries()
     with _status("Loading the classifier") as tell:
         result = run_demo(n_shown=texts, seed=seed, on_method=tell)
     _show_demo(result)
@@ -229,6 +233,10 @@ def demo(
         ):
             stream.write(piece.encode("utf-8"))
     typer.echo(f"\nThe page: {output.resolve()}")
+
+
+app.command()(benchmark)
+app.command()(evaluate)
 
 
 @contextmanager
@@ -330,7 +338,7 @@ def _is_terminal() -> bool:
     return Console().is_terminal
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Keeps the progress bars and notices of loading off the screen."""
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging

@@ -184,18 +184,33 @@ def page(
     remaining = iter(cards)
     first = list(islice(remaining, 1))
     rows = [row for card in first for row in card.rows]
-    return _template("page.html.j2").generate(
+    return template("page.html.j2").generate(
         cards=chain(first, remaining),
         title=printable(title),
         subtitle=printable(subtitle),
         tables=tables,
         unsigned_legend=any(not row.signed for row in rows),
         signed_legend=any(row.signed for row in rows),
-        palette=PALETTE,
-        ink=INK,
-        segments=segments,
-        printable=printable,
     )
+
+
+@cache
+def template(name: str) -> Template:
+    """A template of this package, which escapes what it shows.
+
+    Templates find the palette, the ink, ``segments`` and ``printable`` under these names.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("captum_aml", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(palette=PALETTE, ink=INK, segments=segments, printable=printable)
+    return environment.get_template(name)
 
 
 def terminal_text(card: TextCard, row: ScoredText) -> Text:
@@ -298,20 +313,6 @@ def _control_pictures() -> dict[int, str]:
     return pictures | dict.fromkeys(
         chain(replaced, range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}"
     )
-
-
-@cache
-def _template(name: str) -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("captum_aml", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(name)
 
 
 def _blend(start: Rgb, end: Rgb, share: float) -> Rgb:

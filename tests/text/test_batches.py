@@ -61,5 +61,5 @@ def test_it_can_be_fitted_with(classifier: TextClassifier) -> None:
 
 @pytest.mark.parametrize(("texts", "size"), [([], 2), ("one string", 2), (TEXTS, 0)])
 def test_bad_input_is_named(classifier: TextClassifier, texts: list[str], size: int) -> None:
-    with pytest.raises(InvalidInputError, match="texts|batch_size"):
+    with pytest.raises(InvalidInputError, match=r"texts|batch_size"):
         fit_batches(classifier, texts, batch_size=size)

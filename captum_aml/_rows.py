@@ -1,0 +1,120 @@
+"""Rows of data files, read one after another, with errors that say where a file is wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+from captum_aml.exceptions import InvalidInputError
+
+_BOM = b"\xef\xbb\xbf"
+_SHOWN = 80
+
+
+class Lines:
+    """Decoded lines with their ends, counting.
+
+    Files are UTF-8, with or without a byte order mark.
+
+    Args:
+        stream: Bytes.
+        name: What to call it in errors.
+
+    Attributes:
+        number: The number of the line that was taken last; the first is 1.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self.stream = stream
+        self.name = name
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self.stream:
+            self.number += 1
+            content = line.removeprefix(_BOM) if self.number == 1 else line
+            try:
+                text = content.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise self.error(
+                    f"expected UTF-8, got the byte 0x{content[error.start]:02x} at position "
+                    f"{error.start + 1} of the line"
+                ) from None
+            yield text
+
+    def error(self, problem: str) -> InvalidInputError:
+        """An error that names the file and the line that was taken last."""
+        return InvalidInputError(f"{self.name}, line {self.number}: {problem}")
+
+
+# JSON holds values of any type; whoever takes a row checks what it uses.
+def json_rows(lines: Lines) -> Iterator[dict[str, Any]]:
+    """The object on every line; blank lines are skipped.
+
+    Raises:
+        InvalidInputError: A line is not UTF-8, not JSON, or not an object.
+    """
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+            raise lines.error(f"expected a JSON object, got invalid JSON ({reason})") from None
+        if not isinstance(row, dict):
+            raise lines.error(f"expected a JSON object, got a {type(row).__name__}")
+        yield row
+
+
+def table_rows(lines: Lines, *, delimiter: str, column: str) -> Iterator[dict[str, str]]:
+    """The rows of a table with a header, quoted as usual; blank lines are skipped.
+
+    Args:
+        lines: The table. After a row that spans lines, its last one was taken.
+        delimiter: What stands between cells.
+        column: A column that has to be there. Of columns with the same name the first counts.
+
+    Raises:
+        InvalidInputError: A line is not UTF-8, a row is broken or has another number of cells
+            than the header, or the column is missing.
+    """
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        header = next((row for row in reader if row), None)
+        if header is None:
+            return
+        names = [name.strip() for name in header]
+        if column not in names:
+            raise lines.error(missing_column(column, names))
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != len(names):
+                raise lines.error(f"expected {len(names)} columns, got {len(row)}")
+            yield dict(zip(reversed(names), reversed(row), strict=True))
+    except csv.Error as error:
+        raise lines.error(f"broken table row ({error})") from None
+
+
+def text_rows(lines: Lines) -> Iterator[str]:
+    """The lines without their ends; blank ones are skipped."""
+    for line in lines:
+        if line.strip():
+            yield line.rstrip("\r\n")
+
+
+def missing_column(column: str, there: Iterable[str]) -> str:
+    """What to say where a column is missing."""
+    return f"expected a column {column!r}, got {', '.join(map(repr, there)) or 'none'}"
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it: in the words of JSON where it is nothing, and cut short."""
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+__all__ = ["Lines", "json_rows", "missing_column", "shown", "table_rows", "text_rows"]

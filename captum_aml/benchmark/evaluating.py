@@ -1,0 +1,204 @@
+"""Scores explanations that were made elsewhere, by the measures of the benchmark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from tqdm.auto import tqdm
+
+from captum_aml.benchmark.collecting import Collected
+from captum_aml.benchmark.data import LabelledText, data_fingerprint, label_indices
+from captum_aml.benchmark.explaining import Record
+from captum_aml.benchmark.explanations import GivenExplanation, scores_for_tokens
+from captum_aml.benchmark.measures import bind, default_measures
+from captum_aml.benchmark.plan import Plan
+from captum_aml.benchmark.provenance import (
+    model_fingerprint,
+    package_versions,
+    protocol,
+    recorded_settings,
+)
+from captum_aml.benchmark.results import BenchmarkResults, Cost
+from captum_aml.benchmark.scoring import RunKey, Scorer
+from captum_aml.benchmark.settings import BenchmarkSettings
+from captum_aml.benchmark.summary import MethodFacts, method_rows, removal_curves
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.metrics.conventions import resolve_convention
+from captum_aml.text import TextClassifier
+
+_UNNAMED = "given"
+#: Settings that say how explanations are made, which is not known here.
+_OF_EXPLAINING = ("seeds", "steps")
+_NO_COST = Cost(math.nan, math.nan, math.nan, None)
+
+
+def evaluate_explanations(
+    classifier: TextClassifier,
+    explanations: Sequence[GivenExplanation],
+    settings: BenchmarkSettings | None = None,
+    *,
+    model_name: str = "model",
+    data_name: str = "explanations",
+    show_progress: bool = False,
+) -> BenchmarkResults:
+    """Scores given explanations with the same measures, and by the same code, as a benchmark.
+
+    Scores of words or spans are carried to the model's own tokens by their characters. A text that
+    one method explains and another does not counts as a failure of the other.
+
+    Args:
+        classifier: The model that they explain.
+        explanations: From :func:`~captum_aml.benchmark.explanations.read_explanations`; each row
+            of the result is a method, which may have several seeds.
+        settings: Metrics, convention, batch size, search and number of examples are used; the rest
+            has no meaning here. Default: None, everything as usual.
+        model_name: What the report calls the model. Default: "model".
+        data_name: What the report calls the explanations. Default: "explanations".
+        show_progress: Whether to show a progress bar. Default: False.
+
+    Raises:
+        InvalidInputError: There is no explanation, a setting is wrong, a method explains a text
+            twice with the same seed, or explanations of one text are of different classes.
+    """
+    settings = settings or BenchmarkSettings()
+    if not explanations:
+        raise InvalidInputError("explanations: expected one or more, got none")
+    convention = resolve_convention(settings.convention)
+    texts, by_run = _by_run(explanations)
+    rationales = any(item.rationale for item in texts)
+    names = settings.metrics
+    if names is None:
+        names = default_measures(convention, rationales=rationales)
+    measures = bind(names, convention)
+    label_indices(texts, classifier.label_names)
+    plan = Plan.of(classifier, [item.text for item in texts], batch_size=settings.batch_size)
+    scorer = Scorer(
+        classifier=classifier,
+        plan=plan,
+        data=texts,
+        measures=measures,
+        convention=convention,
+        search=settings.search,
+        targets=_targets(classifier, texts, explanations),
+    )
+    collected = Collected(range(min(settings.n_examples, len(texts))))
+    predictions = _predictions(classifier, texts, scorer.targets, settings.batch_size)
+    with tqdm(
+        total=len(texts) * len(by_run),
+        desc="scoring",
+        unit="explanation",
+        disable=not show_progress,
+    ) as bar:
+        scored = scorer.score(
+            {key: _records(given, plan, predictions) for key, given in by_run.items()},
+            on_record=collected.add,
+            on_window=bar.update,
+        )
+    facts = {key.method: MethodFacts("baseline") for key in by_run}
+    rows = method_rows(scored, [e.measure for e in measures], facts, collected.tallies)
+    return BenchmarkResults(
+        model=model_name,
+        data=data_name,
+        n_texts=len(texts),
+        measures=[entry.measure for entry in measures],
+        rows=[replace(row, cost=_NO_COST) for row in rows],
+        curves=removal_curves(scored, list(facts)),
+        examples=collected.cards(classifier, plan, dict.fromkeys(facts, True)),
+        protocol=protocol(scorer, scored, n_texts=len(texts), made_here=False),
+        settings={
+            name: value
+            for name, value in recorded_settings(settings, convention, measures).items()
+            if name not in _OF_EXPLAINING
+        },
+        versions=package_versions(),
+        fingerprints={"model": model_fingerprint(classifier), "data": data_fingerprint(texts)},
+        notes=["These explanations were made elsewhere; nothing is known of their cost."],
+    )
+
+
+def _by_run(
+    explanations: Sequence[GivenExplanation],
+) -> tuple[list[LabelledText], dict[RunKey, dict[int, GivenExplanation]]]:
+    """The different texts, and by run the explanations of each by its number."""
+    numbers: dict[tuple[str, str | None], int] = {}
+    texts: list[LabelledText] = []
+    by_run: dict[RunKey, dict[int, GivenExplanation]] = {}
+    for given in explanations:
+        example = given.example
+        number = numbers.setdefault((example.text, example.id), len(texts))
+        if number == len(texts):
+            texts.append(example)
+        key = RunKey(given.method or _UNNAMED, given.seed or 0)
+        explained = by_run.setdefault(key, {})
+        if number in explained:
+            raise InvalidInputError(
+                f"explanations: expected one of a text by a method with a seed, got two by "
+                f"{key.method!r} for {example.text[:60]!r}; tell equal texts apart by a field 'id'"
+            )
+        explained[number] = given
+    return texts, by_run
+
+
+def _targets(
+    classifier: TextClassifier,
+    texts: Sequence[LabelledText],
+    explanations: Sequence[GivenExplanation],
+) -> list[int] | None:
+    """The explained class of each text; None where no explanation names one."""
+    chosen: dict[tuple[str, str | None], int] = {}
+    for given in explanations:
+        if given.explained is None:
+            continue
+        key = (given.example.text, given.example.id)
+        target = classifier.class_index(given.explained)
+        if chosen.setdefault(key, target) != target:
+            raise InvalidInputError(
+                "explained: expected one class for all explanations of a text, got "
+                f"{chosen[key]} and {target} for {given.example.text[:60]!r}"
+            )
+    if not chosen:
+        return None
+    missing = [item.text for item in texts if (item.text, item.id) not in chosen]
+    if missing:
+        raise InvalidInputError(
+            "explained: expected a class for every text or for none, got none for "
+            f"{missing[0][:60]!r}"
+        )
+    return [chosen[item.text, item.id] for item in texts]
+
+
+def _predictions(
+    classifier: TextClassifier,
+    texts: Sequence[LabelledText],
+    targets: Sequence[int] | None,
+    batch_size: int,
+) -> list[tuple[int, float]]:
+    """The explained class of each text and its probability."""
+    table = classifier.predict([item.text for item in texts], batch_size=batch_size)
+    classes = table.argmax(dim=1).tolist() if targets is None else targets
+    return [(c, float(row[c])) for c, row in zip(classes, table, strict=True)]
+
+
+def _records(
+    given: Mapping[int, GivenExplanation], plan: Plan, predictions: Sequence[tuple[int, float]]
+) -> Iterator[Record]:
+    """What a run says, in the order of the plan."""
+    for place, index in enumerate(plan.indices):
+        if index not in given:
+            yield {"index": index, "error": "no explanation given"}
+            continue
+        text = plan.texts[place]
+        offsets = [o for o, ordinary in zip(text.offsets, text.ordinary, strict=True) if ordinary]
+        scores = scores_for_tokens(given[index].spans, given[index].scores, offsets)
+        explained, probability = predictions[index]
+        yield {
+            "index": index,
+            "scores": scores,
+            "predicted": explained,
+            "probability": probability,
+        }
+
+
+__all__ = ["evaluate_explanations"]

@@ -1,0 +1,269 @@
+"""The first half of a benchmark: every method explains every text, and its cost is measured."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from captum_aml import methods
+from captum_aml.benchmark.cost import metered, shared_equally
+from captum_aml.benchmark.plan import Plan, ranges
+from captum_aml.benchmark.store import JSON, MethodFile
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.methods import MethodSpec, Setting, TokenMethod
+from captum_aml.text import TextClassifier, TokenizedText
+from captum_aml.training import Checkpoint, TrainingCost
+
+#: What one method said about one text, with one seed, as it lies on disk.
+Record: TypeAlias = Mapping[str, JSON]
+
+_LONGEST_MESSAGE = 500
+
+
+@dataclass(frozen=True)
+class MethodRun:
+    """One method with one seed.
+
+    Attributes:
+        spec: The method's entry in the registry.
+        seed: The seed.
+        n_steps: Steps or samples; None for the method's own number.
+        masker: The folder of a fitted masker, for methods that use one.
+        digest: Of that masker's weights; "" without one.
+    """
+
+    spec: MethodSpec
+    seed: int
+    n_steps: int | None = None
+    masker: str | os.PathLike[str] | None = None
+    digest: str = ""
+
+    @property
+    def name(self) -> str:
+        """The method's name."""
+        return self.spec.name
+
+    def create(self, classifier: TextClassifier, *, batch_size: int) -> TokenMethod:
+        """The method, ready to explain."""
+        return methods.create(
+            self.name,
+            classifier,
+            classifier.embedding_layer,
+            n_steps=self.n_steps,
+            seed=self.seed,
+            batch_size=batch_size,
+            masker=self.masker,
+        )
+
+    def settings(self, method: TokenMethod) -> dict[str, Setting]:
+        """What decides the scores: the masker by its weights, not by where it lies."""
+        settings = dict(method.settings)
+        if self.digest:
+            settings["masker"] = self.digest
+        return settings
+
+
+@dataclass(frozen=True)
+class FittedMasker:
+    """A fitted masker on disk.
+
+    Attributes:
+        folder: Where it lies.
+        method: What it was fitted for, ``aml`` or ``la``.
+        digest: Of its weights.
+        training: What fitting took, where it is known.
+    """
+
+    folder: str
+    method: str
+    digest: str
+    training: TrainingCost | None
+
+
+def load_masker(folder: str | os.PathLike[str]) -> FittedMasker:
+    """What a masker's folder says of it.
+
+    Raises:
+        CheckpointError: It is no masker, or damaged.
+    """
+    checkpoint = Checkpoint.load(folder)
+    return FittedMasker(
+        os.fspath(folder), checkpoint.method, checkpoint.digest, checkpoint.training
+    )
+
+
+def plan_runs(
+    names: Sequence[str] | None,
+    *,
+    seeds: Sequence[int],
+    maskers: Mapping[str, FittedMasker],
+    n_steps: Mapping[str, int],
+) -> tuple[list[MethodRun], list[str]]:
+    """The runs that a benchmark consists of.
+
+    ``random`` and ``occlusion`` (leave one out) always take part. A method that draws nothing at
+    random runs once.
+
+    Args:
+        names: Methods; None for all that can run.
+        seeds: Seeds for methods that draw at random.
+        maskers: Fitted maskers by the method that they are for, ``aml`` or ``la``.
+        n_steps: Steps or samples by method.
+
+    Returns:
+        The runs, and sentences about methods that were left out.
+
+    Raises:
+        InvalidInputError: A name is unknown, given twice, needs a masker that is not there, or
+            ``n_steps`` names a method that does not take part.
+    """
+    chosen = [methods.spec(name) for name in (methods.available() if names is None else names)]
+    if len({entry.name for entry in chosen}) != len(chosen):
+        raise InvalidInputError(f"methods: expected each once, got {', '.join(names or ())}")
+    for always in ("random", "occlusion"):
+        if always not in {entry.name for entry in chosen}:
+            chosen.append(methods.spec(always))
+    steps = {methods.spec(name).name: number for name, number in n_steps.items()}
+    unused = sorted(set(steps) - {entry.name for entry in chosen})
+    if unused:
+        raise InvalidInputError(f"steps: {', '.join(unused)} take no part in this benchmark")
+    runs: list[MethodRun] = []
+    notes: list[str] = []
+    for entry in chosen:
+        masker = maskers.get(entry.name.split("-")[0]) if entry.takes_masker else None
+        if entry.takes_masker and masker is None:
+            missing = f"{entry.name} needs a fitted masker, and none was given"
+            if names is not None:
+                raise InvalidInputError(f"masker: {missing}; name its folder")
+            notes.append(f"Left out: {missing}.")
+            continue
+        runs.extend(
+            MethodRun(
+                spec=entry,
+                seed=seed,
+                n_steps=steps.get(entry.name),
+                masker=None if masker is None else masker.folder,
+                digest="" if masker is None else masker.digest,
+            )
+            for seed in (seeds if entry.stochastic else seeds[:1])
+        )
+    return runs, notes
+
+
+def explain_run(
+    run: MethodRun,
+    method: TokenMethod,
+    classifier: TextClassifier,
+    plan: Plan,
+    file: MethodFile,
+    *,
+    on_batch: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Explains what a run has not explained yet, a batch at a time, and writes it down.
+
+    Where a batch fails, its texts are tried one by one; those that fail alone are recorded with
+    their error.
+
+    Args:
+        run: The run.
+        method: Its method.
+        classifier: The explained model.
+        plan: The texts.
+        file: Where the records go.
+        on_batch: Called with the number of texts after every batch.
+    """
+    for places in ranges(plan.batch_sizes):
+        if places.stop <= file.done:
+            continue
+        texts = [plan.texts[i] for i in places]
+        indices = [plan.indices[i] for i in places]
+        try:
+            records = _explain_batch(method, classifier, texts, indices)
+        except Exception:  # whatever a method, or a user's own one, may raise
+            records = list(_one_by_one(method, classifier, texts, indices))
+        file.append(records)
+        on_batch(len(texts))
+
+
+def _one_by_one(
+    method: TokenMethod,
+    classifier: TextClassifier,
+    texts: Sequence[TokenizedText],
+    indices: Sequence[int],
+) -> Iterator[Record]:
+    for text, index in zip(texts, indices, strict=True):
+        try:
+            yield from _explain_batch(method, classifier, [text], [index])
+        except Exception as error:  # as above: the failure is the result
+            message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            yield {"index": index, "error": message[:_LONGEST_MESSAGE]}
+
+
+def _explain_batch(
+    method: TokenMethod,
+    classifier: TextClassifier,
+    texts: Sequence[TokenizedText],
+    indices: Sequence[int],
+) -> list[Record]:
+    batch = classifier.collate(texts)
+    references = classifier.reference_ids(batch)
+    with classifier.evaluating():
+        with torch.no_grad():
+            logits = classifier(batch.input_ids, *batch.forward_args)
+        probabilities = logits.float().softmax(dim=-1)
+        explained = probabilities.argmax(dim=-1)
+        with metered(_networks(method, classifier), classifier.device) as meter:
+            scores = method(
+                batch.input_ids,
+                references,
+                target=explained,
+                additional_forward_args=batch.forward_args,
+            )
+    _check_scores(scores, batch.input_ids)
+    cost = shared_equally(meter, len(texts))
+    scores = scores.to(batch.ordinary.device)
+    records: list[Record] = []
+    for row, (text, index) in enumerate(zip(texts, indices, strict=True)):
+        values = scores[row][batch.ordinary[row]].double().cpu().tolist()
+        predicted = int(explained[row])
+        records.append(
+            {
+                "index": index,
+                "scores": values,
+                "predicted": predicted,
+                "probability": float(probabilities[row, predicted]),
+                "n_tokens_cut": text.n_tokens_cut,
+                **cost,
+            }
+        )
+    return records
+
+
+def _check_scores(scores: Any, ids: Tensor) -> None:  # whatever a user's method returns
+    if not isinstance(scores, Tensor) or scores.shape != ids.shape:
+        came = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise InvalidInputError(f"scores: expected shape {tuple(ids.shape)}, got {came}")
+    if not bool(torch.isfinite(scores).all()):
+        raise InvalidInputError("scores: expected finite numbers, got NaN or an infinite one")
+
+
+def _networks(method: TokenMethod, classifier: TextClassifier) -> list[nn.Module]:
+    """The explained model, and a fitted masker, whose passes cost as well."""
+    attribution = getattr(method, "attribution", None)
+    masker = getattr(attribution, "masker_", None)
+    return [classifier.model, *([masker] if isinstance(masker, nn.Module) else [])]
+
+
+__all__ = [
+    "FittedMasker",
+    "MethodRun",
+    "Record",
+    "explain_run",
+    "load_masker",
+    "plan_runs",
+]

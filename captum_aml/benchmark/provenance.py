@@ -1,0 +1,152 @@
+"""What a report says of how its figures came about."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from captum_aml.benchmark.data import LabelledText, label_indices
+from captum_aml.benchmark.measures import BoundMeasure
+from captum_aml.benchmark.plan import Plan
+from captum_aml.benchmark.scoring import Scored, Scorer
+from captum_aml.benchmark.settings import BenchmarkSettings
+from captum_aml.metrics import Convention
+from captum_aml.metrics.removal import resolve_removal
+from captum_aml.text import TextClassifier
+
+_PACKAGES = (
+    "captum-aml",
+    "torch",
+    "captum",
+    "transformers",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "shap",
+    "lime",
+)
+
+#: What the protocol says of explanations that a benchmark made.
+_HOW_MADE = (
+    "The token that stands for a removed one is also what perturbation methods put into a text, "
+    "what gradient methods take for their baseline, and what AML and LA blend with, unless their "
+    "settings name another perturbation; deletion, which closes the gap, is what none of them "
+    "does.",
+    "Learned methods are compared with the best other method on the same texts by a Wilcoxon "
+    "signed-rank test, two-sided, corrected for the number of all comparisons (Holm). The best "
+    "other method is chosen by the reported figure itself, which favours it.",
+    "Fitted and tuned explanations have rows of their own. Tuning keeps the step with the lowest "
+    "loss of its own objective; nothing is chosen by a reported figure.",
+    "Cost counts texts that pass through the explained model or a masker, forward and backward, "
+    "and wall time, per text, without scoring. Peak memory is the most in use beyond what was in "
+    "use before a batch.",
+)
+
+
+def model_fingerprint(classifier: TextClassifier) -> str:
+    """SHA-256 of a model's weights, by name, and of the names of its classes."""
+    digest = hashlib.sha256(repr(classifier.label_names).encode())
+    for name, tensor in sorted(classifier.model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide results, as far as they are installed."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def protocol(scorer: Scorer, scored: Scored, *, n_texts: int, made_here: bool = True) -> list[str]:
+    """What was measured and how, in sentences.
+
+    Args:
+        scorer: What scored.
+        scored: What it found.
+        n_texts: The number of texts.
+        made_here: Whether the explanations were made by this package; else nothing is said about
+            how. Default: True.
+    """
+    convention = scorer.convention
+    explained = "the class that the model predicts" if scorer.targets is None else "a given class"
+    sentences = [
+        f"Every method explains {explained} for each of {n_texts} texts: one score for each "
+        "token of the model's tokenizer. Special tokens are never removed and have no score.",
+        "Tokens are ranked by score, highest first, ties by position; signed and unsigned scores "
+        "alike.",
+        f"Faithfulness follows the convention “{convention.name}”: {convention.description}.",
+        f"A token is replaced by {scorer.classifier.baseline.token} where removal is by mask.",
+        "Each figure is a mean over texts and seeds with a 95 % bootstrap interval over both.",
+    ]
+    if made_here:
+        sentences += _HOW_MADE
+    if not any(entry.limits for entry in scorer.measures):
+        return sentences
+    if not scored.n_searched:
+        sentences.append(
+            f"No text has {scorer.search.max_tokens} tokens or fewer, beyond which the limits of "
+            "normalized AOPC are not searched: none has one."
+        )
+    else:
+        sentences.append(
+            f"The limits of normalized AOPC were searched for {scored.n_searched} texts of up to "
+            f"{scorer.search.max_tokens} tokens, exactly for {scored.n_exact} of them and with a "
+            f"beam of {scorer.search.beam_size} beyond, in {scored.search_passes:,} passes of the "
+            "model. Longer texts have no normalized AOPC."
+        )
+    return sentences
+
+
+def text_notes(
+    plan: Plan, texts: Sequence[LabelledText], classifier: TextClassifier
+) -> Iterator[str]:
+    """What a reader has to know of the texts."""
+    cut = sum(text.n_tokens_cut > 0 for text in plan.texts)
+    if cut:
+        yield (
+            f"{cut} of {len(plan.texts)} texts are longer than the {classifier.max_length} tokens "
+            "the model takes; what it does not see takes no part in anything."
+        )
+    labels = label_indices(texts, classifier.label_names)
+    known = sum(label is not None for label in labels)
+    if known:
+        right = "whether they are right or not"
+        yield f"{known} of {len(texts)} texts have a label; predictions are explained {right}."
+
+
+def recorded_settings(
+    settings: BenchmarkSettings, convention: Convention, measures: Sequence[BoundMeasure]
+) -> dict[str, object]:
+    """What a report says of its settings."""
+    return {
+        "convention": convention.name,
+        "removal": resolve_removal(convention.removal).name,
+        "metrics": [entry.measure.name for entry in measures],
+        "seeds": list(settings.seeds),
+        "steps": dict(settings.n_steps),
+        "batch_size": settings.batch_size,
+        "beam_size": settings.search.beam_size,
+        "max_search_tokens": settings.search.max_tokens,
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+    }
+
+
+__all__ = [
+    "model_fingerprint",
+    "package_versions",
+    "protocol",
+    "recorded_settings",
+    "text_notes",
+]

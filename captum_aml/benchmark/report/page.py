@@ -1,0 +1,85 @@
+"""Results as one HTML page that loads nothing: tables to sort, figures, coloured texts."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+
+from captum_aml.benchmark.figures import Mode, cost_figure, removal_figure
+from captum_aml.benchmark.report.markdown import legend
+from captum_aml.benchmark.report.tables import result_tables, summary
+from captum_aml.benchmark.results import BenchmarkResults, Measure
+from captum_aml.visualization import TextCard, printable, template
+
+# Examples that are open from the start; the others unfold.
+_OPEN = 2
+_LONGEST_SUMMARY = 100
+_MODES: tuple[Mode, ...] = ("light", "dark")
+
+
+def to_html(results: BenchmarkResults) -> Iterator[str]:
+    """The page, piece by piece.
+
+    Everything from outside is escaped; the only script is ours, named by its hash in the page's
+    content security policy, and without it the page lacks nothing but sorting.
+
+    Raises:
+        ImportError: Matplotlib is not installed.
+    """
+    from markupsafe import Markup
+
+    script = _script()
+    shown = [row for card in results.examples for row in card.rows]
+    main = _main_measure(results)
+    return template("benchmark.html.j2").generate(
+        results=results,
+        summary=summary(results),
+        legend=legend(results),
+        tables=result_tables(results),
+        # Ours, and matplotlib's with all text in it escaped.
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        main_measure=main,
+        cost_figures=[
+            Markup(cost_figure(results.rows, main, mode=mode)) if main else "" for mode in _MODES
+        ],
+        removal_figures=[
+            Markup(removal_figure(results.curves, results.rows, mode=mode)) for mode in _MODES
+        ],
+        open_examples=_OPEN,
+        beginning=_beginning,
+        unsigned_legend=any(not row.signed for row in shown),
+        signed_legend=any(row.signed for row in shown),
+    )
+
+
+def _main_measure(results: BenchmarkResults) -> Measure | None:
+    """The measure that stands for faithfulness in the figure of cost: the first that can."""
+    return next(
+        (
+            measure
+            for measure in results.measures
+            if measure.group == "faithfulness" and measure.higher_is_better is not None
+        ),
+        None,
+    )
+
+
+def _beginning(card: TextCard) -> str:
+    line = " ".join(printable(card.text).split()) or "(empty text)"
+    return (
+        line
+        if len(line) <= _LONGEST_SUMMARY
+        else line[:_LONGEST_SUMMARY] + "\N{HORIZONTAL ELLIPSIS}"
+    )
+
+
+@cache
+def _script() -> str:
+    return files("captum_aml").joinpath("templates/sort_tables.js").read_text(encoding="utf-8")
+
+
+__all__ = ["to_html"]

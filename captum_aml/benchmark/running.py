@@ -1,0 +1,303 @@
+"""A benchmark from start to report, in a folder that it can go on from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from captum_aml._optional import require
+from captum_aml.benchmark.collecting import Collected
+from captum_aml.benchmark.data import LabelledText, data_fingerprint, label_indices
+from captum_aml.benchmark.explaining import (
+    FittedMasker,
+    MethodRun,
+    explain_run,
+    load_masker,
+    plan_runs,
+)
+from captum_aml.benchmark.measures import BoundMeasure, bind, default_measures
+from captum_aml.benchmark.plan import Plan
+from captum_aml.benchmark.provenance import (
+    model_fingerprint,
+    package_versions,
+    protocol,
+    recorded_settings,
+    text_notes,
+)
+from captum_aml.benchmark.report import write_report
+from captum_aml.benchmark.results import BenchmarkResults, Role
+from captum_aml.benchmark.scores_table import write_scores_parquet
+from captum_aml.benchmark.scoring import RunKey, Scored, Scorer
+from captum_aml.benchmark.settings import BenchmarkSettings
+from captum_aml.benchmark.store import JSON, MethodFile, RunFolder
+from captum_aml.benchmark.summary import MethodFacts, method_rows, removal_curves
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.methods import TokenMethod
+from captum_aml.metrics import Removal
+from captum_aml.metrics.conventions import resolve_convention
+from captum_aml.text import TextClassifier
+
+_ROLES: Mapping[str, Role] = {"learned": "learned", "random": "random"}
+
+
+def run_benchmark(
+    classifier: TextClassifier,
+    texts: Sequence[LabelledText],
+    out: str | os.PathLike[str],
+    settings: BenchmarkSettings | None = None,
+    *,
+    model_name: str = "model",
+    data_name: str = "data",
+    overwrite: bool = False,
+    show_progress: bool = False,
+) -> BenchmarkResults:
+    """Explains texts with every method, scores the explanations, and writes a report.
+
+    Everything goes to the folder as it comes. A run that was interrupted goes on where it stopped
+    when it is called again, and a finished one can be scored with other metrics, or joined by other
+    methods and seeds, without explaining again. Memory does not grow with the number of texts but
+    for a number per text, method and metric.
+
+    Args:
+        classifier: The model to explain.
+        texts: The texts.
+        out: The folder. It gets ``report.html``, ``report.md``, ``results.json``,
+            ``scores.parquet``, and what is needed to go on.
+        settings: What is compared and how. Default: None, everything as usual.
+        model_name: What the report calls the model. Default: "model".
+        data_name: What the report calls the data. Default: "data".
+        overwrite: Whether to start anew in a folder that holds another run. Default: False.
+        show_progress: Whether to show progress bars with the time left. Default: False.
+
+    Raises:
+        InvalidInputError: A setting is wrong, or the folder holds another run.
+        CheckpointError: A masker is damaged, or of another model.
+        ImportError: A method or metric needs a package that is not installed.
+        OSError: The disk is full; what was reported done is kept.
+    """
+    settings = settings or BenchmarkSettings()
+    if not texts:
+        raise InvalidInputError("texts: expected one or more, got none")
+    label_indices(texts, classifier.label_names)
+    convention = resolve_convention(settings.convention)
+    rationales = any(item.rationale for item in texts)
+    names = settings.metrics
+    if names is None:
+        names = default_measures(convention, rationales=rationales)
+    measures = bind(names, convention)
+    _require_packages(measures)
+    maskers = _maskers(settings.maskers)
+    runs, notes = plan_runs(
+        settings.methods, seeds=settings.seeds, maskers=maskers, n_steps=settings.n_steps
+    )
+    plan = Plan.of(classifier, [item.text for item in texts], batch_size=settings.batch_size)
+    fingerprints = {"model": model_fingerprint(classifier), "data": data_fingerprint(texts)}
+    identity: dict[str, JSON] = {
+        "model": fingerprints["model"],
+        "data": fingerprints["data"],
+        "n_texts": len(texts),
+        "baseline_token": classifier.baseline.token,
+    }
+    with RunFolder.open(out, identity, overwrite=overwrite) as folder:
+        # All are made before the first one runs: a missing package should not cost an hour.
+        ready, missing = _created(runs, classifier, settings)
+        notes += missing
+        files = {
+            RunKey(run.name, run.seed): folder.method_file(
+                run.name, run.seed, run.settings(method), plan.digest, plan.batch_sizes
+            )
+            for run, method in ready
+        }
+        for number, (run, method) in enumerate(ready, start=1):
+            file = files[RunKey(run.name, run.seed)]
+            with tqdm(
+                total=len(texts),
+                initial=file.done,
+                desc=f"{run.name} ({number}/{len(ready)})",
+                unit="text",
+                disable=not show_progress,
+            ) as bar:
+                explain_run(run, method, classifier, plan, file, on_batch=bar.update)
+        facts = {
+            run.name: MethodFacts(
+                role=_ROLES.get(run.spec.family, "baseline"),
+                settings=run.settings(method),
+                training=_training(run, maskers),
+            )
+            for run, method in reversed(ready)
+        }
+        facts = dict(reversed(facts.items()))
+        scorer = Scorer(
+            classifier=classifier,
+            plan=plan,
+            data=texts,
+            measures=measures,
+            convention=convention,
+            search=settings.search,
+        )
+        collected = Collected(range(min(settings.n_examples, len(texts))))
+        scored = _score(folder, scorer, files, collected, show_progress=show_progress)
+        results = BenchmarkResults(
+            model=model_name,
+            data=data_name,
+            n_texts=len(texts),
+            measures=[entry.measure for entry in measures],
+            rows=method_rows(scored, [e.measure for e in measures], facts, collected.tallies),
+            curves=removal_curves(scored, list(facts)),
+            examples=collected.cards(classifier, plan, {r.name: _relative(r) for r, _ in ready}),
+            protocol=protocol(scorer, scored, n_texts=len(texts)),
+            settings=recorded_settings(settings, convention, measures),
+            versions=package_versions(),
+            fingerprints={
+                **fingerprints,
+                **{f"masker {m.method}": m.digest for m in maskers.values()},
+            },
+            notes=[*notes, *text_notes(plan, texts, classifier)],
+        )
+        write_report(folder.path, results)
+        write_scores_parquet(folder.path / "scores.parquet", _table(plan, texts, classifier, files))
+    return results
+
+
+def _require_packages(measures: Sequence[BoundMeasure]) -> None:
+    """Checks for what is needed at the end: that should not be told after an hour.
+
+    Raises:
+        ImportError: A package is missing.
+    """
+    needed = {"scipy": "scipy", "matplotlib": "matplotlib", "pyarrow": "pyarrow"}
+    if any(entry.measure.group == "plausibility" for entry in measures):
+        needed["sklearn"] = "scikit-learn"
+    for module, package in needed.items():
+        require(module, package=package, feature="the benchmark", extra="benchmark")
+
+
+def _relative(run: MethodRun) -> bool:
+    """Whether scores are shown relative to their text's largest, beside which others are pale."""
+    return run.spec.signed or run.spec.family == "attention"
+
+
+def _created(
+    runs: Sequence[MethodRun], classifier: TextClassifier, settings: BenchmarkSettings
+) -> tuple[list[tuple[MethodRun, TokenMethod]], list[str]]:
+    """The methods, and sentences about those left out for want of a package.
+
+    Raises:
+        ImportError: A method that was asked for by its name needs a package that is not there.
+    """
+    ready: list[tuple[MethodRun, TokenMethod]] = []
+    notes: dict[str, str] = {}
+    for run in runs:
+        try:
+            ready.append((run, run.create(classifier, batch_size=settings.batch_size)))
+        except ImportError as error:
+            if settings.methods is not None:
+                raise
+            notes[run.name] = f"Left out: {run.name}. {' '.join(str(error).split())}"
+    return ready, list(notes.values())
+
+
+def _score(
+    folder: RunFolder,
+    scorer: Scorer,
+    files: Mapping[RunKey, MethodFile],
+    collected: Collected,
+    *,
+    show_progress: bool,
+) -> Scored:
+    settings = {
+        "convention": repr(scorer.convention),
+        "measures": [entry.measure.name for entry in scorer.measures],
+        "search": repr(scorer.search),
+    }
+    digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
+
+    def values_file(key: RunKey) -> MethodFile:
+        explained = files[key].digest()
+        # Explanations that were made anew have values of their own.
+        return folder.values_file(
+            f"{key.method}-{key.seed}-{digest}-{explained[:12]}",
+            {**settings, "explanations": explained},
+            scorer.plan.digest,
+            [1] * len(scorer.window_sizes),
+        )
+
+    def limits_file(removal: Removal) -> MethodFile:
+        search = f"{scorer.search.beam_size}-{scorer.search.max_tokens}"
+        return folder.values_file(
+            f"limits-{removal.name}-{search}",
+            {"removal": removal.name, "search": repr(scorer.search)},
+            scorer.plan.digest,
+            [1] * len(scorer.window_sizes),
+        )
+
+    with tqdm(
+        total=len(scorer.data) * len(files),
+        desc="scoring",
+        unit="explanation",
+        disable=not show_progress,
+    ) as bar:
+        return scorer.score(
+            files,
+            values_file=values_file,
+            limits_file=limits_file,
+            on_record=collected.add,
+            on_window=bar.update,
+        )
+
+
+def _maskers(folders: Iterable[str | os.PathLike[str]]) -> dict[str, FittedMasker]:
+    maskers: dict[str, FittedMasker] = {}
+    for folder in folders:
+        masker = load_masker(folder)
+        if masker.method in maskers:
+            raise InvalidInputError(
+                f"masker: expected one for each method, got two for {masker.method!r}: "
+                f"{maskers[masker.method].folder} and {masker.folder}"
+            )
+        maskers[masker.method] = masker
+    return maskers
+
+
+def _training(run: MethodRun, maskers: Mapping[str, FittedMasker]) -> str:
+    masker = maskers.get(run.name.split("-")[0])
+    if run.masker is None or masker is None:
+        return ""
+    if masker.training is None:
+        return "not recorded"
+    cost = masker.training
+    return f"{cost.n_examples:,} texts, {cost.epochs} epochs, {cost.seconds:,.0f} s"
+
+
+def _table(
+    plan: Plan,
+    texts: Sequence[LabelledText],
+    classifier: TextClassifier,
+    files: Mapping[RunKey, MethodFile],
+) -> Iterator[dict[str, Any]]:
+    """A row for each method, seed and text, for ``scores.parquet``."""
+    labels = label_indices(texts, classifier.label_names)
+    for key, file in files.items():
+        for place, record in enumerate(file):
+            index = record["index"]
+            text = plan.texts[place]
+            ordinary = [i for i, own in enumerate(text.ordinary) if own]
+            yield {
+                "method": key.method,
+                "seed": key.seed,
+                "id": texts[index].id,
+                "text": text.text,
+                "label": labels[index],
+                "tokens": [text.tokens[i] for i in ordinary],
+                "offsets": [list(text.offsets[i]) for i in ordinary],
+                "explained": record.get("predicted"),
+                "explained_probability": record.get("probability"),
+                **record,
+            }
+
+
+__all__ = ["run_benchmark"]

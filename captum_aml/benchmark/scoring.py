@@ -1,0 +1,297 @@
+"""The second half of a benchmark: what the explanations are worth, by every measure.
+
+Texts are scored a window at a time, all methods together: an input that several of them lead to is
+passed through the model once. What is held does not grow with the number of texts but for the
+values themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_aml.benchmark.data import LabelledText
+from captum_aml.benchmark.explaining import Record
+from captum_aml.benchmark.measures import CURVE_POINTS, BoundMeasure, Window
+from captum_aml.benchmark.plan import Plan, ranges
+from captum_aml.benchmark.store import JSON, MethodFile
+from captum_aml.metrics import AOPCLimits, Convention, Removal, RemovalEvaluator, rationale_labels
+from captum_aml.metrics.curves import curve_of
+from captum_aml.metrics.limits import limits_of
+from captum_aml.text import TextBatch, TextClassifier
+
+_CURVE = "removal-curve"
+
+
+class RunKey(NamedTuple):
+    """One method with one seed."""
+
+    method: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the limits of normalized AOPC are searched.
+
+    Attributes:
+        beam_size: Orders that are followed at once.
+        max_tokens: Texts with more tokens have no normalized AOPC: the search grows with the
+            square of their number.
+    """
+
+    beam_size: int = 3
+    max_tokens: int = 64
+
+
+@dataclass
+class Scored:
+    """Values by run and measure, each (N,) in the order of the data; NaN where there is none.
+
+    Attributes:
+        values: By run, by measure.
+        curves: By run the removal curve, (N, points).
+        search_passes: Inputs passed through the model by the searches for limits.
+        n_exact: Texts whose limits are exact.
+        n_searched: Texts with limits.
+    """
+
+    values: dict[RunKey, dict[str, np.ndarray]] = field(default_factory=dict)
+    curves: dict[RunKey, np.ndarray] = field(default_factory=dict)
+    search_passes: int = 0
+    n_exact: int = 0
+    n_searched: int = 0
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What scores explanations.
+
+    Attributes:
+        classifier: The explained model.
+        plan: The texts.
+        data: The same texts with what people say about them, in the order of the data.
+        measures: The measures.
+        convention: The convention, for the removal curves.
+        search: How limits are searched.
+        targets: The explained class of each text in the order of the data; None for the predicted
+            one.
+    """
+
+    classifier: TextClassifier
+    plan: Plan
+    data: Sequence[LabelledText]
+    measures: Sequence[BoundMeasure]
+    convention: Convention
+    search: Search = field(default_factory=Search)
+    targets: Sequence[int] | None = None
+
+    @property
+    def window_sizes(self) -> list[int]:
+        """The number of texts in each window."""
+        return self.plan.window_sizes
+
+    def score(
+        self,
+        records: Mapping[RunKey, Iterable[Record]],
+        *,
+        values_file: Callable[[RunKey], MethodFile] | None = None,
+        limits_file: Callable[[Removal], MethodFile] | None = None,
+        on_record: Callable[[RunKey, Record], None] = lambda _, __: None,
+        on_window: Callable[[int], None] = lambda _: None,
+    ) -> Scored:
+        """Scores every run's explanations.
+
+        Args:
+            records: By run what it said, in the order of the plan.
+            values_file: Keeps a run's values, a record for each window, so that they need not be
+                computed again. Default: None, nowhere.
+            limits_file: The same for limits. Default: None.
+            on_record: Called with every record on the way.
+            on_window: Called after every window with the number of its texts times runs.
+        """
+        streams = {key: iter(stream) for key, stream in records.items()}
+        files = {key: values_file(key) for key in records} if values_file else {}
+        known = {key: iter(file) for key, file in files.items()}
+        done = {key: file.done for key, file in files.items()}
+        limits = _Limits(self, limits_file)
+        scored = self._empty(records)
+        for number, places in enumerate(ranges(self.window_sizes)):
+            window: Window | None = None
+            for key, stream in streams.items():
+                chosen = list(islice(stream, len(places)))
+                for record in chosen:
+                    on_record(key, record)
+                if number < done.get(key, 0):
+                    found = next(known[key])["values"]
+                else:
+                    window = window or self._window(number, places, limits)
+                    found = self._measure(window, chosen)
+                    if key in files:
+                        files[key].append([{"values": found}])
+                self._fill(scored, key, places, found)
+            on_window(len(places) * len(streams))
+        limits.report(scored)
+        return scored
+
+    def _empty(self, runs: Iterable[RunKey]) -> Scored:
+        n = len(self.plan.texts)
+        names = [entry.measure.name for entry in self.measures]
+        scored = Scored()
+        for key in runs:
+            scored.values[key] = {name: np.full(n, np.nan) for name in names}
+            scored.curves[key] = np.full((n, CURVE_POINTS), np.nan)
+        return scored
+
+    def _fill(self, scored: Scored, key: RunKey, places: range, found: Mapping[str, JSON]) -> None:
+        rows = [self.plan.indices[place] for place in places]
+        for name, table in scored.values[key].items():
+            table[rows] = _from_json(found[name])
+        scored.curves[key][rows] = _from_json(found[_CURVE])
+
+    def _window(self, number: int, places: range, limits: _Limits) -> Window:
+        """The texts at some places of the plan, ready to be scored."""
+        rows = [self.plan.indices[place] for place in places]
+        batch = self.classifier.collate([self.plan.texts[place] for place in places])
+        with self.classifier.evaluating():
+            evaluator = RemovalEvaluator(
+                self.classifier,
+                batch.input_ids,
+                self.classifier.reference_ids(batch),
+                batch.forward_args,
+                None if self.targets is None else [self.targets[row] for row in rows],
+                output="logits",
+                batch_size=self.plan.batch_size,
+            )
+        return Window(
+            classifier=self.classifier,
+            evaluator=evaluator,
+            ordinary=batch.ordinary,
+            rationales=_rationales(batch, [self.data[row] for row in rows]),
+            limits_of=partial(limits.at, number, evaluator),
+        )
+
+    def _measure(self, window: Window, records: Sequence[Record]) -> dict[str, JSON]:
+        """By measure, and for the removal curve, the values of a window's texts."""
+        scores, failed = _scores(window, records)
+        found: dict[str, JSON] = {}
+        with self.classifier.evaluating():
+            for entry in self.measures:
+                found[entry.measure.name] = _to_json(entry.function(window, scores), failed)
+            curve = curve_of(
+                window.evaluator,
+                scores,
+                self.convention.removal,
+                n_points=CURVE_POINTS,
+                insertion=False,
+            )
+        found[_CURVE] = _to_json(curve, failed)
+        return found
+
+
+class _Limits:
+    """The limits of all windows by operator, searched once and kept in a file."""
+
+    def __init__(self, scorer: Scorer, file: Callable[[Removal], MethodFile] | None) -> None:
+        self._search = scorer.search
+        wanted = {e.limits.name: e.limits for e in scorer.measures if e.limits is not None}
+        self._files = {name: file(removal) for name, removal in wanted.items()} if file else {}
+        self._found = {
+            name: [_limits_from_json(record) for record in self._files.get(name, ())]
+            for name in wanted
+        }
+
+    def at(self, number: int, evaluator: RemovalEvaluator, removal: Removal) -> AOPCLimits:
+        """The limits of the window of that number; windows come in order."""
+        found = self._found[removal.name]
+        if number == len(found):
+            found.append(
+                limits_of(
+                    evaluator,
+                    removal,
+                    beam_size=self._search.beam_size,
+                    max_tokens=self._search.max_tokens,
+                )
+            )
+            if removal.name in self._files:
+                self._files[removal.name].append([_limits_to_json(found[-1])])
+        return found[number]
+
+    def report(self, scored: Scored) -> None:
+        """Says what the searches took."""
+        parts = [part for found in self._found.values() for part in found]
+        scored.search_passes = sum(part.n_passes for part in parts)
+        scored.n_exact = sum(int((part.exact & ~part.high.isnan()).sum()) for part in parts)
+        scored.n_searched = sum(int((~part.high.isnan()).sum()) for part in parts)
+
+
+def _scores(window: Window, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
+    """Scores by position (N, L), and which texts have none (N,)."""
+    ordinary = window.ordinary.cpu()
+    scores = torch.zeros(ordinary.shape, dtype=torch.float64)
+    failed = torch.zeros(len(ordinary), dtype=torch.bool)
+    for row, record in zip(range(len(ordinary)), records, strict=True):
+        values: Any = record.get("scores")
+        if values is None:
+            failed[row] = True
+        else:
+            scores[row, ordinary[row]] = torch.tensor(values, dtype=torch.float64)
+    return scores.to(window.evaluator.tokens.device), failed
+
+
+def _rationales(batch: TextBatch, data: Sequence[LabelledText]) -> Tensor | None:
+    if all(item.rationale is None for item in data):
+        return None
+    ordinary = batch.ordinary.cpu()
+    labels = torch.zeros(ordinary.shape, dtype=torch.bool)
+    for row, (text, item) in enumerate(zip(batch.texts, data, strict=True)):
+        marked = rationale_labels(text.offsets, item.rationale or ())
+        labels[row, ordinary[row]] = marked[torch.tensor(text.ordinary)]
+    return labels
+
+
+def _to_json(values: Tensor, failed: Tensor) -> JSON:
+    """Values with None for NaN, which JSON does not know, and for failures."""
+    values = values.double().cpu().clone()
+    values[failed] = torch.nan
+    if values.dim() == 2:
+        return [[None if math.isnan(v) else v for v in row] for row in values.tolist()]
+    return [None if math.isnan(v) else v for v in values.tolist()]
+
+
+def _from_json(values: JSON) -> np.ndarray:
+    return np.array(values, dtype=np.float64)
+
+
+def _limits_to_json(limits: AOPCLimits) -> Record:
+    none = torch.zeros(len(limits.low), dtype=torch.bool)
+    return {
+        "low": _to_json(limits.low, none),
+        "high": _to_json(limits.high, none),
+        "full_drop": _to_json(limits.full_drop, none),
+        "n_tokens": limits.n_tokens.tolist(),
+        "exact": limits.exact.tolist(),
+        "n_passes": limits.n_passes,
+    }
+
+
+def _limits_from_json(record: Mapping[str, Any]) -> AOPCLimits:
+    return AOPCLimits(
+        low=torch.from_numpy(_from_json(record["low"])),
+        high=torch.from_numpy(_from_json(record["high"])),
+        full_drop=torch.from_numpy(_from_json(record["full_drop"])),
+        n_tokens=torch.tensor(record["n_tokens"]),
+        exact=torch.tensor(record["exact"]),
+        n_passes=int(record["n_passes"]),
+    )
+
+
+__all__ = ["RunKey", "Scored", "Scorer", "Search"]

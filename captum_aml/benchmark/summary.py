@@ -1,0 +1,192 @@
+"""From values per text to the rows of a report: intervals, tests, ranks, costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from captum_aml.benchmark.results import (
+    Cell,
+    Comparison,
+    Cost,
+    Curve,
+    Failure,
+    Measure,
+    MethodRow,
+    Role,
+)
+from captum_aml.benchmark.scoring import Scored
+from captum_aml.benchmark.statistics import (
+    bootstrap_interval,
+    example_means,
+    holm,
+    mean_ranks,
+    paired_p_value,
+)
+from captum_aml.methods import Setting
+
+
+@dataclass
+class Tally:
+    """What a method's records say of its cost and its failures."""
+
+    n: int = 0
+    forward_passes: float = 0.0
+    backward_passes: float = 0.0
+    seconds: float = 0.0
+    peak_memory_mib: float | None = None
+    failures: list[Failure] = field(default_factory=list)
+
+    def add(self, seed: int, record: Mapping[str, Any]) -> None:
+        """Counts a record."""
+        if record.get("error") is not None:
+            self.failures.append(Failure(record["index"], seed, record["error"]))
+            return
+        self.n += 1
+        self.forward_passes += record.get("forward_passes") or 0.0
+        self.backward_passes += record.get("backward_passes") or 0.0
+        self.seconds += record.get("seconds") or 0.0
+        peak = record.get("peak_memory_mib")
+        if peak is not None:
+            self.peak_memory_mib = max(peak, self.peak_memory_mib or 0.0)
+
+    def cost(self) -> Cost:
+        """Means per text; unknown where no text could be explained."""
+        if not self.n:
+            return Cost(math.nan, math.nan, math.nan, None)
+        n = self.n
+        return Cost(
+            self.forward_passes / n,
+            self.backward_passes / n,
+            self.seconds / n,
+            self.peak_memory_mib,
+        )
+
+
+@dataclass(frozen=True)
+class MethodFacts:
+    """What is known of a method besides its values.
+
+    Attributes:
+        role: What it is to the comparison.
+        settings: What decided its scores.
+        training: What fitting its masker took, in words; else "".
+    """
+
+    role: Role
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    training: str = ""
+
+
+def method_rows(
+    scored: Scored,
+    measures: Sequence[Measure],
+    facts: Mapping[str, MethodFacts],
+    tallies: Mapping[str, Tally],
+    *,
+    seed: int = 0,
+) -> list[MethodRow]:
+    """A row for each method, in the order of ``facts``.
+
+    Each learned method is compared, measure by measure, with the best of the other methods by its
+    mean; the p-values are corrected for the number of all these comparisons.
+
+    Args:
+        scored: Values by run.
+        measures: The measures.
+        facts: By method.
+        tallies: By method.
+        seed: Seed of the resampling. Default: 0.
+    """
+    tables = {name: {m.name: _table(scored, name, m.name) for m in measures} for name in facts}
+    rows = []
+    for name, known in facts.items():
+        cells = {}
+        for measure in measures:
+            table = tables[name][measure.name]
+            interval = bootstrap_interval(table, seed=seed)
+            if not math.isnan(interval.mean):
+                n = int((~np.isnan(table)).any(axis=0).sum())
+                cells[measure.name] = Cell(interval.mean, interval.low, interval.high, n)
+        tally = tallies.get(name, Tally())
+        rows.append(
+            MethodRow(
+                method=name,
+                role=known.role,
+                cells=cells,
+                cost=tally.cost(),
+                seeds=[key.seed for key in scored.values if key.method == name],
+                training=known.training,
+                failures=tally.failures,
+                settings=known.settings,
+            )
+        )
+    ranks = mean_ranks({r.method: {m: c.mean for m, c in r.cells.items()} for r in rows}, measures)
+    rows = [replace(row, rank=ranks[row.method]) for row in rows]
+    return _compared(rows, measures, tables)
+
+
+def removal_curves(scored: Scored, names: Sequence[str]) -> list[Curve]:
+    """Mean removal curves by method; a method without any value has none."""
+    curves = []
+    for name in names:
+        tables = [table for key, table in scored.curves.items() if key.method == name]
+        points = np.concatenate([table[~np.isnan(table).any(axis=1)] for table in tables])
+        if len(points):
+            shares = np.linspace(0, 1, points.shape[1]).tolist()
+            curves.append(Curve(name, shares, points.mean(axis=0).tolist()))
+    return curves
+
+
+def _table(scored: Scored, method: str, measure: str) -> np.ndarray:
+    """Values (S, N) of a method."""
+    return np.stack([v[measure] for key, v in scored.values.items() if key.method == method])
+
+
+def _compared(
+    rows: Sequence[MethodRow],
+    measures: Sequence[Measure],
+    tables: Mapping[str, Mapping[str, np.ndarray]],
+) -> list[MethodRow]:
+    made: list[tuple[int, str, Comparison]] = []
+    for measure in measures:
+        best = _best_baseline(rows, measure)
+        if best is None:
+            continue
+        for place, row in enumerate(rows):
+            if row.role != "learned" or measure.name not in row.cells:
+                continue
+            ours = example_means(tables[row.method][measure.name])
+            theirs = example_means(tables[best][measure.name])
+            difference = float(np.nanmean(ours - theirs)) if _overlap(ours, theirs) else math.nan
+            better = difference > 0 if measure.higher_is_better else difference < 0
+            comparison = Comparison(best, difference, paired_p_value(ours, theirs), better)
+            made.append((place, measure.name, comparison))
+    corrected = holm([comparison.p_value for _, _, comparison in made])
+    cells = [dict(row.cells) for row in rows]
+    for (place, name, comparison), p_value in zip(made, corrected, strict=True):
+        if not math.isnan(p_value):
+            compared = replace(comparison, p_value=p_value)
+            cells[place][name] = replace(cells[place][name], comparison=compared)
+    return [replace(row, cells=own) for row, own in zip(rows, cells, strict=True)]
+
+
+def _overlap(first: np.ndarray, second: np.ndarray) -> bool:
+    return bool((~np.isnan(first) & ~np.isnan(second)).any())
+
+
+def _best_baseline(rows: Sequence[MethodRow], measure: Measure) -> str | None:
+    if measure.higher_is_better is None:
+        return None
+    sign = 1 if measure.higher_is_better else -1
+    others = [row for row in rows if row.role != "learned" and measure.name in row.cells]
+    if not others:
+        return None
+    return max(others, key=lambda row: sign * row.cells[measure.name].mean).method
+
+
+__all__ = ["MethodFacts", "Tally", "method_rows", "removal_curves"]
