@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -124,7 +126,7 @@ def benchmark(
 
     The folder gets report.html, report.md, results.json and scores.parquet. What is explained is
     the class that the model predicts. A run that was interrupted goes on when the same command is
-    given again; with other metrics or more methods, what is there already is not computed again.
+    given again; with other metrics or more methods, what is explained is not explained again.
     """
     start = time.perf_counter()
     from captum_aml import methods as registry
@@ -200,6 +202,7 @@ def evaluate(
     examples: Examples = 5,
     max_length: MaxLength = None,
     device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option(help="Replace other results in the folder.")] = False,
 ) -> None:
     """Score explanations that were made elsewhere, with the metrics of the benchmark.
 
@@ -208,9 +211,11 @@ def evaluate(
     """
     from captum_aml.benchmark.evaluating import evaluate_explanations
     from captum_aml.benchmark.explanations import read_explanations
+    from captum_aml.benchmark.provenance import model_fingerprint
     from captum_aml.benchmark.report import write_report
     from captum_aml.benchmark.scoring import Search
     from captum_aml.benchmark.settings import BenchmarkSettings
+    from captum_aml.benchmark.store import RunFolder
     from captum_aml.cli import quiet_libraries
     from captum_aml.text import TextClassifier
 
@@ -223,18 +228,26 @@ def evaluate(
     )
     given = read_explanations(explanations)
     quiet_libraries()
-    results = evaluate_explanations(
-        TextClassifier.from_pretrained(model, device=device, max_length=max_length),
-        given,
-        settings,
-        model_name=model,
-        data_name=str(explanations),
-        show_progress=_shows_progress(),
-    )
-    _show(results)
-    if out is not None:
-        files = write_report(out, results)
-        typer.echo(f"\nThe report: {files.html.resolve()}")
+    classifier = TextClassifier.from_pretrained(model, device=device, max_length=max_length)
+    # A folder holds the results of one run, here as for benchmark.
+    identity = {
+        "model": model_fingerprint(classifier),
+        "explanations": hashlib.sha256(explanations.read_bytes()).hexdigest(),
+    }
+    folder = None if out is None else RunFolder.open(out, identity, overwrite=overwrite)
+    with folder or nullcontext():
+        results = evaluate_explanations(
+            classifier,
+            given,
+            settings,
+            model_name=model,
+            data_name=str(explanations),
+            show_progress=_shows_progress(),
+        )
+        _show(results)
+        if folder is not None:
+            files = write_report(folder.path, results)
+            typer.echo(f"\nThe report: {files.html.resolve()}")
 
 
 def _names(given: str | None) -> list[str] | None:

@@ -21,6 +21,7 @@ import math
 import multiprocessing
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -220,11 +221,10 @@ def grow(console: Console, options: argparse.Namespace) -> None:
     for name in ("texts", "seconds", "ms per text", "inputs", "peak MiB"):
         made.add_column(name, justify="right")
     for n_texts in options.growth:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            elapsed, memory, n_passes = pool.apply(
-                grown,
-                (options.model, options.data, n_texts, options.batch_size, options.threads),
-            )
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            elapsed, memory, n_passes = pool.submit(
+                grown, options.model, options.data, n_texts, options.batch_size, options.threads
+            ).result()
         made.add_row(
             str(n_texts),
             f"{elapsed:.2f}",

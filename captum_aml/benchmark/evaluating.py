@@ -109,7 +109,7 @@ def evaluate_explanations(
         protocol=protocol(scorer, scored, n_texts=len(texts), made_here=False),
         settings={
             name: value
-            for name, value in recorded_settings(settings, convention, measures).items()
+            for name, value in recorded_settings(settings, classifier, convention, measures).items()
             if name not in _OF_EXPLAINING
         },
         versions=package_versions(),
@@ -130,6 +130,8 @@ def _by_run(
         number = numbers.setdefault((example.text, example.id), len(texts))
         if number == len(texts):
             texts.append(example)
+        else:
+            texts[number] = _merged(texts[number], example)
         key = RunKey(given.method or _UNNAMED, given.seed or 0)
         explained = by_run.setdefault(key, {})
         if number in explained:
@@ -139,6 +141,22 @@ def _by_run(
             )
         explained[number] = given
     return texts, by_run
+
+
+def _merged(first: LabelledText, second: LabelledText) -> LabelledText:
+    """What two lines say about one text; each may leave out what the other says."""
+    for name in ("label", "rationale"):
+        known, given = getattr(first, name), getattr(second, name)
+        if None not in (known, given) and known != given:
+            raise InvalidInputError(
+                f"{name}: expected the same for all explanations of a text, got {known!r} and "
+                f"{given!r} for {first.text[:60]!r}"
+            )
+    return replace(
+        first,
+        label=second.label if first.label is None else first.label,
+        rationale=second.rationale if first.rationale is None else first.rationale,
+    )
 
 
 def _targets(

@@ -257,7 +257,7 @@ def _normalized(name: str, title: str, of: Callable[..., Tensor], *, metric: str
             "{removal}.",
         ),
         factory=factory,
-        removal="mask",
+        removal="convention",
         needs_limits=True,
         is_default=higher,
     )

@@ -36,11 +36,13 @@ _HOW_MADE = (
     "what gradient methods take for their baseline, and what AML and LA blend with, unless their "
     "settings name another perturbation; deletion, which closes the gap, is what none of them "
     "does.",
-    "Learned methods are compared with the best other method on the same texts by a Wilcoxon "
-    "signed-rank test, two-sided, corrected for the number of all comparisons (Holm). The best "
-    "other method is chosen by the reported figure itself, which favours it.",
+    "Learned methods are compared with the best other method on the same texts by a paired "
+    "permutation test of the mean difference, two-sided, corrected for the number of all "
+    "comparisons (Holm). The best other method is chosen by the reported figure itself, which "
+    "favours it.",
     "Fitted and tuned explanations have rows of their own. Tuning keeps the step with the lowest "
-    "loss of its own objective; nothing is chosen by a reported figure.",
+    "loss of its own objective; this run chose nothing by a reported figure. How a masker was "
+    "fitted, and on which texts, is for whoever fitted it to say.",
     "Cost counts texts that pass through the explained model or a masker, forward and backward, "
     "and wall time, per text, without scoring. Peak memory is the most in use beyond what was in "
     "use before a batch.",
@@ -55,6 +57,21 @@ def model_fingerprint(classifier: TextClassifier) -> str:
         plain = tensor.detach().cpu().contiguous()
         digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def environment(classifier: TextClassifier) -> dict[str, str]:
+    """What times and the last bits of scores depend on: results of two are never mixed."""
+    device = classifier.device
+    name = platform.machine()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    return {
+        "device": f"{device.type} ({name})",
+        "dtype": str(classifier.model.dtype).removeprefix("torch."),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+        "captum": version("captum"),
+    }
 
 
 def package_versions() -> dict[str, str]:
@@ -102,8 +119,8 @@ def protocol(scorer: Scorer, scored: Scored, *, n_texts: int, made_here: bool = 
         sentences.append(
             f"The limits of normalized AOPC were searched for {scored.n_searched} texts of up to "
             f"{scorer.search.max_tokens} tokens, exactly for {scored.n_exact} of them and with a "
-            f"beam of {scorer.search.beam_size} beyond, in {scored.search_passes:,} passes of the "
-            "model. Longer texts have no normalized AOPC."
+            f"beam of {scorer.search.beam_size} beyond, in {scored.search_passes:,} further "
+            "passes of the model. Longer texts have no normalized AOPC."
         )
     return sentences
 
@@ -126,7 +143,10 @@ def text_notes(
 
 
 def recorded_settings(
-    settings: BenchmarkSettings, convention: Convention, measures: Sequence[BoundMeasure]
+    settings: BenchmarkSettings,
+    classifier: TextClassifier,
+    convention: Convention,
+    measures: Sequence[BoundMeasure],
 ) -> dict[str, object]:
     """What a report says of its settings."""
     return {
@@ -138,12 +158,13 @@ def recorded_settings(
         "batch_size": settings.batch_size,
         "beam_size": settings.search.beam_size,
         "max_search_tokens": settings.search.max_tokens,
+        "max_length": classifier.max_length,
         "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
     }
 
 
 __all__ = [
+    "environment",
     "model_fingerprint",
     "package_versions",
     "protocol",

@@ -22,6 +22,7 @@ from captum_aml.benchmark.explaining import (
 from captum_aml.benchmark.measures import BoundMeasure, bind, default_measures
 from captum_aml.benchmark.plan import Plan
 from captum_aml.benchmark.provenance import (
+    environment,
     model_fingerprint,
     package_versions,
     protocol,
@@ -89,6 +90,10 @@ def run_benchmark(
     if names is None:
         names = default_measures(convention, rationales=rationales)
     measures = bind(names, convention)
+    if not rationales and any(entry.measure.group == "plausibility" for entry in measures):
+        raise InvalidInputError(
+            "metrics: expected human rationales in the data for those of plausibility, got none"
+        )
     _require_packages(measures)
     maskers = _maskers(settings.maskers)
     runs, notes = plan_runs(
@@ -101,6 +106,7 @@ def run_benchmark(
         "data": fingerprints["data"],
         "n_texts": len(texts),
         "baseline_token": classifier.baseline.token,
+        "environment": environment(classifier),
     }
     with RunFolder.open(out, identity, overwrite=overwrite) as folder:
         # All are made before the first one runs: a missing package should not cost an hour.
@@ -150,7 +156,10 @@ def run_benchmark(
             curves=removal_curves(scored, list(facts)),
             examples=collected.cards(classifier, plan, {r.name: _relative(r) for r, _ in ready}),
             protocol=protocol(scorer, scored, n_texts=len(texts)),
-            settings=recorded_settings(settings, convention, measures),
+            settings={
+                **recorded_settings(settings, classifier, convention, measures),
+                **environment(classifier),
+            },
             versions=package_versions(),
             fingerprints={
                 **fingerprints,

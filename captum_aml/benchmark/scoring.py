@@ -116,7 +116,7 @@ class Scorer:
                 computed again. Default: None, nowhere.
             limits_file: The same for limits. Default: None.
             on_record: Called with every record on the way.
-            on_window: Called after every window with the number of its texts times runs.
+            on_window: Called with the number of texts after every run in every window.
         """
         streams = {key: iter(stream) for key, stream in records.items()}
         files = {key: values_file(key) for key in records} if values_file else {}
@@ -138,7 +138,7 @@ class Scorer:
                     if key in files:
                         files[key].append([{"values": found}])
                 self._fill(scored, key, places, found)
-            on_window(len(places) * len(streams))
+                on_window(len(places))
         limits.report(scored)
         return scored
 

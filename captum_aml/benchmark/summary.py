@@ -93,7 +93,8 @@ def method_rows(
     """A row for each method, in the order of ``facts``.
 
     Each learned method is compared, measure by measure, with the best of the other methods by its
-    mean; the p-values are corrected for the number of all these comparisons.
+    mean; the p-values are corrected for the number of all these comparisons. A method that failed
+    on texts that others explained is never the best, and ranks behind those others.
 
     Args:
         scored: Values by run.
@@ -125,7 +126,7 @@ def method_rows(
                 settings=known.settings,
             )
         )
-    ranks = mean_ranks({r.method: {m: c.mean for m, c in r.cells.items()} for r in rows}, measures)
+    ranks = mean_ranks(_means(rows, measures), measures)
     rows = [replace(row, rank=ranks[row.method]) for row in rows]
     return _compared(rows, measures, tables)
 
@@ -175,6 +176,28 @@ def _compared(
     return [replace(row, cells=own) for row, own in zip(rows, cells, strict=True)]
 
 
+def _covered(rows: Sequence[MethodRow], measure: Measure) -> int:
+    """The most texts that any method has a value for."""
+    return max((r.cells[measure.name].n for r in rows if measure.name in r.cells), default=0)
+
+
+def _means(rows: Sequence[MethodRow], measures: Sequence[Measure]) -> dict[str, dict[str, float]]:
+    """By method and measure what is ranked: means of fewer texts than others have come last.
+
+    A method that fails where texts are hard must not gain by it.
+    """
+    table: dict[str, dict[str, float]] = {row.method: {} for row in rows}
+    for measure in measures:
+        full = _covered(rows, measure)
+        for row in rows:
+            cell = row.cells.get(measure.name)
+            if cell is None:
+                continue
+            worst = -math.inf if measure.higher_is_better else math.inf
+            table[row.method][measure.name] = cell.mean if cell.n == full else worst
+    return table
+
+
 def _overlap(first: np.ndarray, second: np.ndarray) -> bool:
     return bool((~np.isnan(first) & ~np.isnan(second)).any())
 
@@ -183,7 +206,12 @@ def _best_baseline(rows: Sequence[MethodRow], measure: Measure) -> str | None:
     if measure.higher_is_better is None:
         return None
     sign = 1 if measure.higher_is_better else -1
-    others = [row for row in rows if row.role != "learned" and measure.name in row.cells]
+    full = _covered(rows, measure)
+    others = [
+        row
+        for row in rows
+        if row.role != "learned" and measure.name in row.cells and row.cells[measure.name].n == full
+    ]
     if not others:
         return None
     return max(others, key=lambda row: sign * row.cells[measure.name].mean).method

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_aml._call import Call, as_count, parse_call
+from captum_aml._call import Call, as_count, is_integral, parse_call
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.metrics.evaluation import RemovalEvaluator
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
@@ -89,8 +89,8 @@ def evaluators(
 def unit_scores(attributions: TensorOrTuple, call: Call) -> Tensor:
     """One score per token, (N, U), from attributions in any form that methods return.
 
-    Attributions of the inputs' shape, or (N, L) for embeddings (N, L, D); those of a token's
-    channels are added up.
+    Attributions of the inputs' shape, (N, L) for embeddings (N, L, D), or those of an embedding
+    layer (N, L, D) for ids (N, L); those of a token's channels are added up.
 
     Raises:
         InvalidInputError: They are no tensor of real numbers, or have another shape.
@@ -109,7 +109,8 @@ def unit_scores(attributions: TensorOrTuple, call: Call) -> Tensor:
     if scores.dtype == torch.bool or scores.is_complex():
         raise InvalidInputError(f"attributions: expected real numbers, got {scores.dtype}")
     shapes = [tuple(inputs.shape)] + ([tuple(inputs.shape[:2])] if inputs.dim() == 3 else [])
-    if tuple(scores.shape) not in shapes:
+    of_layer = inputs.dim() == 2 and is_integral(inputs) and scores.dim() == 3
+    if tuple(scores.shape[:2] if of_layer else scores.shape) not in shapes:
         raise InvalidInputError(
             f"attributions: expected shape {' or '.join(map(str, shapes))} as the inputs, got "
             f"{tuple(scores.shape)}"
@@ -122,7 +123,7 @@ def unit_scores(attributions: TensorOrTuple, call: Call) -> Tensor:
             f"{rows.flatten().tolist()[:10]}"
         )
     scores = scores.double()
-    if inputs.dim() == 3 and scores.dim() == 3:
+    if of_layer or inputs.dim() == scores.dim() == 3:
         scores = scores.sum(dim=2)
     return scores.reshape(call.n_examples, -1)
 

@@ -54,6 +54,9 @@ MAX_EXHAUSTIVE = 8
 # Beam search lays out subsets of several examples at once up to so many elements.
 _VARIANT_ELEMENTS = 1 << 24
 
+# Orders whose AOPC differs by less differ by rounding only.
+_LEAST_SPAN = 1e-6
+
 #: Which of an example's tokens are taken away, (T,) of bool.
 _Removed: TypeAlias = np.ndarray
 
@@ -247,7 +250,8 @@ def normalize(values: Tensor, limits: AOPCLimits, *, metric: str) -> Tensor:
         shift = limits.full_drop / limits.n_tokens
         low, high = low - shift, high - shift
     span = high - low
-    return torch.where(span > 0, (values - low) / torch.where(span > 0, span, 1.0), torch.nan)
+    differs = span > _LEAST_SPAN
+    return torch.where(differs, (values - low) / torch.where(differs, span, 1.0), torch.nan)
 
 
 def limits_of(

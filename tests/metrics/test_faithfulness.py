@@ -168,6 +168,20 @@ def test_scores_by_channel_are_added_up() -> None:
         assert got.tolist() == [4]
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_attributions_of_an_embedding_layer_are_taken_for_ids(metric: str) -> None:
+    ids = torch.tensor([TEXT])
+    by_channel = torch.randn(1, 5, 3, generator=torch.Generator().manual_seed(4))
+    call = (MASK, torch.ones_like(ids))
+    got = METRICS[metric](additive(), ids, by_channel, *call, aopc=True)
+    assert (
+        got.tolist()
+        == METRICS[metric](additive(), ids, by_channel.sum(dim=2), *call, aopc=True).tolist()
+    )
+    with pytest.raises(InvalidInputError, match=r"attributions: .*\(1, 4, 3\)"):
+        METRICS[metric](additive(), ids, by_channel[:, :4], *call)
+
+
 def test_large_integer_scores_are_told_apart() -> None:
     ids = torch.tensor([TEXT])
     scores = torch.tensor([[2**24, 2**24 + 1, 0, 0, 0]])

@@ -73,6 +73,10 @@ def _plain(value: object) -> Any:
         return int(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
+    if isinstance(value, Failure):
+        # What an exception says can quote the text; its type cannot.
+        kind = value.message.partition(":")[0]
+        return {"index": value.index, "seed": value.seed, "message": kind}
     if is_dataclass(value):
         return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):

@@ -207,18 +207,28 @@ def _measures(
 ) -> Iterator[_Filled]:
     for measure in measures:
         cells = [row.cells.get(measure.name) for row in rows]
-        known = [cell.mean for cell in cells if cell is not None and not math.isnan(cell.mean)]
+        there = [cell for cell in cells if cell is not None and not math.isnan(cell.mean)]
+        known = [cell.mean for cell in there]
+        # A mean over fewer texts than others have is not compared with theirs.
+        full = max((cell.n for cell in there), default=0)
         decimals = decimals_for(known)
         best = ""
         if known and measure.higher_is_better is not None:
-            best = number((max if measure.higher_is_better else min)(known), decimals)
+            most = max if measure.higher_is_better else min
+            best = number(most(cell.mean for cell in there if cell.n == full), decimals)
         column = Column(
             measure.title,
             arrow=_ARROWS[measure.higher_is_better],
             description=measure.description,
             best_first="descending" if measure.higher_is_better else "ascending",
         )
-        yield column, [_entry(cell, decimals, best, results.n_texts) for cell in cells]
+        yield (
+            column,
+            [
+                _entry(cell, decimals, best if cell and cell.n == full else "", results.n_texts)
+                for cell in cells
+            ],
+        )
 
 
 def _entry(cell: Cell | None, decimals: int, best: str, n_texts: int) -> Entry:
