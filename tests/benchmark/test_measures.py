@@ -83,10 +83,10 @@ class TestBind:
         assert bound.measure.title == "Suff. ({odd})"
 
     def test_limits_are_those_of_the_operator(self) -> None:
-        masked, deleted = bind(["normalized-aopc", "normalized-aopc@delete"], DEFAULT)
-        assert masked.limits is not None
-        assert deleted.limits is not None
-        assert (masked.limits.name, deleted.limits.name) == ("mask", "delete")
+        own, masked = bind(["normalized-aopc", "normalized-aopc@mask"], DEFAULT)
+        (published,) = bind(["normalized-aopc"], PRESETS["naopc"])
+        found = [entry.limits.name for entry in (own, masked, published) if entry.limits]
+        assert found == ["delete", "mask", "mask"]
 
     @pytest.mark.parametrize(
         ("names", "message"),

@@ -115,7 +115,7 @@ class Call:
         if int(self.tokens.sum()) > SEARCH.max_tokens:
             return torch.tensor([math.nan])
         return self.of(
-            metrics.normalized_aopc, metric=metric, removal="mask", beam_size=SEARCH.beam_size
+            metrics.normalized_aopc, metric=metric, removal="delete", beam_size=SEARCH.beam_size
         )
 
     def area(self, curve: Callable[..., Tensor]) -> Tensor:
