@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from captum_aml._version import __version__
 from captum_aml.benchmark.data import LabelledText, label_indices
 from captum_aml.benchmark.measures import BoundMeasure
 from captum_aml.benchmark.plan import Plan
@@ -19,7 +20,6 @@ from captum_aml.metrics.removal import resolve_removal
 from captum_aml.text import TextClassifier
 
 _PACKAGES = (
-    "captum-aml",
     "torch",
     "captum",
     "transformers",
@@ -76,7 +76,7 @@ def environment(classifier: TextClassifier) -> dict[str, str]:
 
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide results, as far as they are installed."""
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "captum-aml": __version__}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)
