@@ -292,4 +292,45 @@ def _chosen_call(point: LayerPoint, record: _Record, carrier: Tensor | None, tur
     )
 
 
-__all__ = ["LayerPoint", "Tap", "tensors_in", "with_tensors"]
+def run_with_output(
+    layer: nn.Module,
+    change: Callable[[Tensor], Tensor | None],
+    run: Callable[[], Any],
+    shape: object,
+) -> Any:  # whatever the forward function returns
+    """Runs a forward function in which an embedding layer's output is another one.
+
+    Args:
+        layer: The layer.
+        change: Gives the output to go on with from the layer's own, or None if that does not fit.
+        run: The forward function, with its arguments.
+        shape: The shape that the output should have, for the error.
+
+    Raises:
+        LayerNotReachedError: The output is no tensor or does not fit, or the layer did not run
+            just once.
+    """
+    n_runs = 0
+
+    def replace(_: nn.Module, __: Any, output: Any) -> Tensor:  # whatever the layer returns
+        nonlocal n_runs
+        n_runs += 1
+        changed = change(output) if isinstance(output, Tensor) else None
+        if changed is None:
+            raise LayerNotReachedError(f"embedding_layer: expected an output of shape {shape}")
+        return changed
+
+    handle = layer.register_forward_hook(replace)
+    try:
+        result = run()
+    finally:
+        handle.remove()
+    if n_runs != 1:
+        raise LayerNotReachedError(
+            f"embedding_layer: expected it to run once in the forward function, it ran "
+            f"{n_runs} times"
+        )
+    return result
+
+
+__all__ = ["LayerPoint", "Tap", "run_with_output", "tensors_in", "with_tensors"]

@@ -128,15 +128,17 @@ def run_benchmark(
                 disable=not show_progress,
             ) as bar:
                 explain_run(run, method, classifier, plan, file, on_batch=bar.update)
-        facts = {
-            run.name: MethodFacts(
-                role=_ROLES.get(run.spec.family, "baseline"),
-                settings=run.settings(method),
-                training=_training(run, maskers),
+        facts: dict[str, MethodFacts] = {}
+        for run, method in ready:
+            # Those of the first seed.
+            facts.setdefault(
+                run.name,
+                MethodFacts(
+                    role=_ROLES.get(run.spec.family, "baseline"),
+                    settings=run.settings(method),
+                    training=_training(run, maskers),
+                ),
             )
-            for run, method in reversed(ready)
-        }
-        facts = dict(reversed(facts.items()))
         scorer = Scorer(
             classifier=classifier,
             plan=plan,

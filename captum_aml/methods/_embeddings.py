@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor, nn
 
-from captum_aml.exceptions import LayerNotReachedError
+from captum_aml._hooks import run_with_output
 
 
 def from_embeddings(
@@ -24,27 +23,12 @@ def from_embeddings(
     """
 
     def forward(embeddings: Tensor, ids: Tensor, *args: object) -> Tensor:
-        replaced = 0
+        def given(output: Tensor) -> Tensor | None:
+            return embeddings.to(output.dtype) if output.shape == embeddings.shape else None
 
-        def replace(_: nn.Module, __: Any, output: Any) -> Tensor:  # whatever the layer returns
-            nonlocal replaced
-            replaced += 1
-            if not isinstance(output, Tensor) or output.shape != embeddings.shape:
-                raise LayerNotReachedError(
-                    f"embedding_layer: expected an output of shape {tuple(embeddings.shape)}"
-                )
-            return embeddings.to(output.dtype)
-
-        handle = embedding_layer.register_forward_hook(replace)
-        try:
-            result = function(ids, *args)
-        finally:
-            handle.remove()
-        if replaced != 1:
-            raise LayerNotReachedError(
-                f"embedding_layer: expected it to run once in the forward function, it ran "
-                f"{replaced} times"
-            )
+        result: Tensor = run_with_output(
+            embedding_layer, given, lambda: function(ids, *args), tuple(embeddings.shape)
+        )
         return result
 
     return forward

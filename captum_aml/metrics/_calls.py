@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from captum_aml._call import Call, as_count, is_integral, parse_call
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.metrics.evaluation import RemovalEvaluator
+from captum_aml.readout import as_float
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 
 #: Examples that are evaluated together, in batches: what is held at once stays the same however
@@ -128,6 +129,54 @@ def unit_scores(attributions: TensorOrTuple, call: Call) -> Tensor:
     return scores.reshape(call.n_examples, -1)
 
 
+def parse_scores(
+    attributions: Tensor, tokens: Tensor | None, *, name: str = "attributions"
+) -> tuple[Tensor, Tensor]:
+    """Checks scores and the positions that count.
+
+    Args:
+        attributions: Scores (N, L).
+        tokens: Bool (N, L), or None for all positions.
+        name: What an error calls the scores. Default: "attributions"
+
+    Returns:
+        A copy of the scores, detached, at least float32 and 0 where nothing counts; and the
+        positions, bool, on the same device; both (N, L).
+
+    Raises:
+        InvalidInputError: An argument has a wrong type, shape or dtype.
+        NonFiniteError: A score that counts is NaN or infinite.
+    """
+    if not isinstance(attributions, Tensor):
+        raise InvalidInputError(
+            f"{name}: expected a tensor of scores (N, L), got {type(attributions).__name__}"
+        )
+    if attributions.dim() != 2 or not attributions.is_floating_point() or not attributions.numel():
+        raise InvalidInputError(
+            f"{name}: expected floating point scores (N, L) with N and L at least 1, got "
+            f"{attributions.dtype} of shape {tuple(attributions.shape)}"
+        )
+    if tokens is None:
+        counted = torch.ones_like(attributions, dtype=torch.bool)
+    elif not isinstance(tokens, Tensor):
+        raise InvalidInputError(f"tokens: expected a bool tensor, got {type(tokens).__name__}")
+    elif tokens.dtype != torch.bool or tokens.shape != attributions.shape:
+        raise InvalidInputError(
+            f"tokens: expected bool of shape {tuple(attributions.shape)} as the scores, got "
+            f"{tokens.dtype} of shape {tuple(tokens.shape)}"
+        )
+    else:
+        counted = tokens.to(attributions.device)
+    scores = as_float(attributions.detach()).masked_fill(~counted, 0.0)
+    bad = ~torch.isfinite(scores).all(dim=1)
+    if bool(bad.any()):
+        raise NonFiniteError(
+            f"{name}: expected finite scores, got NaN or an infinite value "
+            f"(rows {bad.nonzero().flatten().tolist()[:10]})"
+        )
+    return scores, counted
+
+
 def ranks(scores: Tensor, tokens: Tensor) -> Tensor:
     """The place of each token in the ranking by value, highest first, from 0, (N, U).
 
@@ -145,4 +194,4 @@ def ranks(scores: Tensor, tokens: Tensor) -> Tensor:
     return torch.empty_like(order, dtype=torch.int32).scatter_(1, order, places)
 
 
-__all__ = ["Score", "evaluators", "ranks", "score_examples", "unit_scores"]
+__all__ = ["Score", "evaluators", "parse_scores", "ranks", "score_examples", "unit_scores"]

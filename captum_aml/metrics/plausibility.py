@@ -41,7 +41,7 @@ from torch import Tensor
 from captum_aml._call import as_count, is_integral
 from captum_aml._optional import require
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.metrics.complexity import parse_scores
+from captum_aml.metrics._calls import parse_scores, ranks
 
 
 def auprc(attributions: Tensor, rationales: Tensor, tokens: Tensor | None = None) -> Tensor:
@@ -165,7 +165,7 @@ def iou_f1(
     if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0.5 <= threshold <= 1:
         raise InvalidInputError(f"threshold: expected a number from 0.5 to 1, got {threshold!r}")
     scores, gold, counted = _parse(attributions, rationales, tokens)
-    predicted = _top(scores, counted, gold.sum(dim=1))
+    predicted = ranks(scores, counted) < gold.sum(dim=1, keepdim=True)
     values = [
         _span_f1(_runs(p), _runs(g), float(threshold))
         for p, g in zip(predicted.tolist(), gold.tolist(), strict=True)
@@ -202,7 +202,7 @@ def recall_at_k(
         k = as_count("k", k, least=1)
     scores, gold, counted = _parse(attributions, rationales, tokens)
     sizes = gold.sum(dim=1)
-    top = _top(scores, counted, sizes if k is None else torch.full_like(sizes, k))
+    top = ranks(scores, counted) < (sizes if k is None else torch.full_like(sizes, k))[:, None]
     return (top & gold).sum(dim=1).to(scores) / sizes.to(scores)
 
 
@@ -263,13 +263,6 @@ def _parse(
             f"{labels[foreign].unique().tolist()[:10]}"
         )
     return scores, (labels == 1) & counted, counted
-
-
-def _top(scores: Tensor, counted: Tensor, sizes: Tensor) -> Tensor:
-    """The first ``sizes`` (N,) of each ranking, bool (N, L); what does not count comes last."""
-    ranked = scores.masked_fill(~counted, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    ranks = ranked.argsort(dim=1)
-    return ranks < sizes.unsqueeze(1)
 
 
 def _by_example(

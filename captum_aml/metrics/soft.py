@@ -20,17 +20,18 @@ are undefined (NaN here), and just before that they explode, which is why they a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_aml._call import Call, as_count, is_integral, parse_call
+from captum_aml._call import as_count, is_integral, parse_call
+from captum_aml._hooks import run_with_output
 from captum_aml._sites import find_embedding_layer
-from captum_aml.exceptions import InvalidInputError, LayerNotReachedError
-from captum_aml.metrics._calls import evaluators, unit_scores
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.metrics._calls import score_examples
 from captum_aml.metrics.evaluation import RemovalEvaluator
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 
@@ -77,21 +78,21 @@ def soft_sufficiency(
         LayerNotReachedError: The forward function does not run the embedding layer once.
         NonFiniteError: Scores, or the model's output, are NaN or infinite.
     """
-    settings = _Settings(
-        n_samples=as_count("n_samples", n_samples, least=1),
-        seed=as_count("seed", seed),
-        normalize=normalize,
-    )
-    return _soft(
+    return score_examples(
+        partial(
+            soft_of,
+            layer=_layer(forward_func, inputs, embedding_layer),
+            complement=False,
+            normalize=normalize,
+            n_samples=as_count("n_samples", n_samples, least=1),
+            seed=as_count("seed", seed),
+        ),
         forward_func,
         inputs,
         attributions,
         baselines,
         additional_forward_args,
         target,
-        embedding_layer,
-        settings,
-        complement=False,
         output=output,
         batch_size=batch_size,
         show_progress=show_progress,
@@ -118,75 +119,32 @@ def soft_comprehensiveness(
 
     Arguments, result and errors are those of :func:`soft_sufficiency`.
     """
-    settings = _Settings(
-        n_samples=as_count("n_samples", n_samples, least=1),
-        seed=as_count("seed", seed),
-        normalize=normalize,
-    )
-    return _soft(
+    return score_examples(
+        partial(
+            soft_of,
+            layer=_layer(forward_func, inputs, embedding_layer),
+            complement=True,
+            normalize=normalize,
+            n_samples=as_count("n_samples", n_samples, least=1),
+            seed=as_count("seed", seed),
+        ),
         forward_func,
         inputs,
         attributions,
         baselines,
         additional_forward_args,
         target,
-        embedding_layer,
-        settings,
-        complement=True,
         output=output,
         batch_size=batch_size,
         show_progress=show_progress,
     )
 
 
-@dataclass(frozen=True)
-class _Settings:
-    n_samples: int
-    seed: int
-    normalize: bool
-
-
-def _soft(
-    forward_func: ForwardFunc,
-    inputs: TensorOrTuple,
-    attributions: TensorOrTuple,
-    baselines: Baselines,
-    additional_forward_args: object | None,
-    target: Target,
-    embedding_layer: nn.Module | None,
-    settings: _Settings,
-    *,
-    complement: bool,
-    output: str,
-    batch_size: int,
-    show_progress: bool,
-) -> Tensor:
-    call = parse_call(inputs, baselines, target, additional_forward_args)
-    scores = unit_scores(attributions, call)
-    layer = _layer(forward_func, call, embedding_layer)
-    results = []
-    start = 0
-    for evaluator in evaluators(
-        forward_func, call, output=output, batch_size=batch_size, show_progress=show_progress
-    ):
-        stop = start + evaluator.n_examples
-        results.append(
-            soft_of(
-                evaluator,
-                scores[start:stop],
-                layer,
-                complement=complement,
-                normalize=settings.normalize,
-                n_samples=settings.n_samples,
-                seed=settings.seed,
-            )
-        )
-        start = stop
-    return torch.cat(results)
-
-
-def _layer(forward_func: ForwardFunc, call: Call, given: nn.Module | None) -> nn.Module | None:
-    tensor = call.inputs[0]
+def _layer(
+    forward_func: ForwardFunc, inputs: TensorOrTuple, given: nn.Module | None
+) -> nn.Module | None:
+    """The layer whose output is dropped from; None where the inputs are embeddings themselves."""
+    tensor = parse_call(inputs).inputs[0]
     if tensor.dim() != (2 if is_integral(tensor) else 3):
         raise InvalidInputError(
             f"inputs: expected token ids (N, L) or embeddings (N, L, D), got {tensor.dtype} of "
@@ -270,28 +228,17 @@ class _Dropping:
         if self.layer is None:
             dropped = inputs * self._kept(chance, inputs)
             return self.forward_func(dropped, *args[:-1])
-        n_runs = 0
 
-        def drop(_: nn.Module, __: Any, output: Any) -> Tensor:  # whatever the layer returns
-            nonlocal n_runs
-            n_runs += 1
-            if not isinstance(output, Tensor) or output.shape[:2] != chance.shape:
-                raise LayerNotReachedError(
-                    f"embedding_layer: expected an output of shape {(*chance.shape, 'D')}"
-                )
-            return output * self._kept(chance, output)
+        def drop(output: Tensor) -> Tensor | None:
+            fits = output.shape[:2] == chance.shape
+            return output * self._kept(chance, output) if fits else None
 
-        handle = self.layer.register_forward_hook(drop)
-        try:
-            result = self.forward_func(inputs, *args[:-1])
-        finally:
-            handle.remove()
-        if n_runs != 1:
-            raise LayerNotReachedError(
-                f"embedding_layer: expected it to run once in the forward function, it ran "
-                f"{n_runs} times"
-            )
-        return result
+        return run_with_output(
+            self.layer,
+            drop,
+            lambda: self.forward_func(inputs, *args[:-1]),
+            (*chance.shape, "D"),
+        )
 
     def _kept(self, chance: Tensor, embeddings: Tensor) -> Tensor:
         """Draws which elements stay, (B, L, D), the same for an example whatever its batch is."""
