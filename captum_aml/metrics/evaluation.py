@@ -7,10 +7,8 @@ first, so that every value is that of the input alone.
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Callable, Container, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Hashable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,15 +18,10 @@ from torch import Tensor
 from captum_aml._call import Call, as_count, is_integral, parse_call
 from captum_aml._sites import argument_named, run_forward
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.metrics.layout import VariantLayout, Variants
 from captum_aml.metrics.removal import Removal, resolve_removal
 from captum_aml.readout import Readout, check_finite, check_output_kind, output_tensor, select
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
-
-#: Variants that are laid out at once, in batches: enough to find duplicates and equal lengths.
-_BATCHES_PER_SLAB = 16
-
-# Variants are laid out at once as long as they have no more elements than this.
-_SLAB_ELEMENTS = 1 << 24
 
 
 class RemovalEvaluator:
@@ -160,15 +153,24 @@ class RemovalEvaluator:
         changeable = self._inputs != self._baselines
         if self._inputs.dim() == 3:
             changeable = changeable.any(dim=2)
-        self._attended = (
+        attended = (
             torch.ones_like(changeable)
             if self._mask_index is None
             else self._args[self._mask_index].to(changeable.device) != 0
         )
         #: Which units can be removed, (N, U).
-        self.tokens = (changeable & self._attended).reshape(call.n_examples, -1)
-        self._text = _text_places(self._attended) if self._has_positions else self._attended
-        self._pad = self._padding_value()
+        self.tokens = (changeable & attended).reshape(call.n_examples, -1)
+        self._layout = VariantLayout(
+            self._inputs,
+            self._baselines,
+            self._args,
+            batched=self._batched,
+            by_position=self._by_position,
+            mask_index=self._mask_index,
+            attended=attended,
+            has_positions=self._has_positions,
+            batch_size=self.batch_size,
+        )
         self._removals: list[Removal] = []
         self._cache: dict[tuple[int, int, bytes], float] = {}
         self._known: dict[tuple[tuple[int, ...], bytes], float] = {}
@@ -265,28 +267,15 @@ class RemovalEvaluator:
                 return index
         return None
 
-    def _padding_value(self) -> Tensor | None:
-        """What stands at padded places already, so that more may be padded; None if nothing may.
-
-        A causal classifier finds a text's end by the id of its padding, which only the caller's
-        own padding tells. Padding on the left moves the tokens, which a model with absolute
-        positions sees. Without a value only inputs of equal length go together.
-        """
-        padding = ~self._text
-        if not self._has_positions or not bool(padding.any()) or bool(padding[:, 0].any()):
-            return None
-        example, position = (int(i) for i in padding.nonzero()[0])
-        return self._inputs[example, position]
-
     @torch.no_grad()
     def _read_originals(self, target: Tensor | None, kind: str) -> None:
         rows = torch.arange(self.n_examples, device=self.tokens.device)
         contents: dict[int, bytes] = {}
         outputs: dict[bytes, Tensor] = {}
-        for slab in self._slabs(rows, torch.ones_like(self.tokens), resolve_removal("mask")):
-            digests = self._digests(slab)
+        for slab in self._layout.slabs(rows, torch.ones_like(self.tokens), resolve_removal("mask")):
+            digests = self._layout.digests(slab)
             contents.update(zip(slab.members.tolist(), digests, strict=True))
-            for part in self._batches(slab, _first(digests, outputs)):
+            for part in self._layout.batches(slab, _first(digests, outputs)):
                 output = output_tensor(self._forward(part, "the unmasked inputs"))
                 if output.dim() == 0 or output.shape[0] != len(part.rows):
                     raise InvalidInputError(
@@ -369,11 +358,11 @@ class RemovalEvaluator:
         """Values (V,) of different subsets, by one pass for each different content."""
         result = torch.empty(len(rows), dtype=torch.float64)
         where = f"removal by {removal.name}"
-        for slab in self._slabs(rows, keep, removal):
-            digests = self._digests(slab)
+        for slab in self._layout.slabs(rows, keep, removal):
+            digests = self._layout.digests(slab)
             outcomes = [self._outcomes[row] for row in slab.rows.tolist()]
             keys = list(zip(outcomes, digests, strict=True))
-            for part in self._batches(slab, _first(keys, self._known)):
+            for part in self._layout.batches(slab, _first(keys, self._known)):
                 values = self._read(self._forward(part, where), part.rows, where).tolist()
                 found = zip(part.places.tolist(), values, strict=True)
                 self._known.update((keys[place], value) for place, value in found)
@@ -381,7 +370,7 @@ class RemovalEvaluator:
             result[slab.members.cpu()] = torch.tensor(values, dtype=torch.float64)
         return result
 
-    def _forward(self, part: _Layout, where: str) -> Any:  # whatever the forward function returns
+    def _forward(self, part: Variants, where: str) -> Any:  # whatever the forward function returns
         self.n_passes += len(part.rows)
         try:
             return run_forward(self._forward_func, (part.inputs,), part.args)
@@ -394,148 +383,6 @@ class RemovalEvaluator:
                 "their own ids as baselines, which keeps them, or use removal='mask'"
             ) from error
 
-    def _slabs(self, rows: Tensor, keep: Tensor, removal: Removal) -> Iterator[_Layout]:
-        """The variants laid out as the model takes them, shortest first, many batches at once."""
-        laid = self._laid_out(rows, keep, removal)
-        lengths = laid.sum(dim=1)
-        order = torch.argsort(lengths, stable=True)
-        most = max(1, _SLAB_ELEMENTS // max(1, self._inputs[0].numel()))
-        size = min(_BATCHES_PER_SLAB * self.batch_size, max(self.batch_size, most))
-        for members in order.split(size):
-            chosen = rows[members]
-            kept = keep[members].reshape(len(members), *self._attended.shape[1:])
-            expanded = kept if kept.dim() == self._inputs.dim() else kept.unsqueeze(-1)
-            inputs = self._inputs[chosen]
-            if removal.place != "gone":
-                inputs = removal.replace(inputs, self._baselines[chosen], expanded)
-            args = self._arguments(chosen)
-            attended = self._attended[chosen] & laid[members].reshape(kept.shape)
-            if removal.place == "hidden" and self._mask_index is not None:
-                mask = args[self._mask_index]
-                args[self._mask_index] = torch.where(kept, mask, torch.zeros_like(mask))
-                attended = attended & kept
-            layout = _Layout(
-                rows=chosen,
-                members=members,
-                places=torch.arange(len(members), device=members.device),
-                lengths=lengths[members],
-                is_blank=~attended.reshape(len(members), -1).any(dim=1),
-                inputs=inputs,
-                args=tuple(args),
-            )
-            yield self._compact(layout, laid[members]) if self._has_positions else layout
-
-    def _laid_out(self, rows: Tensor, keep: Tensor, removal: Removal) -> Tensor:
-        """Which places the model is given, (V, U)."""
-        text = self._text[rows].reshape(len(rows), -1)
-        return text & keep if removal.place == "gone" and self._has_positions else text
-
-    def _arguments(self, rows: Tensor) -> list[Any]:  # the user's own arguments
-        """The further arguments of some examples."""
-        args = list(self._args)
-        for index in self._batched:
-            args[index] = args[index][rows.to(args[index].device)]
-        return args
-
-    def _compact(self, layout: _Layout, laid: Tensor) -> _Layout:
-        """The same with the laid out places side by side, and padding to the longest behind."""
-        width = int(layout.lengths.max())
-        # A stable sort keeps the order of the places.
-        order = torch.argsort((~laid).to(torch.uint8), dim=1, stable=True)[:, :width]
-        real = laid.gather(1, order)
-
-        def gathered(values: Tensor, fill: Tensor | int) -> Tensor:
-            index = order.reshape(*order.shape, *(1,) * (values.dim() - 2)).to(values.device)
-            moved = values.gather(1, index.expand(*order.shape, *values.shape[2:]))
-            place = real.reshape(*real.shape, *(1,) * (values.dim() - 2)).to(values.device)
-            filler = torch.as_tensor(fill, dtype=values.dtype, device=values.device)
-            return torch.where(place, moved, filler)
-
-        args = list(layout.args)
-        for index in self._by_position:
-            args[index] = gathered(args[index], 0)
-        inputs = gathered(layout.inputs, 0 if self._pad is None else self._pad)
-        return replace(layout, inputs=inputs, args=tuple(args))
-
-    def _batches(self, slab: _Layout, indices: Sequence[int]) -> Iterator[_Layout]:
-        """Chosen variants of a slab in batches for the model, cut to their longest."""
-        lengths, blank = slab.lengths.tolist(), slab.is_blank.tolist()
-        start = 0
-        while start < len(indices):
-            stop = start
-            may_grow = self._pad is not None
-            while (
-                stop < len(indices)
-                and stop - start < self.batch_size
-                and (may_grow or lengths[indices[stop]] == lengths[indices[start]])
-            ):
-                # Where a model may attend to nothing, it attends to padding.
-                may_grow = may_grow and not blank[indices[stop]]
-                stop += 1
-            yield self._part(slab, indices[start:stop])
-            start = stop
-
-    def _part(self, slab: _Layout, indices: Sequence[int]) -> _Layout:
-        chosen = torch.tensor(list(indices), device=slab.rows.device)
-        lengths = slab.lengths[chosen]
-        width = int(lengths.max()) if self._has_positions else None
-        args = list(slab.args)
-        for index in self._batched:
-            args[index] = args[index][chosen.to(args[index].device)]
-            if index in self._by_position:
-                args[index] = args[index][:, :width]
-        inputs = slab.inputs[chosen]
-        return _Layout(
-            rows=slab.rows[chosen],
-            members=slab.members[chosen],
-            places=chosen,
-            lengths=lengths,
-            is_blank=slab.is_blank[chosen],
-            inputs=inputs if width is None else inputs[:, :width],
-            args=tuple(args),
-        )
-
-    def _digests(self, slab: _Layout) -> list[bytes]:
-        """What tells whether two variants are the same input to the model, padding apart."""
-        cut = [slab.args[i] for i in self._by_position]
-        whole = [slab.args[i] for i in self._batched if i not in self._by_position]
-        (cut if self._has_positions else whole).append(slab.inputs)
-        n = len(slab.rows)
-        by_row = np.concatenate([_bytes(t, n) for t in whole], axis=1) if whole else None
-        by_place = np.concatenate([_bytes(t, n, t.shape[1]) for t in cut], axis=2) if cut else None
-        digests = []
-        for variant, length in enumerate(slab.lengths.tolist()):
-            digest = hashlib.blake2b(digest_size=16)
-            if by_row is not None:
-                digest.update(by_row[variant].tobytes())
-            if by_place is not None:
-                digest.update(by_place[variant, :length].tobytes())
-            digests.append(digest.digest())
-        return digests
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Variants as the model takes them.
-
-    Attributes:
-        rows: The example of each, (V,).
-        members: Its number among the variants asked for, (V,).
-        places: Its number in its slab, (V,).
-        lengths: Its places, without padding, (V,).
-        is_blank: Whether it has no place to attend to, (V,).
-        inputs: (V, width, ...).
-        args: The further arguments.
-    """
-
-    rows: Tensor
-    members: Tensor
-    places: Tensor
-    lengths: Tensor
-    is_blank: Tensor
-    inputs: Tensor
-    args: tuple[Any, ...]
-
 
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -547,26 +394,6 @@ def _first(keys: Sequence[_Key], known: Container[_Key]) -> list[int]:
         if key not in known:
             new.setdefault(key, index)
     return list(new.values())
-
-
-def _text_places(attended: Tensor) -> Tensor:
-    """The places of each text (N, L), from the first that is attended to the last.
-
-    Where nothing is attended there is no telling text from padding: all of it is text.
-    """
-    count = attended.long().cumsum(dim=1)
-    text = (count > 0) & (count - attended.long() < count[:, -1:])
-    return text | ~attended.any(dim=1, keepdim=True)
-
-
-def _bytes(tensor: Tensor, *sizes: int) -> np.ndarray:
-    """A tensor's memory as bytes (*sizes, B)."""
-    # NumPy has no bfloat16.
-    plain = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-    array = np.ascontiguousarray(plain.cpu().numpy())
-    rest = math.prod(array.shape[len(sizes) :])
-    table: np.ndarray = array.reshape(*sizes, rest).view(np.uint8)
-    return table
 
 
 __all__ = ["RemovalEvaluator"]
