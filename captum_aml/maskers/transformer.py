@@ -78,7 +78,8 @@ class TransformerMasker(nn.Module):
         """
         encoder = cast("PreTrainedModel", copy.deepcopy(model.base_model))  # stubbed as Module
         encoder.requires_grad_(True)
-        encoder.to(torch.promote_types(_table(encoder).dtype, torch.float32))
+        # Called as the module's own: transformers hides the signature of its `to`.
+        nn.Module.to(encoder, torch.promote_types(_table(encoder).dtype, torch.float32))
         # One value per example is explained as two outcomes: retained, or not.
         known = max(2, int(model.config.num_labels or 0))
         return cls(encoder, n_classes=known if n_classes is None else n_classes)
