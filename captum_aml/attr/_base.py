@@ -6,7 +6,8 @@ import copy
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, get_args
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ from captum_aml.attr._persistence import (
 )
 from captum_aml.exceptions import CheckpointError, InvalidInputError, NotFittedError
 from captum_aml.maskers import EmbeddingMasker
+from captum_aml.maskers.hidden import explained_model
 from captum_aml.masking import MaskingProblem
 from captum_aml.objectives import Objective, Terms
 from captum_aml.perturbation import Perturbation, resolve_perturbation
@@ -338,7 +340,7 @@ class MaskAttribution(GradientAttribution):
             settings["objective"] = rebuild_objective(checkpoint.settings.get("objective"))
         attribution = cls(forward_func, *args, **{**saved, **settings})
         checkpoint.fingerprint.check(attribution._known_fingerprint())
-        module = rebuild_masker(checkpoint, masker).eval()
+        module = rebuild_masker(checkpoint, masker, forward_func).eval()
         _set_fitted(module)
         attribution.masker_, attribution.fingerprint_ = module, checkpoint.fingerprint
         attribution.training_cost_ = checkpoint.training
@@ -371,7 +373,7 @@ class MaskAttribution(GradientAttribution):
         parts = []
         for start in starts:
             rows = call.rows(start, start + size)
-            problem = MaskingProblem.build(rows, site, self.perturbation, kind)
+            problem = MaskingProblem.build(rows, site, self.perturbation, kind, (masker,))
             if self.masker_ is not None:
                 self.masker_.to(problem.capture.features[0].device)
             if masker is not None and self.fingerprint_ is not None:
@@ -403,7 +405,9 @@ class MaskAttribution(GradientAttribution):
         return Readout.resolve(torch.cat(outputs), call.target, "auto", call.n_examples).kind
 
     def _problem(self, call: Call, site: Site) -> MaskingProblem:
-        return MaskingProblem.build(call, site, self.perturbation, self.output)
+        # Before a fit that is the given masker, which may read the explained model's hidden states.
+        maskers = (self.masker, self.masker_)
+        return MaskingProblem.build(call, site, self.perturbation, self.output, maskers)
 
     def _active_masker(self) -> nn.Module | None:
         """The masker whose proposals count: the fitted one, or a given one that is fitted."""
@@ -440,9 +444,9 @@ class MaskAttribution(GradientAttribution):
         feature = problem.capture.features[0]
         known = self._known_fingerprint()
         channels = feature.shape[-1] if feature.dim() == 3 else None
-        return ModelFingerprint(
+        return replace(
+            known,
             embedding_dim=known.embedding_dim if known.embedding_dim is not None else channels,
-            vocab_size=known.vocab_size,
             n_classes=problem.readout.probabilities.shape[1],
         )
 
@@ -456,11 +460,24 @@ class MaskAttribution(GradientAttribution):
             self.output not in ("probability", "log_probability", "value")
         )
         n_labels = getattr(model.config, "num_labels", None) if classifies else None
+        config = getattr(explained_model(self.forward_func), "config", None)
         return ModelFingerprint(
             embedding_dim=getattr(layer, "embedding_dim", None),
             vocab_size=getattr(layer, "num_embeddings", None),
             n_classes=n_labels if n_labels is not None and n_labels > 1 else None,
+            model_type=_setting(config, "model_type", str),
+            hidden_size=_setting(config, "hidden_size", int),
+            num_hidden_layers=_setting(config, "num_hidden_layers", int),
         )
+
+
+_T = TypeVar("_T")
+
+
+def _setting(config: object, name: str, kind: type[_T]) -> _T | None:
+    """A setting of a model's configuration, which need not be one of transformers."""
+    value = getattr(config, name, None)
+    return value if isinstance(value, kind) else None
 
 
 def _set_fitted(masker: nn.Module) -> None:
