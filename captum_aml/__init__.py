@@ -7,7 +7,13 @@ from captum_aml.attr import (
     LayerAMLAttribution,
     LayerLAAttribution,
 )
-from captum_aml.maskers import EmbeddingMasker, Masker, MaskerInputs, TransformerMasker
+from captum_aml.maskers import (
+    EmbeddingMasker,
+    Masker,
+    MaskerInputs,
+    SharedMasker,
+    TransformerMasker,
+)
 from captum_aml.objectives import AMLObjective, LAObjective
 
 __all__ = [
@@ -20,6 +26,7 @@ __all__ = [
     "LayerLAAttribution",
     "Masker",
     "MaskerInputs",
+    "SharedMasker",
     "TransformerMasker",
     "__version__",
 ]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from captum_aml._call import Call
+from captum_aml._hooks import LayerPoint
 from captum_aml._sites import Capture, Site, argument_named
 from captum_aml._tokens import TokenLayout, mask_of_rows
 from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteError
-from captum_aml.maskers import Masker, MaskerInputs, as_logits
+from captum_aml.maskers import Masker, MaskerInputs, as_logits, explained_layers_of
+from captum_aml.maskers.hidden import HiddenStateReader
 from captum_aml.objectives import MaskedOutcome, Objective, Terms
 from captum_aml.perturbation import ForwardState, Perturbation
 from captum_aml.readout import Readout, as_float, check_finite, output_tensor, select
@@ -62,6 +65,7 @@ class MaskingProblem:
         layout: Tokens and mask units.
         readout: How outputs are read.
         perturbation: How the mask is applied.
+        hidden: Hidden states of the unmasked pass that maskers asked for.
     """
 
     call: Call
@@ -71,6 +75,7 @@ class MaskingProblem:
     layout: TokenLayout
     readout: Readout
     perturbation: Perturbation
+    hidden: Mapping[LayerPoint, Tensor] = field(default_factory=dict, repr=False)
     _states: dict[int, tuple[tuple[Tensor, ...], ForwardState]] = field(
         default_factory=dict, repr=False
     )
@@ -78,7 +83,12 @@ class MaskingProblem:
     @classmethod
     @torch.no_grad()
     def build(
-        cls, call: Call, site: Site, perturbation: Perturbation, output: str
+        cls,
+        call: Call,
+        site: Site,
+        perturbation: Perturbation,
+        output: str,
+        maskers: Sequence[object] = (),
     ) -> MaskingProblem:
         """Runs the unmasked inputs and lays out what can be masked.
 
@@ -87,12 +97,22 @@ class MaskingProblem:
             site: Where the mask enters.
             perturbation: How the mask is applied.
             output: The output kind, or ``auto``.
+            maskers: Those that will propose masks: the hidden states that they ask for are read.
 
         Raises:
             InvalidInputError: The call's arguments do not fit the forward function.
+            LayerNotReachedError: The forward function does not run what a masker reads.
             NonFiniteError: The forward function gave NaN or an infinite value.
         """
-        capture = site.capture(call)
+        asked = [layers for masker in maskers if (layers := explained_layers_of(masker))]
+        reader = HiddenStateReader(
+            [point for layers in asked for point in layers.points],
+            device_ids=getattr(site, "device_ids", None)
+            or getattr(site.forward_func, "device_ids", None),
+        )
+        with reader.reading():
+            capture = site.capture(call)
+        hidden = reader.states(call.n_examples)
         readout = Readout.resolve(capture.output, call.target, output, call.n_examples)
         baselines = site.baselines(call, capture)
         token_dims = site.token_dims(call, capture.features)
@@ -112,7 +132,7 @@ class MaskingProblem:
             masks,
             token_dims=token_dims,
         )
-        problem = cls(call, site, capture, baselines, layout, readout, perturbation)
+        problem = cls(call, site, capture, baselines, layout, readout, perturbation, hidden)
         return problem._with_endpoints() if readout.kind == "value" else problem
 
     @property
@@ -130,7 +150,6 @@ class MaskingProblem:
         features = self.capture.features
         dims = self.token_dims
         protected = self.site.protected(self.call, features, self.baselines)
-        attention_mask = self._attention_mask
         given = MaskerInputs(
             features=features,
             inputs=self.call.inputs,
@@ -139,7 +158,9 @@ class MaskingProblem:
                 p if p.dim() <= d else p.flatten(d).all(-1)
                 for p, d in zip(protected, dims, strict=True)
             ),
-            attention_mask=attention_mask if isinstance(attention_mask, Tensor) else None,
+            attention_mask=self._tensor_named("attention_mask"),
+            token_type_ids=self._tensor_named("token_type_ids"),
+            hidden_states=self._hidden_states(masker),
         )
         try:
             proposal = masker(given)
@@ -211,7 +232,7 @@ class MaskingProblem:
         """The unperturbed pass with its rows repeated; made once, since every step needs it."""
         if times not in self._states:
             args = self.call.additional_forward_args
-            mask = self._attention_mask
+            mask = self._tensor_named("attention_mask")
             shape = self.call.inputs[0].shape[:2]
             places = [
                 i
@@ -225,15 +246,24 @@ class MaskingProblem:
             self._states[times] = (inputs, state.repeat(times))
         return self._states[times]
 
-    @property
-    def _attention_mask(self) -> object:
-        """What the forward function is given for its attention mask, or None."""
-        return argument_named(
-            self.site.forward_func,
-            self.call.inputs,
-            self.call.additional_forward_args,
-            "attention_mask",
+    def _hidden_states(self, masker: Masker) -> tuple[Tensor, ...] | None:
+        layers = explained_layers_of(masker)
+        if layers is None:
+            return None
+        points = layers.points
+        if any(point not in self.hidden for point in points):
+            raise InvalidInputError(
+                "masker: it reads hidden states that were not read in this problem's pass; name it "
+                "among the maskers when the problem is built"
+            )
+        return tuple(self.hidden[point] for point in points)
+
+    def _tensor_named(self, name: str) -> Tensor | None:
+        """The tensor that the forward function is given under a name, or None."""
+        given = argument_named(
+            self.site.forward_func, self.call.inputs, self.call.additional_forward_args, name
         )
+        return given if isinstance(given, Tensor) else None
 
     def _with_endpoints(self) -> MaskingProblem:
         """The same problem with the values at both ends of the retained fraction."""

@@ -338,7 +338,7 @@ class MaskAttribution(GradientAttribution):
             settings["objective"] = rebuild_objective(checkpoint.settings.get("objective"))
         attribution = cls(forward_func, *args, **{**saved, **settings})
         checkpoint.fingerprint.check(attribution._known_fingerprint())
-        module = rebuild_masker(checkpoint, masker).eval()
+        module = rebuild_masker(checkpoint, masker, forward_func).eval()
         _set_fitted(module)
         attribution.masker_, attribution.fingerprint_ = module, checkpoint.fingerprint
         attribution.training_cost_ = checkpoint.training
@@ -371,7 +371,7 @@ class MaskAttribution(GradientAttribution):
         parts = []
         for start in starts:
             rows = call.rows(start, start + size)
-            problem = MaskingProblem.build(rows, site, self.perturbation, kind)
+            problem = MaskingProblem.build(rows, site, self.perturbation, kind, (masker,))
             if self.masker_ is not None:
                 self.masker_.to(problem.capture.features[0].device)
             if masker is not None and self.fingerprint_ is not None:
@@ -403,7 +403,9 @@ class MaskAttribution(GradientAttribution):
         return Readout.resolve(torch.cat(outputs), call.target, "auto", call.n_examples).kind
 
     def _problem(self, call: Call, site: Site) -> MaskingProblem:
-        return MaskingProblem.build(call, site, self.perturbation, self.output)
+        # Before a fit that is the given masker, which may read the explained model's hidden states.
+        maskers = (self.masker, self.masker_)
+        return MaskingProblem.build(call, site, self.perturbation, self.output, maskers)
 
     def _active_masker(self) -> nn.Module | None:
         """The masker whose proposals count: the fitted one, or a given one that is fitted."""

@@ -8,9 +8,11 @@ from typing import Any
 from torch import nn
 
 from captum_aml.exceptions import CheckpointError
-from captum_aml.maskers import EmbeddingMasker, TransformerMasker
+from captum_aml.maskers import EmbeddingMasker, SharedMasker, TransformerMasker
+from captum_aml.maskers.hidden import explained_model
 from captum_aml.objectives import AMLObjective, LAObjective, Objective
 from captum_aml.training import Checkpoint
+from captum_aml.typing import ForwardFunc
 
 _OBJECTIVES: dict[str, type[AMLObjective] | type[LAObjective]] = {
     "aml": AMLObjective,
@@ -22,27 +24,37 @@ def masker_description(masker: nn.Module) -> dict[str, Any]:
     """A masker's type and configuration, as JSON values."""
     if isinstance(masker, TransformerMasker):
         return {"type": "transformer", "config": masker.config}
+    if isinstance(masker, SharedMasker):
+        return {"type": "shared", "config": masker.config}
     if isinstance(masker, EmbeddingMasker):
         return {"type": "embedding", "config": masker.config}
     return {"type": "custom", "config": getattr(masker, "config", None)}
 
 
-def rebuild_masker(checkpoint: Checkpoint, given: nn.Module | None) -> nn.Module:
+def rebuild_masker(
+    checkpoint: Checkpoint, given: nn.Module | None, forward_func: ForwardFunc
+) -> nn.Module:
     """The saved masker with its weights.
 
     Args:
         checkpoint: What was saved.
         given: For a class of the user's own, a module to load the weights into.
+        forward_func: What is explained: a masker that reads the explained model reads its model.
 
     Raises:
-        CheckpointError: The type is unknown, or the weights do not fit.
+        CheckpointError: The type is unknown, it was made for another model, or the weights do not
+            fit.
     """
     kind, config = checkpoint.masker.get("type"), checkpoint.masker.get("config")
     try:
         if given is not None:
+            if isinstance(given, SharedMasker) and kind == "shared":
+                given.check_config(config or {})
             module = given
         elif kind == "transformer":
             module = TransformerMasker.from_config(config or {})
+        elif kind == "shared":
+            module = _shared_masker(config or {}, forward_func)
         elif kind == "embedding":
             module = EmbeddingMasker(**(config or {}))
         else:
@@ -56,6 +68,16 @@ def rebuild_masker(checkpoint: Checkpoint, given: nn.Module | None) -> nn.Module
             raise
         raise CheckpointError(f"masker: the saved masker cannot be rebuilt ({error})") from error
     return module
+
+
+def _shared_masker(config: dict[str, Any], forward_func: ForwardFunc) -> SharedMasker:
+    model = explained_model(forward_func)
+    if model is None:
+        raise CheckpointError(
+            "masker: it reads the hidden states of the explained model, which cannot be found "
+            "behind this forward function; pass masker=SharedMasker.from_model(model)"
+        )
+    return SharedMasker.from_config(config, model)
 
 
 def objective_description(objective: Objective) -> dict[str, Any]:

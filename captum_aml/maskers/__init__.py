@@ -2,15 +2,20 @@
 
 from captum_aml.maskers._base import Masker, MaskerInputs, as_logits, as_masker
 from captum_aml.maskers.embedding import EmbeddingMasker
+from captum_aml.maskers.hidden import ExplainedLayers, explained_layers_of
 from captum_aml.maskers.prediction import PredictionEmbedding
+from captum_aml.maskers.shared import SharedMasker
 from captum_aml.maskers.transformer import TransformerMasker
 
 __all__ = [
     "EmbeddingMasker",
+    "ExplainedLayers",
     "Masker",
     "MaskerInputs",
     "PredictionEmbedding",
+    "SharedMasker",
     "TransformerMasker",
     "as_logits",
     "as_masker",
+    "explained_layers_of",
 ]

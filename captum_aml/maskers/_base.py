@@ -25,6 +25,9 @@ class MaskerInputs:
         protected: For each masked tensor the tokens that are not masked, bool of the tokens'
             shape, for example (N, L).
         attention_mask: The forward function's argument of that name, (N, L), if it has one.
+        token_type_ids: Likewise, (N, L).
+        hidden_states: What the masker's ``explained_layers`` held in the pass over the unmasked
+            inputs, (N, L, D) each, without gradient; None for a masker that does not ask.
     """
 
     features: tuple[Tensor, ...]
@@ -32,14 +35,18 @@ class MaskerInputs:
     probabilities: Tensor
     protected: tuple[Tensor, ...]
     attention_mask: Tensor | None = None
+    token_type_ids: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 @runtime_checkable
 class Masker(Protocol):
     """A network that proposes mask logits; any ``torch.nn.Module`` with this call is one.
 
-    Two optional members are honoured: ``fitted`` (bool; a module without it counts as fitted) and
-    ``config`` (a dictionary of JSON values, kept with a saved masker).
+    Three optional members are honoured: ``fitted`` (bool; a module without it counts as fitted),
+    ``config`` (a dictionary of JSON values, kept with a saved masker) and ``explained_layers`` (an
+    :class:`~captum_aml.maskers.ExplainedLayers`: the layers of the explained model whose hidden
+    states the masker wants to be given).
     """
 
     def __call__(self, inputs: MaskerInputs) -> TensorOrTuple:
