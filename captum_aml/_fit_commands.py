@@ -371,7 +371,9 @@ def _summary(summary: FitSummary, out: Path) -> str:
     if best is not None:
         from captum_aml._fit_progress import means_text
 
-        words.append(f"validation {means_text(best.means)} (epoch {best.epoch}, step {best.step})")
+        words.append(
+            f"validation loss {means_text(best.means)} at step {best.step} of {summary.n_steps}"
+        )
     if summary.n_skipped_steps:
         words.append(f"{summary.n_skipped_steps} of {summary.n_steps} steps skipped")
     if summary.stopped == "patience":

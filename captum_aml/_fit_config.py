@@ -207,10 +207,17 @@ class FitConfig:
 
     def to_dict(self) -> dict[str, str | int | float | None]:
         """The values by name, without those that are None by default and here."""
-        return {
+        values = {
             field.name: getattr(self, field.name)
             for field in fields(self)
             if getattr(self, field.name) is not None or field.default is not None
+        }
+        # None there stands for the method's own: 1, or no such term.
+        objective = self.objective()
+        return {
+            name: getattr(objective, name) if name in _OF_OBJECTIVE else values[name]
+            for name in (field.name for field in fields(self))
+            if name in values or (name in _OF_OBJECTIVE and hasattr(objective, name))
         }
 
 

@@ -45,7 +45,7 @@ class FitLines(FitCallback):
         best = ", the best so far" if state.validation.improved else ""
         self._write(
             f"Epoch {state.epoch}/{state.n_epochs}, step {state.step}/{state.n_steps or '?'}: "
-            f"training {means_text(state.epoch_means)}; "
+            f"training loss {means_text(state.epoch_means)}; "
             f"validation {means_text(state.validation.means)}{best}{self._left(state)}"
         )
 
