@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,7 +80,12 @@ class MaskingProblem:
     @classmethod
     @torch.no_grad()
     def build(
-        cls, call: Call, site: Site, perturbation: Perturbation, output: str
+        cls,
+        call: Call,
+        site: Site,
+        perturbation: Perturbation,
+        output: str,
+        capture: Capture | None = None,
     ) -> MaskingProblem:
         """Runs the unmasked inputs and lays out what can be masked.
 
@@ -87,12 +94,14 @@ class MaskingProblem:
             site: Where the mask enters.
             perturbation: How the mask is applied.
             output: The output kind, or ``auto``.
+            capture: What the unmasked inputs show, where that is known. Default: None, by a pass
 
         Raises:
             InvalidInputError: The call's arguments do not fit the forward function.
             NonFiniteError: The forward function gave NaN or an infinite value.
         """
-        capture = site.capture(call)
+        if capture is None:
+            capture = site.capture(call)
         readout = Readout.resolve(capture.output, call.target, output, call.n_examples)
         baselines = site.baselines(call, capture)
         token_dims = site.token_dims(call, capture.features)
@@ -196,16 +205,16 @@ class MaskingProblem:
         parts = list(log_probs.split(self.call.n_examples))
         kept = parts.pop(0) if objective.uses_kept else None
         left_out = parts.pop(0) if objective.uses_left_out else None
-        return objective(
-            MaskedOutcome(
-                kept=kept,
-                left_out=left_out,
-                aim=self.readout.aim,
-                explained=self.readout.explained,
-                mask=mask,
-                live=self.layout.live,
-            )
+        outcome = MaskedOutcome(
+            kept=kept,
+            left_out=left_out,
+            aim=self.readout.aim,
+            explained=self.readout.explained,
+            mask=mask,
+            live=self.layout.live,
         )
+        with _full_precision(mask.device):
+            return objective(outcome)
 
     def _repeated(self, times: int) -> tuple[tuple[Tensor, ...], ForwardState]:
         """The unperturbed pass with its rows repeated; made once, since every step needs it."""
@@ -253,3 +262,10 @@ class MaskingProblem:
                 stacklevel=2,
             )
         return replace(self, readout=replace(self.readout, endpoints=endpoints))
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Losses are computed in the precision of their terms, whatever autocast says."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
