@@ -13,7 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from captum_aml._fit_config import FitConfig
-    from captum_aml.training import FitSummary, SearchResult, Trial
+    from captum_aml.training import FitSummary
 
 # Options are None where they are not given, so that the file's values count.
 Model = Annotated[
@@ -47,7 +47,7 @@ MaxLength = Annotated[
 ]
 Config = Annotated[
     Path | None,
-    typer.Option(help="A YAML file with the options by name, as in 'epochs: 5'; flags win over it."),
+    typer.Option(help="A YAML file with options by name, as in 'epochs: 5'; flags win."),
 ]
 MethodName = Annotated[str | None, typer.Option(help="aml or la.", show_default="aml")]
 Masker = Annotated[
@@ -69,9 +69,7 @@ PerturbationName = Annotated[
 SizePenalty = Annotated[
     str | None, typer.Option(help="What the mask's size costs: bce or l1.", show_default="bce")
 ]
-BatchSize = Annotated[
-    int | None, typer.Option(help="Texts in a batch.", show_default="20", min=1)
-]
+BatchSize = Annotated[int | None, typer.Option(help="Texts in a batch.", show_default="20", min=1)]
 Preset = Annotated[
     str | None,
     typer.Option(
@@ -248,14 +246,12 @@ def fit(
     if not _is_main():
         attribution.fit(setup.training, setup.validation, **arguments)
         return
-    with FitFolder.open(
-        out, setup.identity, text, resume=resume, overwrite=overwrite
-    ) as folder:
+    with FitFolder.open(out, setup.identity, text, resume=resume, overwrite=overwrite) as folder:
         if folder.summary is not None:
             _say("The run is complete already.")
             typer.echo(folder.summary)
             return
-        _say(f"If it is interrupted, the same command goes on with --resume. Settings: {out / CONFIG}")
+        _say(f"Settings: {out / CONFIG}. After an interruption go on with --resume.")
         from captum_aml._fit_progress import FitLines
 
         lines = FitLines(bar=sys.stderr.isatty())

@@ -240,7 +240,8 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise InvalidInputError(
-            f"{os.fspath(path)}: expected names with values, as in 'epochs: 5', got {shown(content)}"
+            f"{os.fspath(path)}: expected names with values such as 'epochs: 5', got "
+            f"{shown(content)}"
         )
     try:
         return _known(content)

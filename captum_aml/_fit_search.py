@@ -16,7 +16,6 @@ import typer
 from captum_aml._files import atomic_file
 from captum_aml._fit_config import FitConfig, config_text
 from captum_aml._fit_setup import FitSetup, Say, prepare
-from captum_aml.benchmark.masker_score import signed_sum
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.training import SearchResult, SearchSettings, Trial, search_weights
 
@@ -55,17 +54,18 @@ def run_search(
     score = setup.score
     assert score is not None, "a search is by a metric"
     out.mkdir(parents=True, exist_ok=True)
-    direction = "highest" if score.metric.higher_is_better else "lowest"
+    metric = score.metric
+    direction = "highest" if metric.higher_is_better else "lowest"
     say(
-        f"Searching for the {direction} {signed_sum(score.signs) if len(score.signs) > 1 else score.metric.name} on "
-        f"{len(setup.data.validation)} validation texts; report figures on other texts."
+        f"Searching for the {direction} {metric.name} on {len(setup.data.validation)} validation "
+        "texts; report figures on other texts."
     )
     result = search_weights(
         setup.attribution,
         config.objective(),
         setup.training,
         setup.validation,
-        metric=score.metric,
+        metric=metric,
         fit=config.settings(),
         settings=settings,
         storage=storage or out / "trials.log",

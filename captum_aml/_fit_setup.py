@@ -137,9 +137,7 @@ def _tell_of_texts(
         raise InvalidInputError("data: expected texts with tokens to explain, got none")
 
 
-def _perturbation(
-    config: FitConfig, classifier: TextClassifier, data: FitData, say: Say
-) -> str:
+def _perturbation(config: FitConfig, classifier: TextClassifier, data: FitData, say: Say) -> str:
     taken = None if config.perturbation == "blend" else attention_removal(classifier, data.first)
     if config.perturbation is None:
         if taken is None:

@@ -46,7 +46,7 @@ def signed_sum(signs: Mapping[str, int]) -> str:
     """The sum in words, ``aopc-comprehensiveness - aopc-sufficiency`` for instance."""
     ordered = sorted(signs, key=lambda name: -signs[name])  # what is added goes first
     words = " ".join(f"{'+' if signs[name] > 0 else '-'} {name}" for name in ordered)
-    return words.removeprefix("+ ").replace("- ", "-", 1) if signs[ordered[0]] < 0 else words[2:]
+    return words.removeprefix("+ ")
 
 
 class MaskerScore:

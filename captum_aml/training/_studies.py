@@ -118,7 +118,8 @@ def open_study(
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvalidInputError(
-            f"storage: expected a new file or one of a search, got {os.fspath(storage)!r} ({reason})"
+            f"storage: expected a new file or one of a search, got {os.fspath(storage)!r} "
+            f"({reason})"
         ) from error
     if found is None:
         study.set_user_attr(_IDENTITY, wanted)
@@ -189,7 +190,11 @@ def _is_alive(process: int) -> bool:
 
 
 def note(
-    trial: optuna.Trial, *, seconds: float, values: Mapping[str, float] | None = None, error: str = ""
+    trial: optuna.Trial,
+    *,
+    seconds: float,
+    values: Mapping[str, float] | None = None,
+    error: str = "",
 ) -> None:
     """Writes down what a trial took and gave; without this it is not counted as finished."""
     trial.set_user_attr(

@@ -233,7 +233,16 @@ def search_weights(
             attribution = make(dataclasses.replace(objective, **weights))  # type: ignore[type-var]
             arguments = {**fit.arguments(), _RATE: rate, "select_by": metric}
             n_validations = fit.epochs * fit.validations_per_epoch
-            _run(study, trial, attribution, train_batches, val_batches, arguments, n_validations, score)
+            _run(
+                study,
+                trial,
+                attribution,
+                train_batches,
+                val_batches,
+                arguments,
+                n_validations,
+                score,
+            )
             n_added += 1
             on_trial(_studies.record(study.trials[trial.number], names))
         return SearchResult(
