@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,6 +87,20 @@ Device = Annotated[
 ]
 #: What a search has other defaults for: as published, but for where validation ends an epoch.
 SEARCH_DEFAULTS = {"limit": 450, "validation_limit": 200, "epochs": 2}
+
+
+#: What the commands themselves are told, and what is fitted does not depend on.
+_OF_FIT = ("out", "config", "resume", "overwrite")
+_OF_SEARCH = (
+    "out",
+    "metric",
+    "trials",
+    "storage",
+    "config",
+    "lowest_rate",
+    "highest_rate",
+    "prune",
+)
 
 
 def fit(
@@ -213,7 +229,7 @@ def fit(
     interrupted goes on with --resume and ends with the same masker. Several processes or GPUs:
     accelerate launch -m captum_aml.cli fit ...
     """
-    flags = {k: v for k, v in locals().items() if k not in ("out", "config", "resume", "overwrite")}
+    flags = {k: v for k, v in locals().items() if k not in _OF_FIT}
     from captum_aml._fit_config import FitConfig, config_text, read_config
     from captum_aml._fit_folder import CONFIG, FitFolder, check_free, is_complete
     from captum_aml.exceptions import InvalidInputError
@@ -256,7 +272,8 @@ def fit(
 
         lines = FitLines(bar=sys.stderr.isatty())
         try:
-            attribution.fit(setup.training, setup.validation, callbacks=(lines,), **arguments)
+            with _told():
+                attribution.fit(setup.training, setup.validation, callbacks=(lines,), **arguments)
         except KeyboardInterrupt:
             lines.close()
             _say("Interrupted: the same command goes on with --resume.")
@@ -332,8 +349,7 @@ def search(
     figures on other texts. captum-aml fit --config FOLDER/best.yaml --out MASKER then fits on all
     texts.
     """
-    own = ("out", "metric", "trials", "storage", "config", "lowest_rate", "highest_rate", "prune")
-    flags = {k: v for k, v in locals().items() if k not in own}
+    flags = {k: v for k, v in locals().items() if k not in _OF_SEARCH}
     from captum_aml._fit_config import FitConfig, read_config
     from captum_aml._optional import require
     from captum_aml.training import SearchSettings
@@ -348,7 +364,8 @@ def search(
     )
     from captum_aml._fit_search import run_search
 
-    run_search(chosen, settings, out, storage, _say, given=flags)
+    with _told():
+        run_search(chosen, settings, out, storage, _say)
 
 
 def _for_search(config: Path | None, read: Any) -> Mapping[str, Any]:
@@ -385,6 +402,14 @@ def _require_packages(config: FitConfig) -> None:
     require("accelerate", package="accelerate", feature="captum-aml fit", extra="train")
     if "tensorboard" in config.trackers:
         require("tensorboard", package="tensorboard", feature="--tracker", extra="train")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tells warnings in a line, as everything else."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _say(f"Note: {message}")
+        yield
 
 
 def _is_main() -> bool:

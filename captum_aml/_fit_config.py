@@ -254,13 +254,8 @@ def config_text(values: Mapping[str, Any], *, comment: str) -> str:
     require("yaml", package="PyYAML", feature="writing a configuration", extra="train")
     import yaml
 
-    plain = {k: _shortest(v) for k, v in values.items()}
-    return f"# {comment}\n" + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-
-
-def _shortest(value: Any) -> Any:  # a value of a configuration
-    # YAML 1.1 reads 1e-05 as a word; PyYAML writes 1.0e-05, which every reader takes.
-    return float(value) if isinstance(value, float) else value
+    text: str = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+    return f"# {comment}\n{text}"
 
 
 def _known(values: Mapping[Any, Any]) -> dict[str, Any]:

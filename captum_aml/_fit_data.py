@@ -68,7 +68,8 @@ def load_data(config: FitConfig) -> FitData:
     source = TextSource(
         config.data, split=split, limit=config.limit, text_column=config.text_column
     )
-    digest, first, n_texts = hashlib.sha256(), [], 0
+    digest, n_texts = hashlib.sha256(), 0
+    first: list[str] = []
     for item in source:
         digest.update(item.text.encode() + b"\n")
         n_texts += 1

@@ -6,8 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,6 @@ def run_search(
     out: Path,
     storage: Path | None,
     say: Say,
-    *,
-    given: Mapping[str, Any],
 ) -> None:
     """Searches, shows the best trials, and writes ``best.yaml``, ``search.json`` and a table.
 
@@ -42,7 +39,6 @@ def run_search(
         out: The folder.
         storage: The file that keeps the trials; None for one in the folder.
         say: Is told what is chosen and how it goes on.
-        given: The flags that were given, by name.
 
     Raises:
         InvalidInputError: Something of this is not as it should be.
@@ -90,8 +86,9 @@ def _identity(setup: FitSetup) -> dict[str, Any]:
 
 def best_config(setup: FitSetup, best: Trial) -> dict[str, Any]:
     """The configuration of a fit on all texts with what was found."""
-    found = replace(setup.config, **best.weights, learning_rate=best.learning_rate)
-    return {k: v for k, v in found.to_dict().items() if k not in _OF_TRIALS}
+    found = {**best.weights, "learning_rate": best.learning_rate}
+    own = {k: v for k, v in setup.config.to_dict().items() if k not in _OF_TRIALS}
+    return {name: found.get(name, value) for name, value in own.items()}
 
 
 def _write(out: Path, result: SearchResult, setup: FitSetup) -> None:

@@ -63,7 +63,7 @@ class FitSetup:
             self.classifier,
             embedding_layer=self.classifier.embedding_layer,
             masker=self.masker,
-            objective=objective,  # type: ignore[arg-type]  # which belongs to the method
+            objective=objective,
             perturbation=self.config.perturbation,
             output="logits",
             seed=self.config.seed,
@@ -172,8 +172,8 @@ def _first_masker(config: FitConfig, classifier: TextClassifier) -> nn.Module:
                 "masker: expected transformer, shared, a folder with a fitted masker, or an "
                 f"encoder (a folder or a hub id), but {name!r} cannot be loaded: {reason}"
             ) from None
-    entries = masker.encoder.get_input_embeddings().weight.shape[0]
-    own = classifier.embedding_layer.weight.shape[0]
+    entries = getattr(masker.encoder.get_input_embeddings(), "num_embeddings", None)
+    own = getattr(classifier.embedding_layer, "num_embeddings", None)
     if entries != own:
         raise InvalidInputError(
             f"masker: expected an encoder with the model's own vocabulary of {own} entries, got "

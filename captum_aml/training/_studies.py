@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from captum_aml.exceptions import InvalidInputError
@@ -146,8 +147,25 @@ def _storage(path: str | os.PathLike[str] | None) -> optuna.storages.BaseStorage
         raise InvalidInputError(f"storage: there is no folder {os.fspath(file.parent)!r}")
     if file.suffix.lower() in _SQLITE:
         return optuna.storages.RDBStorage(f"sqlite:///{file.resolve()}")
-    backend = optuna.storages.journal.JournalFileBackend(os.fspath(path))
-    return optuna.storages.JournalStorage(backend)
+    _check_journal(file)
+    return optuna.storages.JournalStorage(JournalFileBackend(os.fspath(path)))
+
+
+def _check_journal(file: Path) -> None:
+    """Refuses a file that is none of Optuna's, which would write its lines below what is there."""
+    if not file.exists():
+        return
+    with file.open("rb") as stream:
+        first = stream.readline(10_000)
+    try:
+        ours = not first or "op_code" in json.loads(first)
+    except (ValueError, TypeError):
+        ours = False
+    if not ours:
+        raise InvalidInputError(
+            f"storage: expected a new file or one of a search, got {os.fspath(file)!r}, which holds "
+            "something else"
+        )
 
 
 def missing_trials(study: optuna.Study, n_trials: int) -> Iterator[optuna.Trial]:

@@ -40,9 +40,10 @@ def make(objective: AMLObjective) -> AMLAttribution:
 
 TRAINING = list(planted_texts(96, LENGTH, seed=1)[0].split(16))
 VALIDATION = list(planted_texts(48, LENGTH, seed=2)[0].split(16))
-PLACES = dict(
-    zip(map(str, VALIDATION), planted_texts(48, LENGTH, seed=2)[1].split(16), strict=True)
-)
+PLACES = {
+    str(ids): places
+    for ids, places in zip(VALIDATION, planted_texts(48, LENGTH, seed=2)[1].split(16), strict=True)
+}
 
 
 def share_of_evidence(attribution: Any, batch: Mapping[str, Any]) -> Tensor:
@@ -133,13 +134,18 @@ class TestGoingOn:
     def test_it_adds_only_the_missing_trials(
         self, found: tuple[SearchResult, Path], tmp_path: Path, name: str
     ) -> None:
-        first = search(tmp_path / name, trials=3)
+        # With four drawn at random the estimator proposes the last ones.
+        n_trials = 8 if name == "trials.log" else 3
+        first = search(tmp_path / name, trials=2)
         told: list[int] = []
-        both = search(tmp_path / name, trials=8, on_trial=lambda trial: told.append(trial.number))
-        assert (first.n_added, both.n_added, told) == (3, 5, [3, 4, 5, 6, 7])
+        both = search(
+            tmp_path / name, trials=n_trials, on_trial=lambda trial: told.append(trial.number)
+        )
+        assert (first.n_added, both.n_added) == (2, n_trials - 2)
+        assert told == list(range(2, n_trials))
         # As if it had never been interrupted.
-        assert plain(both.trials) == plain(found[0].trials)
-        assert search(tmp_path / name, trials=8).n_added == 0
+        assert plain(both.trials) == plain(found[0].trials[:n_trials])
+        assert search(tmp_path / name, trials=n_trials).n_added == 0
 
     def test_the_seed_decides(self) -> None:
         one, other = search(trials=1), search(trials=1, seed=1)
@@ -236,7 +242,16 @@ class TestFailures:
             current["left"] -= 1
             return torch.full((len(batch["inputs"]),), current["value"])
 
-        result = search(metric=ValidationMetric("scripted", scripted, True), trials=7)
+        settings = SearchSettings(trials=7, learning_rates=RATES)
+        result = search_weights(
+            make,
+            AMLObjective(),
+            TRAINING[:1],
+            VALIDATION,
+            metric=ValidationMetric("scripted", scripted, True),
+            fit=FIT,
+            settings=settings,
+        )
         # Five trials come first; the sixth is below their median after its first epoch.
         assert [t.state for t in result.trials] == ["complete"] * 5 + ["pruned", "complete"]
         assert result.trials[5].value == pytest.approx(0.1)
