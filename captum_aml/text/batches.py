@@ -36,8 +36,8 @@ class TextBatches:
     """Batches of texts of similar length, as ``attribute`` and ``fit`` take them.
 
     They can be read any number of times. Each time the texts are read, tokenized and batched 50
-    batches at a time, so that memory does not grow with their number: a list is cut into parts that
-    each have every so many-th text, whatever else (a file that is opened when it is read, say) into
+    batches at a time, so that memory does not grow with their number: a list is cut into parts of
+    every so many-th text, whatever else (a file that is opened when it is read, say) into
     parts as it comes, which should not be sorted. Which texts make a batch is always the same; the
     order of the batches is another one in each epoch.
 
@@ -88,7 +88,7 @@ class TextBatches:
 
     def __len__(self) -> int:
         """The number of batches."""
-        return sum(-(-size // self.batch_size) for size in self._window_sizes())
+        return -(-self.n_texts // self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of the batches: the same for the same seed and epoch.
@@ -123,26 +123,21 @@ class TextBatches:
                 empty += not any(text.ordinary)
         return TextSurvey(self.n_texts, truncated, empty)
 
-    def _window_sizes(self) -> list[int]:
-        size = self.batch_size * _BATCHES_PER_WINDOW
-        n_windows = -(-self.n_texts // size)
-        if isinstance(self._texts, Sequence):
-            return [len(range(k, self.n_texts, n_windows)) for k in range(n_windows)]
-        return [min(size, self.n_texts - k * size) for k in range(n_windows)]
-
     def _windows(self, order: random.Random | None) -> Iterator[list[str]]:
-        sizes = self._window_sizes()
+        size = self.batch_size * _BATCHES_PER_WINDOW
+        starts = list(range(0, self.n_texts, size))
         if isinstance(self._texts, Sequence):
-            firsts = list(range(len(sizes)))
+            # Every so many-th text, so that a part of a sorted list is like the whole.
+            numbers = [i for k in range(len(starts)) for i in range(k, self.n_texts, len(starts))]
             if order is not None:
-                order.shuffle(firsts)
-            for first in firsts:
-                yield [self._texts[i] for i in range(first, self.n_texts, len(sizes))]
+                order.shuffle(starts)
+            for start in starts:
+                yield [self._texts[i] for i in numbers[start : start + size]]
             return
         stream = iter(self._texts)
-        for size in sizes:
+        for start in starts:
             window = list(islice(stream, size))
-            if len(window) < size:
+            if len(window) < min(size, self.n_texts - start):
                 raise InvalidInputError(
                     f"texts: expected {self.n_texts} each time they are read, got fewer; did the "
                     "source change?"

@@ -163,8 +163,8 @@ def _check_journal(file: Path) -> None:
         ours = False
     if not ours:
         raise InvalidInputError(
-            f"storage: expected a new file or one of a search, got {os.fspath(file)!r}, which holds "
-            "something else"
+            f"storage: expected a new file or one of a search, got {os.fspath(file)!r}, which "
+            "holds something else"
         )
 
 

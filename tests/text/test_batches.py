@@ -140,7 +140,7 @@ class TestTextBatches:
         assert (survey.n_texts, survey.n_truncated, survey.n_without_tokens) == (4, 2, 1)
 
     def test_what_can_be_read_only_once(self, classifier: TextClassifier) -> None:
-        with pytest.raises(InvalidInputError, match="texts: .* got an iterator"):
+        with pytest.raises(InvalidInputError, match=r"texts: .* got an iterator"):
             TextBatches(classifier, iter(TEXTS))
 
     def test_a_source_that_shrinks(self, classifier: TextClassifier) -> None:
