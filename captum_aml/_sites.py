@@ -7,7 +7,7 @@ import inspect
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -70,6 +70,15 @@ class Site(Protocol):
     def embedding_layer(self) -> nn.Module | None:
         """The layer that embeds ids at this site, where one can be found."""
 
+    def recall(self, call: Call, earlier: tuple[Call, Capture], output: Tensor) -> Capture | None:
+        """What a pass would show, put together without one; None where that cannot be.
+
+        Args:
+            call: The call.
+            earlier: Another call of the same forward function, and what its pass showed.
+            output: What the forward function returns for the call.
+        """
+
 
 def run_forward(forward_func: ForwardFunc, inputs: Sequence[Tensor], args: Sequence[Any]) -> Any:
     """Calls the forward function with inputs and further arguments, in this order.
@@ -105,18 +114,41 @@ def _baselines_at(
         tap: The layers.
         carried: For each layer the input, and its baseline, that it may have been given as it is.
     """
-    looked_up = []
-    for point, given, (x, baseline) in zip(tap.points, tap.arguments, carried, strict=True):
-        if point.at_input or type(point.layer) is not nn.Embedding or len(given) != 1:
-            break
-        if x.shape != given[0].shape or not torch.equal(x, given[0].to(x.device)):
-            break
-        looked_up.append((point.layer(baseline).detach(),))
-    if len(looked_up) == len(tap.points):
-        return tuple(looked_up)
+    if _only_looks_up(tap, [x for x, _ in carried]):
+        return tuple(
+            (point.layer(baseline).detach(),)
+            for point, (_, baseline) in zip(tap.points, carried, strict=True)
+        )
     return tap.read_again(
         lambda: run_forward(forward_func, call.baselines, call.additional_forward_args)
     )
+
+
+def _only_looks_up(tap: Tap, inputs: Sequence[Tensor]) -> bool:
+    """Whether the tapped layers are tables, each given one of the inputs as it is."""
+    for point, given, x in zip(tap.points, tap.arguments, inputs, strict=True):
+        if point.at_input or type(point.layer) is not nn.Embedding or len(given) != 1:
+            return False
+        if x.shape != given[0].shape or not torch.equal(x, given[0].to(x.device)):
+            return False
+    return True
+
+
+def _looked_up(
+    earlier: Tap, earlier_inputs: Sequence[Tensor], inputs: Sequence[Tensor]
+) -> tuple[Tap, tuple[Tensor, ...]] | None:
+    """A tap for other inputs, and what its layers hold for them, if they only look ids up.
+
+    Args:
+        earlier: The layers, as a pass showed them.
+        earlier_inputs: For each layer the input that it may have been given as it is.
+        inputs: The same of the other call.
+    """
+    in_order = earlier.calls in ((0,) * len(inputs), tuple(range(len(inputs))))
+    if earlier.device_ids or not in_order or not _only_looks_up(earlier, earlier_inputs):
+        return None
+    tap = replace(earlier, arguments=tuple((x,) for x in inputs))
+    return tap, tuple(point.layer(x).detach() for point, x in zip(tap.points, inputs, strict=True))
 
 
 def largest_embedding(layer: nn.Module) -> nn.Module | None:
@@ -189,6 +221,21 @@ class InputSite:
                 )
             features.append(feature)
         return Capture(tuple(features), output, tap, (1,) * len(ids))
+
+    def recall(self, call: Call, earlier: tuple[Call, Capture], output: Tensor) -> Capture | None:
+        """Floats are their own features, and those of ids are looked up where they only are."""
+        ids = [x for x in call.inputs if is_integral(x)]
+        if not ids:
+            return Capture(call.inputs, output, None)
+        self._check_ids(call, self._layers(len(ids)))
+        earlier_ids = [x for x in earlier[0].inputs if is_integral(x)]
+        tap = earlier[1].tap
+        found = None if tap is None else _looked_up(tap, earlier_ids, ids)
+        if found is None:
+            return None
+        embedded = iter(found[1])
+        features = tuple(next(embedded) if is_integral(x) else x for x in call.inputs)
+        return Capture(features, output, found[0], (1,) * len(ids))
 
     def baselines(self, call: Call, capture: Capture) -> tuple[Tensor, ...]:
         """Baselines of floats as given, those of ids through the embedding layer."""
@@ -309,6 +356,17 @@ class LayerSite:
                     f"{call.n_examples} of them, got shape {tuple(feature.shape)}"
                 )
         return Capture(features, output, tap, tuple(len(point) for point in tensors))
+
+    def recall(self, call: Call, earlier: tuple[Call, Capture], output: Tensor) -> Capture | None:
+        """Only what tables hold can be told without a pass."""
+        tap, n = earlier[1].tap, len(self.points)
+        with _ids_in_range("inputs", call.inputs):
+            found = (
+                None
+                if tap is None
+                else _looked_up(tap, [earlier[0].inputs[0]] * n, [call.inputs[0]] * n)
+            )
+        return None if found is None else Capture(found[1], output, found[0], (1,) * n)
 
     def baselines(self, call: Call, capture: Capture) -> tuple[Tensor, ...]:
         """What the layers hold when the forward function is given the baselines."""

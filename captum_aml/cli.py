@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from captum_aml._benchmark_commands import benchmark, evaluate
+from captum_aml._fit_commands import fit, search
 
 if TYPE_CHECKING:
     from captum_aml.demo import DemoResult
@@ -237,6 +238,8 @@ def demo(
 
 app.command()(benchmark)
 app.command()(evaluate)
+app.command()(fit)
+app.command()(search)
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,6 +91,8 @@ class MaskingProblem:
         perturbation: Perturbation,
         output: str,
         maskers: Sequence[object] = (),
+        *,
+        capture: Capture | None = None,
     ) -> MaskingProblem:
         """Runs the unmasked inputs and lays out what can be masked.
 
@@ -98,6 +102,7 @@ class MaskingProblem:
             perturbation: How the mask is applied.
             output: The output kind, or ``auto``.
             maskers: Those that will propose masks: the hidden states that they ask for are read.
+            capture: What the unmasked inputs show, where that is known. Default: None, by a pass
 
         Raises:
             InvalidInputError: The call's arguments do not fit the forward function.
@@ -110,8 +115,10 @@ class MaskingProblem:
             device_ids=getattr(site, "device_ids", None)
             or getattr(site.forward_func, "device_ids", None),
         )
-        with reader.reading():
-            capture = site.capture(call)
+        # Hidden states are not remembered with the outputs: whoever reads them needs the pass.
+        if capture is None or asked:
+            with reader.reading():
+                capture = site.capture(call)
         hidden = reader.states(call.n_examples)
         readout = Readout.resolve(capture.output, call.target, output, call.n_examples)
         baselines = site.baselines(call, capture)
@@ -217,16 +224,16 @@ class MaskingProblem:
         parts = list(log_probs.split(self.call.n_examples))
         kept = parts.pop(0) if objective.uses_kept else None
         left_out = parts.pop(0) if objective.uses_left_out else None
-        return objective(
-            MaskedOutcome(
-                kept=kept,
-                left_out=left_out,
-                aim=self.readout.aim,
-                explained=self.readout.explained,
-                mask=mask,
-                live=self.layout.live,
-            )
+        outcome = MaskedOutcome(
+            kept=kept,
+            left_out=left_out,
+            aim=self.readout.aim,
+            explained=self.readout.explained,
+            mask=mask,
+            live=self.layout.live,
         )
+        with _full_precision(mask.device):
+            return objective(outcome)
 
     def _repeated(self, times: int) -> tuple[tuple[Tensor, ...], ForwardState]:
         """The unperturbed pass with its rows repeated; made once, since every step needs it."""
@@ -283,3 +290,10 @@ class MaskingProblem:
                 stacklevel=2,
             )
         return replace(self, readout=replace(self.readout, endpoints=endpoints))
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Losses are computed in the precision of their terms, whatever autocast says."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()

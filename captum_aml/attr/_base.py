@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, TypeVar, get_args
 
 import torch
@@ -17,7 +16,7 @@ from captum_aml._call import Call, as_count, parse_call
 from captum_aml._captum import GradientAttribution
 from captum_aml._hooks import tensors_in
 from captum_aml._random import isolated_rng
-from captum_aml._sites import Site, run_forward
+from captum_aml._sites import Capture, Site, run_forward
 from captum_aml.attr._explain import (
     Explained,
     ScoreKind,
@@ -34,7 +33,7 @@ from captum_aml.attr._persistence import (
     rebuild_objective,
 )
 from captum_aml.exceptions import CheckpointError, InvalidInputError, NotFittedError
-from captum_aml.maskers import EmbeddingMasker
+from captum_aml.maskers import EmbeddingMasker, explained_layers_of
 from captum_aml.maskers.hidden import explained_model
 from captum_aml.masking import MaskingProblem
 from captum_aml.objectives import Objective, Terms
@@ -43,11 +42,21 @@ from captum_aml.readout import Readout, check_output_kind, checked_target, outpu
 from captum_aml.training import (
     Checkpoint,
     EpochRecord,
+    FitCallback,
+    FitGoal,
+    FitSettings,
+    FitSummary,
     ModelFingerprint,
     TrainingCost,
+    ValidationMetric,
     fit_masker,
 )
-from captum_aml.training.fit import BuildProblem, reusable
+from captum_aml.training.callbacks import check_callbacks
+from captum_aml.training.feeding import reusable
+from captum_aml.training.fit import BuildProblem
+from captum_aml.training.frozen import frozen_weights
+from captum_aml.training.predictions import PredictionCache
+from captum_aml.training.validation_metrics import resolve_metric
 from captum_aml.tuning import check_learning_rate
 from captum_aml.typing import Baselines, Batch, Batches, ForwardFunc, Target, TensorOrTuple
 
@@ -66,6 +75,7 @@ class MaskAttribution(GradientAttribution):
     Attributes:
         masker_: The fitted masker, after ``fit`` or ``from_pretrained``.
         history_: A record of each epoch, after ``fit``.
+        fit_summary_: How fitting went, after ``fit``.
         training_cost_: What fitting took, after ``fit`` or ``from_pretrained``.
         last_terms_: The objective's terms for the masks of the last call, or None after a single
             pass (``n_steps=0``), which does not compute them: see :meth:`evaluate`.
@@ -121,6 +131,7 @@ class MaskAttribution(GradientAttribution):
         self.masker_: nn.Module | None = None
         self.fingerprint_: ModelFingerprint | None = None
         self.history_: list[EpochRecord] | None = None
+        self.fit_summary_: FitSummary | None = None
         self.training_cost_: TrainingCost | None = None
         self.last_terms_: Terms | None = None
         self.best_step_: Tensor | None = None
@@ -184,6 +195,21 @@ class MaskAttribution(GradientAttribution):
         epochs: int = 5,
         learning_rate: float = 1e-4,
         weight_decay: float = 0.01,
+        scheduler: str = "linear",
+        warmup_ratio: float = 0.0,
+        gradient_accumulation_steps: int = 1,
+        max_gradient_norm: float | None = 1.0,
+        validations_per_epoch: int = 1,
+        patience: int | None = None,
+        select_by: str | ValidationMetric = "loss",
+        mixed_precision: str = "no",
+        max_skipped_steps: int = 10,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        save_every: int | None = None,
+        cache_predictions: bool = True,
+        callbacks: Sequence[FitCallback] = (),
+        trackers: Sequence[object] = (),
         seed: int | None = None,
         show_progress: bool = False,
     ) -> Self:
@@ -193,66 +219,148 @@ class MaskAttribution(GradientAttribution):
         argument names (``inputs``, ``baselines``, ``target``, ``additional_forward_args``,
         ``feature_mask``). The masker given to the constructor is the starting point and stays as it
         is; without one, an :class:`~captum_aml.maskers.EmbeddingMasker` is made. A second call
-        forgets the first. Gradients are clipped to a norm of 1, which the papers do not mention.
+        forgets the first.
+
+        Started by ``accelerate launch`` or ``torchrun``, all processes fit one masker: each takes
+        its own of the batches, and one step is along the mean over all examples. A step whose loss
+        or gradient is not finite is skipped and counted. On the CPU, a run that was killed and
+        resumed ends with the same weights, bit for bit, as one that was not.
 
         Args:
-            train_batches: An iterable of batches that can be read once for each epoch.
-            val_batches: Batches for validation. With them the weights of the epoch with the lowest
-                validation loss are kept. Default: None
+            train_batches: An iterable of batches that can be read once for each epoch. Where it
+                has no length and one is needed (most schedules; several validations in an epoch),
+                it is read once before.
+            val_batches: Batches for validation. With them the weights of the best validation are
+                kept. Default: None
             epochs: The number of epochs. Default: 5
-            learning_rate: AdamW's learning rate, which falls linearly to zero. Default: 1e-4
+            learning_rate: AdamW's highest learning rate. Default: 1e-4
             weight_decay: AdamW's weight decay. Default: 0.01
-            seed: The seed of initialization and dropout. Default: the constructor's
+            scheduler: How the learning rate changes: ``linear`` (to zero), ``cosine``,
+                ``cosine_with_restarts``, ``polynomial``, ``constant``, ``constant_with_warmup``
+                or ``inverse_sqrt``, as transformers defines them. Default: "linear"
+            warmup_ratio: The share of all steps in which the learning rate rises. Default: 0.0
+            gradient_accumulation_steps: Batches, in each process, in one step. Default: 1
+            max_gradient_norm: Gradients are clipped to this norm, which the papers do not mention;
+                None leaves them. Default: 1.0
+            validations_per_epoch: Validations in an epoch. Default: 1
+            patience: Validations without improvement after which fitting stops. Default: None
+            select_by: What the best weights are chosen by: ``loss``, the name of a metric such as
+                ``aopc-comprehensiveness`` (see ``captum_aml.training.validation_metrics``), or a
+                :class:`~captum_aml.training.ValidationMetric`. Default: "loss"
+            mixed_precision: ``no``, ``bf16`` or ``fp16``; losses stay in float32. Default: "no"
+            max_skipped_steps: The most steps in a row that may be skipped. Default: 10
+            checkpoint_dir: A folder to keep the run in, so that it can be resumed. Default: None
+            resume: Whether to go on with the run in that folder, if there is one. Default: False
+            save_every: Steps between two writes of the run beside those at every validation and
+                epoch. Default: None
+            cache_predictions: Whether to keep the explained model's predictions for unmasked
+                examples, the first 50,000. A model in training mode, or arguments that are neither
+                tensors nor plain values, are never cached. Default: True
+            callbacks: Instances of :class:`~captum_aml.training.FitCallback`. Default: none
+            trackers: Names such as ``tensorboard``, or trackers of Accelerate. Files go to
+                ``<checkpoint_dir>/logs``. Default: none
+            seed: The seed of initialization, order and dropout. Default: the constructor's
             show_progress: Whether to show a progress bar. Default: False
 
         Returns:
-            This object, with ``masker_`` and ``history_``.
+            This object, with ``masker_``, ``history_``, ``fit_summary_`` and ``training_cost_``.
 
         Raises:
             InvalidInputError: A batch or setting is not as described.
+            CheckpointError: ``checkpoint_dir`` holds another run, or another process writes it.
             NoGradientError: The forward function cannot be differentiated.
-            NonFiniteError: The loss became NaN or infinite.
+            NonFiniteError: More steps in a row than ``max_skipped_steps`` were skipped, or all of
+                an epoch.
         """
-        epochs = as_count("epochs", epochs, least=1)
-        if not isinstance(weight_decay, int | float) or not 0 <= weight_decay < float("inf"):
-            raise InvalidInputError(
-                f"weight_decay: expected a number of at least 0, got {weight_decay!r}"
-            )
-        train_batches = reusable("train_batches", train_batches, epochs)
+        settings = FitSettings(
+            epochs=epochs,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            scheduler=scheduler,
+            warmup_ratio=warmup_ratio,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            max_gradient_norm=max_gradient_norm,
+            validations_per_epoch=validations_per_epoch,
+            patience=patience,
+            select_by=select_by,
+            mixed_precision=mixed_precision,
+            max_skipped_steps=max_skipped_steps,
+            checkpoint_dir=checkpoint_dir,
+            resume=resume,
+            save_every=save_every,
+            cache_predictions=cache_predictions,
+            seed=self.seed if seed is None else seed,
+        )
+        metric = resolve_metric(settings.select_by)
+        callbacks = check_callbacks(callbacks)
+        once = settings.epochs == 1
+        train_batches = reusable("train_batches", train_batches, once=once)
+        if val_batches is not None:
+            val_batches = reusable("val_batches", val_batches, once=once)
+        masker = copy.deepcopy(self.masker)
         fingerprints: list[ModelFingerprint] = []
-        start = time.perf_counter()
 
-        def build(batch: Batch) -> MaskingProblem:
-            problem = self._problem(
-                parse_call(**_batch_arguments(batch), at_layer=self._at_layer), self._site()
-            )
-            if not fingerprints:
-                fingerprints.append(self._fingerprint_of(problem))
-            return problem
+        def builder(cache: PredictionCache | None) -> BuildProblem:
+            def build(batch: Batch) -> MaskingProblem:
+                call = parse_call(**_batch_arguments(batch), at_layer=self._at_layer)
+                site = self._site()
+                capture = None if cache is None else cache.capture(call, site)
+                problem = self._problem(call, site, capture)
+                if not fingerprints:
+                    fingerprints.append(self._fingerprint_of(problem))
+                return problem
+
+            return build
+
+        # What is read once only need not be kept.
+        # Hidden states are not kept with predictions: a masker that reads them needs every pass.
+        cached = settings.cache_predictions and explained_layers_of(masker) is None
+        build = builder(PredictionCache() if cached and settings.epochs > 1 else None)
+        several = settings.epochs * settings.validations_per_epoch > 1
+        build_validation = builder(PredictionCache() if cached and several else None)
 
         with (
             torch.inference_mode(False),
             torch.no_grad(),
-            isolated_rng(self.seed if seed is None else seed),
+            isolated_rng(settings.seed or 0),
+            frozen_weights(self.forward_func),
         ):
-            masker = copy.deepcopy(self.masker)
             if masker is None:
                 masker = _masker_for(next(iter(train_batches), None), build)
-            history = fit_masker(
+            view = copy.copy(self)
+
+            def measure(current: nn.Module, batch: Batch) -> Tensor:
+                assert metric is not None
+                view.masker_, view.fingerprint_ = current, None
+                return metric.function(view, _batch_arguments(batch))
+
+            summary = fit_masker(
                 masker,
-                build,
-                self.objective,
+                FitGoal(build, self.objective, build_validation, metric, measure),
                 train_batches,
                 val_batches,
-                epochs=epochs,
-                learning_rate=learning_rate,
-                weight_decay=weight_decay,
+                settings=settings,
+                callbacks=callbacks,
+                trackers=trackers,
                 show_progress=show_progress,
+                identity={
+                    "method": self._method,
+                    "objective": objective_description(self.objective),
+                    "perturbation": self.perturbation.name,
+                    "output": self.output,
+                    "masker": masker_description(masker),
+                    "model": asdict(self._known_fingerprint()),
+                },
             )
+            if not fingerprints:  # a run that was over already
+                build(next(iter(train_batches)))
         _set_fitted(masker)
-        self.masker_, self.history_, self.fingerprint_ = masker, history, fingerprints[0]
+        self.masker_, self.history_, self.fingerprint_ = masker, summary.history, fingerprints[0]
+        self.fit_summary_ = summary
         self.training_cost_ = TrainingCost(
-            n_examples=history[0].n_examples, epochs=epochs, seconds=time.perf_counter() - start
+            n_examples=summary.history[0].n_examples,
+            epochs=len(summary.history),
+            seconds=summary.seconds,
         )
         return self
 
@@ -404,10 +512,12 @@ class MaskAttribution(GradientAttribution):
         ]
         return Readout.resolve(torch.cat(outputs), call.target, "auto", call.n_examples).kind
 
-    def _problem(self, call: Call, site: Site) -> MaskingProblem:
+    def _problem(self, call: Call, site: Site, capture: Capture | None = None) -> MaskingProblem:
         # Before a fit that is the given masker, which may read the explained model's hidden states.
         maskers = (self.masker, self.masker_)
-        return MaskingProblem.build(call, site, self.perturbation, self.output, maskers)
+        return MaskingProblem.build(
+            call, site, self.perturbation, self.output, maskers, capture=capture
+        )
 
     def _active_masker(self) -> nn.Module | None:
         """The masker whose proposals count: the fitted one, or a given one that is fitted."""

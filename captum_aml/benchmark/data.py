@@ -59,16 +59,9 @@ class LabelledText:
             check_span("rationale", span, self.text)
 
 
-def load_texts(
-    source: str | os.PathLike[str],
-    *,
-    split: str | None = None,
-    limit: int | None = None,
-    text_column: str = "text",
-    label_column: str = "label",
-    rationale_column: str = "rationale",
-) -> list[LabelledText]:
-    """Texts of a local file, or of a data set of the Hugging Face hub.
+@dataclass(frozen=True)
+class TextSource:
+    """Texts of a local file, or of a data set of the Hugging Face hub, read each time anew.
 
     - ``.jsonl``: an object on every line. Blank lines are skipped.
     - ``.csv`` and ``.tsv``: a header and rows, quoted as usual. An empty label or rationale is
@@ -83,7 +76,7 @@ def load_texts(
     ``[start, end)`` of characters. Lone surrogates in texts, which no encoding can hold, become
     U+FFFD.
 
-    Args:
+    Attributes:
         source: The file, folder or id. What exists on disk is taken from there.
         split: The split of a data set of the hub; files have none. Default: "validation"
         limit: How many texts to take from the start. Default: all.
@@ -92,32 +85,71 @@ def load_texts(
         rationale_column: The column with the rationales. Default: "rationale".
 
     Raises:
-        InvalidInputError: The format is unknown, the text column is missing, a line is broken, a
-            text is blank or not a string, a label is no integer or string, a span is not within
-            its text, there is no text at all, or the data set cannot be had. The message names
-            file and line.
+        InvalidInputError: The limit is not positive, the format is unknown, there is no such file,
+            or a file was given a split.
+    """
+
+    source: str | os.PathLike[str]
+    split: str | None = None
+    limit: int | None = None
+    text_column: str = "text"
+    label_column: str = "label"
+    rationale_column: str = "rationale"
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and not (is_int(self.limit) and self.limit >= 1):
+            raise InvalidInputError(f"limit: expected 1 or more, got {self.limit!r}")
+        file, name = Path(self.source), os.fspath(self.source)
+        if file.suffix.lower() in _FORMATS and not file.is_dir():
+            if self.split is not None:
+                raise InvalidInputError(
+                    f"split: expected none, as {name!r} is a file, got {self.split!r}"
+                )
+        elif file.is_file():
+            raise InvalidInputError(
+                f"data: expected one of the formats {', '.join(_FORMATS)}, got {name!r}"
+            )
+        elif not file.exists() and (file.is_absolute() or len(file.parts) > 2):
+            raise InvalidInputError(f"data: there is no file or folder {name!r}")
+
+    def __iter__(self) -> Iterator[LabelledText]:
+        """The texts, one after the other.
+
+        Raises:
+            InvalidInputError: The text column is missing, a line is broken, a text is blank or
+                not a string, a label is no integer or string, a span is not within its text, or
+                the data set cannot be had. The message names file and line.
+            ImportError: pyarrow or ``datasets`` is needed and not installed.
+            OSError: The file cannot be opened.
+        """
+        columns = _Columns(self.text_column, self.label_column, self.rationale_column)
+        file = Path(self.source)
+        if file.suffix.lower() in _FORMATS and not file.is_dir():
+            items = _FORMATS[file.suffix.lower()](file, columns)
+        else:
+            split = self.split or _DEFAULT_SPLIT
+            items = _read_hub(os.fspath(self.source), split, self.limit, columns)
+        return islice(items, self.limit)
+
+
+def load_texts(
+    source: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    text_column: str = "text",
+    label_column: str = "label",
+    rationale_column: str = "rationale",
+) -> list[LabelledText]:
+    """The texts of a :class:`TextSource`, which describes the arguments, as a list.
+
+    Raises:
+        InvalidInputError: There is no text at all, or a text or argument is not as described
+            there. The message names file and line.
         ImportError: pyarrow or ``datasets`` is needed and not installed.
         OSError: The file cannot be opened.
     """
-    if limit is not None and not (is_int(limit) and limit >= 1):
-        raise InvalidInputError(f"limit: expected 1 or more, got {limit!r}")
-    columns = _Columns(text_column, label_column, rationale_column)
-    file = Path(source)
-    if file.suffix.lower() in _FORMATS and not file.is_dir():
-        if split is not None:
-            raise InvalidInputError(
-                f"split: expected none, as {os.fspath(source)!r} is a file, got {split!r}"
-            )
-        items = _FORMATS[file.suffix.lower()](file, columns)
-    elif file.is_file():
-        raise InvalidInputError(
-            f"data: expected one of the formats {', '.join(_FORMATS)}, got {os.fspath(source)!r}"
-        )
-    elif not file.exists() and (file.is_absolute() or len(file.parts) > 2):
-        raise InvalidInputError(f"data: there is no file or folder {os.fspath(source)!r}")
-    else:
-        items = _read_hub(os.fspath(source), split or _DEFAULT_SPLIT, limit, columns)
-    texts = list(islice(items, limit))
+    texts = list(TextSource(source, split, limit, text_column, label_column, rationale_column))
     if not texts:
         raise InvalidInputError(
             f"data: expected one text or more, got none in {os.fspath(source)!r}"

@@ -175,7 +175,7 @@ class Scorer:
             classifier=self.classifier,
             evaluator=evaluator,
             ordinary=batch.ordinary,
-            rationales=_rationales(batch, [self.data[row] for row in rows]),
+            rationales=rationales_of(batch, [self.data[row] for row in rows]),
             limits_of=partial(limits.at, number, evaluator),
         )
 
@@ -247,7 +247,8 @@ def _scores(window: Window, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
     return scores.to(window.evaluator.tokens.device), failed
 
 
-def _rationales(batch: TextBatch, data: Sequence[LabelledText]) -> Tensor | None:
+def rationales_of(batch: TextBatch, data: Sequence[LabelledText]) -> Tensor | None:
+    """Human rationales by position, (N, L) of bool; None where no text has any."""
     if all(item.rationale is None for item in data):
         return None
     ordinary = batch.ordinary.cpu()
@@ -294,4 +295,4 @@ def _limits_from_json(record: Mapping[str, Any]) -> AOPCLimits:
     )
 
 
-__all__ = ["RunKey", "Scored", "Scorer", "Search"]
+__all__ = ["RunKey", "Scored", "Scorer", "Search", "rationales_of"]

@@ -97,11 +97,11 @@ class RunFolder:
         # Before anything is written to it, and again when nobody else can write.
         _identity_of(folder, may_be_foreign=overwrite)
         folder.mkdir(parents=True, exist_ok=True)
-        run = cls(folder, fields, _lock(folder))
+        run = cls(folder, fields, lock_folder(folder))
         try:
             there = _identity_of(folder, may_be_foreign=overwrite)
             if there is not None and not overwrite:
-                _check_same(there, fields, f"out: {os.fspath(path)!r} holds another run")
+                check_same(there, fields, f"out: {os.fspath(path)!r} holds another run")
             _remove_fragments(folder)
             if overwrite:
                 _remove_results(folder, with_report=there is not None)
@@ -293,7 +293,7 @@ class MethodFile:
             there = _parsed(first)
             if there is None or _METHOD_FIELD not in there:
                 self._damaged(1)
-            _check_same(there, header, f"out: {os.fspath(self.path)!r} was made otherwise")
+            check_same(there, header, f"out: {os.fspath(self.path)!r} was made otherwise")
             self._size = position = len(first)
             for number, line in enumerate(stream, start=1):
                 if not line.endswith(b"\n") or _parsed(line) is None:
@@ -364,7 +364,12 @@ def _identity_of(folder: Path, *, may_be_foreign: bool) -> dict[str, Any] | None
     return fields
 
 
-def _check_same(there: Mapping[str, Any], ours: Mapping[str, Any], what: str) -> None:
+def check_same(there: Mapping[str, Any], ours: Mapping[str, Any], what: str) -> None:
+    """Refuses a folder of another run.
+
+    Raises:
+        InvalidInputError: The fields differ; the message begins with ``what`` and names them.
+    """
     theirs, own = _flat(there), _flat(ours)
     differing = [
         f"{name} is {shown(theirs[name]) if name in theirs else 'not'} there and "
@@ -413,7 +418,7 @@ def _remove_results(folder: Path, *, with_report: bool) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _lock(folder: Path) -> int | None:
+def lock_folder(folder: Path) -> int | None:
     """Takes the folder's lock, which the system takes back when the process ends.
 
     Returns:

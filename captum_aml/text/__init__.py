@@ -1,6 +1,6 @@
 """From texts to explanations: classifiers, tokens with their characters, files in and out."""
 
-from captum_aml.text.batches import fit_batches
+from captum_aml.text.batches import TextBatches, TextSurvey, fit_batches
 from captum_aml.text.classifier import TextClassifier
 from captum_aml.text.encoding import BaselineToken, TextBatch, TokenizedText
 from captum_aml.text.explaining import explain_texts
@@ -12,7 +12,9 @@ __all__ = [
     "BaselineToken",
     "Explanation",
     "TextBatch",
+    "TextBatches",
     "TextClassifier",
+    "TextSurvey",
     "TokenizedText",
     "explain_texts",
     "fit_batches",

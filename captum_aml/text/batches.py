@@ -3,17 +3,152 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
+from captum_aml._call import as_count
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.classifier import TextClassifier
+
+# Texts are tokenized and sorted by length this many batches at a time: enough for batches without
+# much padding, and few enough that memory does not grow with the number of texts.
+_BATCHES_PER_WINDOW = 50
+
+
+@dataclass(frozen=True)
+class TextSurvey:
+    """What a pass over texts shows.
+
+    Attributes:
+        n_texts: The number of texts.
+        n_truncated: Of these, how many are longer than the model takes: their ends are not seen.
+        n_without_tokens: Of these, how many have no token that could be explained.
+    """
+
+    n_texts: int
+    n_truncated: int
+    n_without_tokens: int
+
+
+class TextBatches:
+    """Batches of texts of similar length, as ``attribute`` and ``fit`` take them.
+
+    They can be read any number of times. Each time the texts are read, tokenized and batched 50
+    batches at a time, so that memory does not grow with their number: a list is cut into parts of
+    every so many-th text, whatever else (a file that is opened when it is read, say) into
+    parts as it comes, which should not be sorted. Which texts make a batch is always the same; the
+    order of the batches is another one in each epoch.
+
+    Args:
+        classifier: The model to explain.
+        texts: A list, or anything that gives its strings each time it is read.
+        batch_size: Texts in a batch. Default: 20, as published.
+        seed: Seed of the order of the batches. Default: 0.
+        shuffle: Whether there is such an order; else they are as they come, shortest first within
+            a part. Default: True.
+
+    Attributes:
+        n_texts: The number of texts. Where ``texts`` has no length they are read once to count
+            them.
+
+    Raises:
+        InvalidInputError: There is no text, ``texts`` can be read only once, or ``batch_size`` is
+            not positive.
+    """
+
+    def __init__(
+        self,
+        classifier: TextClassifier,
+        texts: Iterable[str],
+        *,
+        batch_size: int = 20,
+        seed: int = 0,
+        shuffle: bool = True,
+    ) -> None:
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            raise InvalidInputError(
+                f"texts: expected strings, a list for instance, got {type(texts).__name__}"
+            )
+        if isinstance(texts, Iterator):
+            raise InvalidInputError(
+                "texts: expected strings that can be read once for each epoch, got an iterator "
+                f"({type(texts).__name__}); pass a list, or an object whose __iter__ starts anew"
+            )
+        self._classifier = classifier
+        self._texts = texts
+        self.batch_size = as_count("batch_size", batch_size, least=1)
+        self.seed = as_count("seed", seed)
+        self.shuffle = shuffle
+        self.n_texts = len(texts) if isinstance(texts, Sized) else sum(1 for _ in texts)
+        if self.n_texts == 0:
+            raise InvalidInputError("texts: expected at least one, got none")
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return -(-self.n_texts // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of the batches: the same for the same seed and epoch.
+
+        Args:
+            epoch: The epoch's number, 0 or more.
+        """
+        self._epoch = as_count("epoch", epoch)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # keyword arguments of ``attribute``
+        """The batches, on the model's device."""
+        order = random.Random(f"{self.seed} {self._epoch}") if self.shuffle else None
+        for window in self._windows(order):
+            tokenized = sorted(self._classifier.tokenize(window), key=len)
+            starts = list(range(0, len(tokenized), self.batch_size))
+            if order is not None:
+                order.shuffle(starts)
+            for start in starts:
+                batch = self._classifier.collate(tokenized[start : start + self.batch_size])
+                yield {
+                    "inputs": batch.input_ids,
+                    "baselines": self._classifier.reference_ids(batch),
+                    "additional_forward_args": batch.forward_args,
+                }
+
+    def survey(self) -> TextSurvey:
+        """Tokenizes all texts once, to tell what a model does not see of them."""
+        truncated = empty = 0
+        for window in self._windows(None):
+            for text in self._classifier.tokenize(window):
+                truncated += text.n_tokens_cut > 0
+                empty += not any(text.ordinary)
+        return TextSurvey(self.n_texts, truncated, empty)
+
+    def _windows(self, order: random.Random | None) -> Iterator[list[str]]:
+        size = self.batch_size * _BATCHES_PER_WINDOW
+        starts = list(range(0, self.n_texts, size))
+        if isinstance(self._texts, Sequence):
+            # Every so many-th text, so that a part of a sorted list is like the whole.
+            numbers = [i for k in range(len(starts)) for i in range(k, self.n_texts, len(starts))]
+            if order is not None:
+                order.shuffle(starts)
+            for start in starts:
+                yield [self._texts[i] for i in numbers[start : start + size]]
+            return
+        stream = iter(self._texts)
+        for start in starts:
+            window = list(islice(stream, size))
+            if len(window) < min(size, self.n_texts - start):
+                raise InvalidInputError(
+                    f"texts: expected {self.n_texts} each time they are read, got fewer; did the "
+                    "source change?"
+                )
+            yield window
 
 
 def fit_batches(
     classifier: TextClassifier, texts: Sequence[str], *, batch_size: int = 20, seed: int = 0
 ) -> list[dict[str, Any]]:  # keyword arguments of ``attribute``
-    """Batches of texts of similar length in random order, as ``attribute`` and ``fit`` take them.
+    """The batches of :class:`TextBatches` as a list, for a few thousand texts.
 
     Args:
         classifier: The model to explain.
@@ -24,20 +159,7 @@ def fit_batches(
     Raises:
         InvalidInputError: There is no text, or ``batch_size`` is not positive.
     """
-    if isinstance(texts, str) or not texts:
-        raise InvalidInputError("texts: expected a sequence of at least one string")
-    if batch_size < 1:
-        raise InvalidInputError(f"batch_size: expected 1 or more, got {batch_size}")
-    ordered = sorted(classifier.tokenize(texts), key=len)
-    batches = []
-    for start in range(0, len(ordered), batch_size):
-        batch = classifier.collate(ordered[start : start + batch_size])
-        batches.append(
-            {
-                "inputs": batch.input_ids,
-                "baselines": classifier.reference_ids(batch),
-                "additional_forward_args": batch.forward_args,
-            }
-        )
-    random.Random(seed).shuffle(batches)
-    return batches
+    return list(TextBatches(classifier, texts, batch_size=batch_size, seed=seed))
+
+
+__all__ = ["TextBatches", "TextSurvey", "fit_batches"]

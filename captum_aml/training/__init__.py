@@ -1,13 +1,41 @@
 """Learning a masker over a data set, and keeping what was learned."""
 
+from captum_aml.training.callbacks import FitCallback, FitState, ProgressBar
 from captum_aml.training.checkpoint import Checkpoint, ModelFingerprint, TrainingCost
-from captum_aml.training.fit import EpochRecord, evaluate_masker, fit_masker
+from captum_aml.training.fit import FitGoal, evaluate_masker, fit_masker
+from captum_aml.training.recipes import PUBLISHED, RECIPES, Recipe, recipe_of
+from captum_aml.training.records import EpochRecord, FitSummary, ValidationRecord
+from captum_aml.training.search import (
+    SearchResult,
+    SearchSettings,
+    Trial,
+    search_weights,
+)
+from captum_aml.training.settings import FitSettings, ValidationMetric
+from captum_aml.training.validation_metrics import validation_metrics
 
 __all__ = [
+    "PUBLISHED",
+    "RECIPES",
     "Checkpoint",
     "EpochRecord",
+    "FitCallback",
+    "FitGoal",
+    "FitSettings",
+    "FitState",
+    "FitSummary",
     "ModelFingerprint",
+    "ProgressBar",
+    "Recipe",
+    "SearchResult",
+    "SearchSettings",
     "TrainingCost",
+    "Trial",
+    "ValidationMetric",
+    "ValidationRecord",
     "evaluate_masker",
     "fit_masker",
+    "recipe_of",
+    "search_weights",
+    "validation_metrics",
 ]

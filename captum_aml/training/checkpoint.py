@@ -132,7 +132,7 @@ class Checkpoint:
         }
         # As it will be read again: JSON turns the keys of id2label, say, into text.
         config = json.loads(json.dumps(config))
-        config["sha256"] = _digest(config)
+        config["sha256"] = content_digest(config)
         text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         for file, content in ((name, weights), (_CONFIG, text.encode())):
             with atomic_file(path / file) as stream:
@@ -198,14 +198,14 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{file}: expected format version {FORMAT_VERSION}, "
             f"got {config.get('format_version')!r}; another captum_aml wrote it"
         )
-    if config.get("sha256") != _digest(config):
+    if config.get("sha256") != content_digest(config):
         raise CheckpointError(
             f"{file}: damaged, or changed by hand (its checksum does not fit its content)"
         )
     return config
 
 
-def _digest(config: dict[str, Any]) -> str:
+def content_digest(config: dict[str, Any]) -> str:
     """A checksum over everything in a configuration but the checksum itself."""
     content = {k: v for k, v in config.items() if k != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -225,4 +225,4 @@ def _download(name: str) -> Path:
         ) from error
 
 
-__all__ = ["Checkpoint", "ModelFingerprint", "TrainingCost"]
+__all__ = ["Checkpoint", "ModelFingerprint", "TrainingCost", "content_digest"]

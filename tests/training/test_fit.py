@@ -20,8 +20,13 @@ from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteE
 from captum_aml.maskers import EmbeddingMasker, MaskerInputs, TransformerMasker
 from captum_aml.masking import MaskingProblem
 from captum_aml.objectives import MaskedOutcome, Terms, size_term
-from captum_aml.training import EpochRecord, evaluate_masker, fit_masker
-from captum_aml.training.fit import MAX_GRADIENT_NORM
+from captum_aml.training import (
+    EpochRecord,
+    FitGoal,
+    FitSettings,
+    evaluate_masker,
+    fit_masker,
+)
 from captum_aml.typing import Batch, Batches
 from tests._helpers.models import (
     LinearLogits,
@@ -117,20 +122,17 @@ def test_the_steps_are_adamw_with_linear_decay_and_a_bounded_gradient(weight: fl
     learning_rate, decay, epochs = 0.2, 0.05, 2
     history = fit_masker(
         masker,
-        linear_problem,
-        size_only(weight),
+        FitGoal(linear_problem, size_only(weight)),
         batches,
-        None,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        weight_decay=decay,
-        show_progress=False,
-    )
+        settings=FitSettings(
+            epochs=epochs, learning_rate=learning_rate, weight_decay=decay, max_gradient_norm=1.0
+        ),
+    ).history
     t, first, second, losses = 0.7, 0.0, 0.0, []
     for step in range(4):
         losses.append(-weight * math.log(1 - 1 / (1 + math.exp(-t))))
         gradient = weight / (1 + math.exp(-t))
-        gradient *= min(1.0, MAX_GRADIENT_NORM / (gradient + 1e-6))
+        gradient *= min(1.0, 1.0 / (gradient + 1e-6))
         rate = learning_rate * (1 - step / 4)
         t -= rate * decay * t
         first = 0.9 * first + 0.1 * gradient
@@ -189,15 +191,11 @@ def test_the_epoch_with_the_least_validation_loss_is_kept() -> None:
     objective = BestAtOne(masker)
     history = fit_masker(
         masker,
-        linear_problem,
-        objective,
+        FitGoal(linear_problem, objective),
         [torch.ones(2, 2, dtype=torch.float64)] * 3,
         [torch.ones(1, 2, dtype=torch.float64)],
-        epochs=6,
-        learning_rate=0.25,
-        weight_decay=0.0,
-        show_progress=False,
-    )
+        settings=FitSettings(epochs=6, learning_rate=0.25, weight_decay=0.0),
+    ).history
     weights = objective.validated
     assert len(weights) == 6
     assert weights == sorted(weights, reverse=True)
@@ -219,14 +217,10 @@ def test_validation_runs_without_dropout_and_without_learning() -> None:
 
     fit_masker(
         Noting(0.0),
-        linear_problem,
-        AMLObjective(),
+        FitGoal(linear_problem, AMLObjective()),
         [torch.ones(2, 2, dtype=torch.float64)] * 2,
         [torch.ones(2, 2, dtype=torch.float64)],
-        epochs=2,
-        learning_rate=0.1,
-        weight_decay=0.0,
-        show_progress=False,
+        settings=FitSettings(epochs=2, learning_rate=0.1, weight_decay=0.0),
     )
     assert modes == [True, True, False] * 2
 
@@ -555,7 +549,7 @@ def test_an_output_that_is_not_finite_is_named_with_its_step() -> None:
     masker = EmbeddingMasker(feature_shapes=[(LENGTH, 8)], n_classes=3)
     aml = AMLAttribution(forward, embedding_layer=model.embedding, masker=masker)
     with pytest.raises(NonFiniteError, match=r"^forward_func: .* training step 2"):
-        aml.fit(batches_of(4, 4, seed=1), epochs=1)
+        aml.fit(batches_of(4, 4, seed=1), epochs=1, max_skipped_steps=0)
     assert not aml.is_fitted
 
 

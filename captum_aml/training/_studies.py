@@ -1,0 +1,244 @@
+"""Optuna's studies, kept in a file that a later search and other processes can go on with."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.training.feeding import derived_seed
+from captum_aml.training.search import Trial
+
+_STUDY = "captum-aml"
+_IDENTITY = "captum_aml_search"
+_NOTE = "captum_aml_trial"
+_OWNER = "captum_aml_process"
+_RATE = "learning_rate"
+_SQLITE = (".db", ".sqlite", ".sqlite3")
+_STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+class _TrialSampler(BaseSampler):
+    """The tree-structured Parzen estimator with a seed for each trial.
+
+    So a search that goes on proposes what it would have proposed, rather than the first trials'
+    random draws once more, and processes that share a storage do not all draw the same.
+    """
+
+    def __init__(self, seed: int, n_startup_trials: int) -> None:
+        self._seed = seed
+        self._n_startup_trials = n_startup_trials
+        self._current: tuple[int, TPESampler] | None = None
+
+    def _of(self, trial: FrozenTrial) -> TPESampler:
+        if self._current is None or self._current[0] != trial.number:
+            seed = derived_seed(self._seed, "trial", trial.number) % 2**32
+            sampler = TPESampler(seed=seed, n_startup_trials=self._n_startup_trials)
+            self._current = (trial.number, sampler)
+        return self._current[1]
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """The estimator's."""
+        return self._of(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The estimator's."""
+        return self._of(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """The estimator's."""
+        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps Optuna's notices off the screen for a block."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(level)
+
+
+def open_study(
+    storage: str | os.PathLike[str] | None,
+    identity: Mapping[str, Any],
+    *,
+    higher_is_better: bool,
+    seed: int,
+    n_startup_trials: int,
+    prune: bool,
+) -> optuna.Study:
+    """A new study, or the one that the storage holds.
+
+    Raises:
+        InvalidInputError: The storage is of another search, or no storage at all.
+    """
+    pruner = optuna.pruners.MedianPruner() if prune else optuna.pruners.NopPruner()
+    wanted = json.loads(json.dumps(dict(identity)))
+    try:
+        study = optuna.create_study(
+            storage=_storage(storage),
+            study_name=_STUDY,
+            load_if_exists=True,
+            direction="maximize" if higher_is_better else "minimize",
+            sampler=_TrialSampler(seed, n_startup_trials),
+            pruner=pruner,
+        )
+        found = study.user_attrs.get(_IDENTITY)
+    except Exception as error:  # Optuna, SQLAlchemy and JSON each have errors of their own
+        if isinstance(error, OSError) or storage is None:
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InvalidInputError(
+            f"storage: expected a new file or one of a search, got {os.fspath(storage)!r} "
+            f"({reason})"
+        ) from error
+    if found is None:
+        study.set_user_attr(_IDENTITY, wanted)
+    elif found != wanted:
+        differing = [
+            f"{name} is {json.dumps(found.get(name))} there and {json.dumps(wanted.get(name))} here"
+            for name in dict.fromkeys([*found, *wanted])
+            if found.get(name) != wanted.get(name)
+        ]
+        raise InvalidInputError(
+            f"storage: {os.fspath(storage or '')!r} holds another search: {'; '.join(differing)}. "
+            "Choose another file"
+        )
+    return study
+
+
+def _storage(path: str | os.PathLike[str] | None) -> optuna.storages.BaseStorage | None:
+    if path is None:
+        return None
+    file = Path(path)
+    if file.is_dir():
+        raise InvalidInputError(f"storage: expected a file, got the folder {os.fspath(path)!r}")
+    if not file.parent.is_dir():
+        raise InvalidInputError(f"storage: there is no folder {os.fspath(file.parent)!r}")
+    if file.suffix.lower() in _SQLITE:
+        return optuna.storages.RDBStorage(f"sqlite:///{file.resolve()}")
+    _check_journal(file)
+    return optuna.storages.JournalStorage(JournalFileBackend(os.fspath(path)))
+
+
+def _check_journal(file: Path) -> None:
+    """Refuses a file that is none of Optuna's, which would write its lines below what is there."""
+    if not file.exists():
+        return
+    with file.open("rb") as stream:
+        first = stream.readline(10_000)
+    try:
+        ours = not first or "op_code" in json.loads(first)
+    except (ValueError, TypeError):
+        ours = False
+    if not ours:
+        raise InvalidInputError(
+            f"storage: expected a new file or one of a search, got {os.fspath(file)!r}, which "
+            "holds something else"
+        )
+
+
+def missing_trials(study: optuna.Study, n_trials: int) -> Iterator[optuna.Trial]:
+    """New trials until there are enough, those that other processes are busy with included."""
+    here = platform.node()
+    for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        owner = frozen.user_attrs.get(_OWNER)
+        if isinstance(owner, list) and owner[0] == here and not _is_alive(owner[1]):
+            study.tell(frozen.number, state=TrialState.FAIL)
+    while len(_counted(study)) < n_trials:
+        trial = study.ask()
+        trial.set_user_attr(_OWNER, [here, os.getpid()])
+        # Others may have asked at the same time: the lower number goes on.
+        if sum(number < trial.number for number in _counted(study)) >= n_trials:
+            study.tell(trial, state=TrialState.FAIL)
+            return
+        yield trial
+
+
+def _counted(study: optuna.Study) -> list[int]:
+    """The numbers of the trials that are finished or under way."""
+    trials = study.get_trials(deepcopy=False)
+    return [t.number for t in trials if t.state == TrialState.RUNNING or _is_finished(t)]
+
+
+def _is_finished(trial: FrozenTrial) -> bool:
+    return trial.state in _STATES and _NOTE in trial.user_attrs
+
+
+def _is_alive(process: int) -> bool:
+    if sys.platform == "win32":  # where the question would end the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def note(
+    trial: optuna.Trial,
+    *,
+    seconds: float,
+    values: Mapping[str, float] | None = None,
+    error: str = "",
+) -> None:
+    """Writes down what a trial took and gave; without this it is not counted as finished."""
+    trial.set_user_attr(
+        _NOTE, {"seconds": round(seconds, 3), "values": dict(values or {}), "error": error}
+    )
+
+
+def finished(study: optuna.Study) -> Sequence[FrozenTrial]:
+    """The finished trials by number."""
+    return [t for t in study.get_trials(deepcopy=False) if _is_finished(t)]
+
+
+def record(trial: FrozenTrial, weights: Sequence[str]) -> Trial:
+    """A trial as plain values."""
+    noted = trial.user_attrs[_NOTE]
+    value = trial.value
+    return Trial(
+        number=trial.number,
+        state=_STATES[trial.state],  # type: ignore[arg-type]  # the literal's own values
+        weights={name: trial.params[name] for name in weights},
+        learning_rate=trial.params[_RATE],
+        value=None if value is None or math.isnan(value) else float(value),
+        values=noted["values"],
+        seconds=noted["seconds"],
+        error=noted["error"],
+    )
+
+
+__all__ = ["finished", "missing_trials", "note", "open_study", "quiet", "record"]

@@ -1,0 +1,197 @@
+"""Reads training batches so that a resumed run sees those that it would have seen.
+
+Whatever is drawn from torch's generator while batches are made (an order, a random crop) comes from
+a state of its own, seeded by the run's seed and the epoch: what the masker draws in between has no
+part in it, and skipping the batches that were consumed already leads to the same state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.typing import Batch, Batches
+
+
+def derived_seed(seed: int, *purpose: str | int) -> int:
+    """A seed for one purpose, unrelated to those for others."""
+    text = "/".join(map(str, (seed, *purpose)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def seed_torch(seed: int) -> None:
+    """Seeds torch's generators; to be called where their state is given back afterwards."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+
+
+class Feed:
+    """The training batches, epoch by epoch.
+
+    Args:
+        batches: Batches that can be read once for each epoch.
+        seed: The run's seed.
+    """
+
+    def __init__(self, batches: Batches, *, seed: int) -> None:
+        self._batches = batches
+        self._seed = seed
+        self._state = torch.get_rng_state()
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """Generators of the batches' own, as a ``DataLoader`` may have."""
+        found = []
+        for part in self._parts():
+            generator = getattr(part, "generator", None)
+            if isinstance(generator, torch.Generator) and generator not in found:
+                found.append(generator)
+        return found
+
+    def count(self) -> int:
+        """The number of batches; they are read once where they do not tell it.
+
+        Raises:
+            InvalidInputError: There is none.
+        """
+        states = [generator.get_state() for generator in self.generators]
+        n_batches = length_of(self._batches)
+        if n_batches is None:
+            n_batches = sum(1 for _ in self._drawing(derived_seed(self._seed, "count")))
+        for generator, state in zip(self.generators, states, strict=True):
+            generator.set_state(state)
+        if n_batches == 0:
+            raise InvalidInputError("train_batches: expected at least one batch, got none")
+        return n_batches
+
+    def epoch(self, number: int, *, skip: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch.
+
+        Args:
+            number: The epoch, from 1. Whatever has ``set_epoch`` is told, counting from 0.
+            skip: Batches that were consumed already.
+        """
+        for part in self._parts():
+            if callable(getattr(part, "set_epoch", None)):
+                part.set_epoch(number - 1)
+        batches = self._drawing(derived_seed(self._seed, "epoch", number))
+        for _ in range(skip):
+            next(batches, None)
+        return batches
+
+    def _drawing(self, seed: int) -> Iterator[Batch]:
+        """The batches, made under a random state of their own."""
+        with self._own_state(seed):
+            iterator = iter(self._batches)
+        while True:
+            with self._own_state():
+                try:
+                    batch = next(iterator)
+                except StopIteration:
+                    return
+            yield batch
+
+    @contextmanager
+    def _own_state(self, seed: int | None = None) -> Iterator[None]:
+        outer = torch.get_rng_state()
+        if seed is None:
+            torch.set_rng_state(self._state)
+        else:
+            torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            self._state = torch.get_rng_state()
+            torch.set_rng_state(outer)
+
+    # What users give as batches, and what that is made of, has no type of its own.
+    def _parts(self) -> list[Any]:
+        given: Any = self._batches
+        parts = [given]
+        for name in ("dataset", "sampler", "batch_sampler"):
+            part = getattr(given, name, None)
+            parts += [part, getattr(part, "sampler", None)]
+        unique: list[Any] = []
+        for part in parts:
+            if part is not None and all(part is not other for other in unique):
+                unique.append(part)
+        return unique
+
+
+def reusable(name: str, batches: Any, *, once: bool) -> Batches:
+    """Checks that batches can be read as often as they have to be.
+
+    Args:
+        name: The argument's name.
+        batches: Whatever the caller gave.
+        once: Whether there is a single epoch, for which an iterator will do.
+
+    Returns:
+        The batches, those of an iterator as a list.
+
+    Raises:
+        InvalidInputError: They are no iterable of batches, or an iterator for several epochs, or
+            there is none.
+    """
+    if isinstance(batches, Tensor | Mapping) or not hasattr(batches, "__iter__"):
+        raise InvalidInputError(
+            f"{name}: expected an iterable of batches such as a DataLoader or a list, "
+            f"got {type(batches).__name__}"
+        )
+    if isinstance(batches, Iterator):
+        if not once:
+            raise InvalidInputError(
+                f"{name}: expected an iterable that can be read once for each epoch, got an "
+                f"iterator ({type(batches).__name__}); pass a list or a DataLoader"
+            )
+        batches = list(batches)
+    if length_of(batches) == 0:
+        raise InvalidInputError(f"{name}: expected at least one batch, got none")
+    checked: Batches = batches
+    return checked
+
+
+def length_of(batches: Batches) -> int | None:
+    """The number of batches where they tell it."""
+    if isinstance(batches, Sized):
+        try:
+            return len(batches)
+        except TypeError:  # a DataLoader over a stream has the method, but no answer
+            pass
+    return None
+
+
+def validation_steps(n_steps: int | None, n_validations: int) -> frozenset[int]:
+    """The steps of an epoch after which to validate, its end not counted.
+
+    Args:
+        n_steps: Steps in an epoch; None where it is not known, which leaves its end alone.
+        n_validations: Validations in an epoch.
+    """
+    if n_steps is None:
+        return frozenset()
+    places = (round(i * n_steps / n_validations) for i in range(1, n_validations))
+    return frozenset(place for place in places if 0 < place < n_steps)
+
+
+def own_share(batches: Sequence[Batch], *, index: int, count: int) -> Sequence[Batch]:
+    """Of the batches of a step those that are for one process."""
+    return batches[index::count]
+
+
+__all__ = [
+    "Feed",
+    "derived_seed",
+    "length_of",
+    "own_share",
+    "reusable",
+    "seed_torch",
+    "validation_steps",
+]

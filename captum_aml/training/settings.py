@@ -1,0 +1,187 @@
+"""How a masker is fitted: every setting of ``fit`` in one place, checked once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from torch import Tensor
+
+from captum_aml._call import as_count
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.tuning import check_learning_rate
+
+#: Schedules of transformers that depend on the step alone: a resumed run has them back by counting.
+Scheduler = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+]
+Precision = Literal["no", "bf16", "fp16"]
+
+#: A resumed run may have other values of these: they do not decide which weights it ends with.
+NOT_OF_THE_RUN = ("checkpoint_dir", "resume", "save_every", "max_skipped_steps")
+
+
+@dataclass(frozen=True)
+class ValidationMetric:
+    """A figure on validation data by which the best weights are chosen.
+
+    Attributes:
+        name: What it is called in the history.
+        function: Takes the attribution, with the masker as it is then, and a validation batch as a
+            mapping of ``attribute``'s arguments; gives a value per example, (N,). NaN stands for an
+            example that has none.
+        higher_is_better: Whether the best weights are those with the highest mean.
+    """
+
+    name: str
+    # The attribution is not typed: its class is built on top of this module.
+    function: Callable[[Any, Mapping[str, Any]], Tensor]
+    higher_is_better: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """The settings of ``fit``, as values that JSON and YAML can hold.
+
+    Attributes:
+        epochs: Passes over the training batches, at least 1.
+        learning_rate: AdamW's learning rate at its highest, above 0.
+        weight_decay: AdamW's weight decay, at least 0.
+        scheduler: How the learning rate changes, by transformers' name for it.
+        warmup_ratio: The share of all steps in which the rate rises from 0, in [0, 1).
+        gradient_accumulation_steps: Batches, in each process, that make one optimizer step.
+        max_gradient_norm: Gradients are clipped to this norm; None leaves them.
+        validations_per_epoch: Validations in an epoch, evenly spread, the last one at its end.
+        patience: Validations without improvement after which fitting stops; None goes on.
+        select_by: ``loss``, the name of a metric, or a :class:`ValidationMetric`: what the best
+            weights are chosen by.
+        mixed_precision: ``no``, ``bf16`` or ``fp16`` for the masked passes and the masker.
+        max_skipped_steps: Steps in a row that may be skipped for a non-finite loss or gradient.
+        checkpoint_dir: The folder that the run is kept in, or None.
+        resume: Whether to go on with the run that the folder holds.
+        save_every: Optimizer steps between two writes of the run; None: at every validation and
+            at the end of every epoch, which are written in any case.
+        cache_predictions: Whether the explained model's predictions are computed once.
+        seed: The seed of initialization, order and dropout; None: the attribution's.
+
+    Raises:
+        InvalidInputError: A value is out of range, or two do not go together.
+    """
+
+    epochs: int = 5
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    scheduler: str = "linear"
+    warmup_ratio: float = 0.0
+    gradient_accumulation_steps: int = 1
+    max_gradient_norm: float | None = 1.0
+    validations_per_epoch: int = 1
+    patience: int | None = None
+    select_by: str | ValidationMetric = "loss"
+    mixed_precision: str = "no"
+    max_skipped_steps: int = 10
+    checkpoint_dir: str | os.PathLike[str] | None = None
+    resume: bool = False
+    save_every: int | None = None
+    cache_predictions: bool = True
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "gradient_accumulation_steps", "validations_per_epoch"):
+            self._set(name, as_count(name, getattr(self, name), least=1))
+        self._set("max_skipped_steps", as_count("max_skipped_steps", self.max_skipped_steps))
+        for name, least in (("patience", 1), ("save_every", 1), ("seed", 0)):
+            if getattr(self, name) is not None:
+                self._set(name, as_count(name, getattr(self, name), least=least))
+        check_learning_rate(self.learning_rate)
+        _check_number("weight_decay", self.weight_decay, "a number of at least 0", lambda v: v >= 0)
+        _check_number("warmup_ratio", self.warmup_ratio, "a share in [0, 1)", lambda v: 0 <= v < 1)
+        if self.max_gradient_norm is not None:
+            _check_number(
+                "max_gradient_norm",
+                self.max_gradient_norm,
+                "a number above 0 or None",
+                lambda v: v > 0,
+            )
+        for name, known in (
+            ("scheduler", get_args(Scheduler)),
+            ("mixed_precision", get_args(Precision)),
+        ):
+            if getattr(self, name) not in known:
+                raise InvalidInputError(
+                    f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}"
+                )
+        for name in ("resume", "cache_predictions"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidInputError(
+                    f"{name}: expected True or False, got {getattr(self, name)!r}"
+                )
+        if self.scheduler == "constant" and self.warmup_ratio > 0:
+            raise InvalidInputError(
+                f"warmup_ratio: expected 0 with scheduler='constant', got {self.warmup_ratio}; "
+                "use 'constant_with_warmup'"
+            )
+        if not isinstance(self.select_by, str | ValidationMetric):
+            raise InvalidInputError(
+                f"select_by: expected a name or a ValidationMetric, got {self.select_by!r}"
+            )
+        if self.checkpoint_dir is None:
+            for name in ("resume", "save_every"):
+                if getattr(self, name):
+                    raise InvalidInputError(
+                        f"checkpoint_dir: expected a folder, since {name}={getattr(self, name)}; "
+                        "got None"
+                    )
+        else:
+            try:
+                self._set("checkpoint_dir", os.fspath(self.checkpoint_dir))
+            except TypeError:
+                raise InvalidInputError(
+                    f"checkpoint_dir: expected a path or None, got {self.checkpoint_dir!r}"
+                ) from None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FitSettings:
+        """Settings from a mapping, such as a YAML file holds.
+
+        Raises:
+            InvalidInputError: A name is unknown, or a value is out of range.
+        """
+        known = [field.name for field in fields(cls)]
+        unknown = [str(name) for name in values if name not in known]
+        if unknown:
+            raise InvalidInputError(
+                f"settings: expected names among {', '.join(known)}, got {', '.join(unknown)}"
+            )
+        return cls(**values)
+
+    def arguments(self) -> dict[str, Any]:
+        """The settings as keyword arguments of ``fit``."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON values; a metric of the user's own is its name."""
+        values = self.arguments()
+        if isinstance(self.select_by, ValidationMetric):
+            values["select_by"] = self.select_by.name
+        return values
+
+    def _set(self, name: str, value: Any) -> None:  # a frozen dataclass sets its fields this way
+        object.__setattr__(self, name, value)
+
+
+def _check_number(name: str, value: Any, expected: str, fits: Callable[[float], bool]) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not fits(value) or not abs(value) < float("inf"):
+        raise InvalidInputError(f"{name}: expected {expected}, got {value!r}")
+
+
+__all__ = ["FitSettings", "Precision", "Scheduler", "ValidationMetric"]
