@@ -8,6 +8,7 @@ adds nothing.
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -230,6 +231,7 @@ class _Fit:
             **identity,
             "settings": settings,
             "processes": self.processes.count,
+            "frozen": _digest_of_frozen(self.masker),
             "batches": self.n_batches,
             "weights": {name: [str(t.dtype), list(t.shape)] for name, t in self._learned().items()},
         }
@@ -581,6 +583,17 @@ class _Share:
 
     def __iter__(self) -> Iterator[Batch]:
         return islice(iter(self._batches), self._processes.index, None, self._processes.count)
+
+
+def _digest_of_frozen(masker: nn.Module) -> str:
+    """A checksum of the weights that do not learn, which a run does not keep."""
+    digest = hashlib.sha256()
+    for name, parameter in masker.named_parameters():
+        if not parameter.requires_grad:
+            content = parameter.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(name.encode())
+            digest.update(content.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _too_many(error: str, what: str) -> str:
