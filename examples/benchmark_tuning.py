@@ -154,9 +154,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the cost measurement")
     parser.add_argument(
+        "--alone", type=int, default=8, help="texts of the batch that are timed one at a time"
+    )
+    parser.add_argument(
         "--rates", type=float, nargs="*", default=[], help="learning rates for the masker to add"
     )
     parser.add_argument("--no-published", action="store_true", help="leave its quality out")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="measure CPU time, for a machine that is shared"
+    )
     parser.add_argument("--threads", type=int, help="threads of torch. Default: its own choice")
     args = parser.parse_args()
 
@@ -164,26 +170,36 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     classifier = TextClassifier.from_pretrained(args.model)
     forms = Forms(classifier, args.masker, args.steps)
-    texts = list(islice(read_texts(args.data), max(args.limit, args.batch_size)))
+    texts = list(islice(read_texts(args.data), max(args.limit, 16 * args.batch_size)))
     tuned = forms.ours("masker", args.steps, None)
 
     if args.rounds:
-        (batch,) = batches(classifier, texts[: args.batch_size], args.batch_size)
-        tuned(batch.one(0))
-        forms.published(batch.one(0))
+        # As many texts as ``explain_texts`` sorts by length, and the batch in the middle of them.
+        sorted_batches = batches(classifier, texts[: 16 * args.batch_size], args.batch_size)
+        batch = sorted_batches[len(sorted_batches) // 2]
+        spaced = range(0, len(batch), max(1, len(batch) // args.alone))
+        singles = [batch.one(row) for row in spaced]
+        tuned(singles[0])
+        forms.published(singles[0])
+        clock = time.process_time if args.cpu_time else time.perf_counter
         seconds: dict[str, list[float]] = {"together": [], "alone": []}
         for _ in range(args.rounds):
-            for name, form in (("together", tuned), ("alone", forms.published)):
-                start = time.perf_counter()
-                form(batch)
-                seconds[name].append(time.perf_counter() - start)
+            start = clock()
+            tuned(batch)
+            middle = clock()
+            for single in singles:
+                forms.published(single)
+            seconds["together"].append((middle - start) / len(batch))
+            seconds["alone"].append((clock() - middle) / len(singles))
         ratios = [a / t for a, t in zip(seconds["alone"], seconds["together"], strict=True)]
         print(
-            f"cost: {args.batch_size} texts, {args.steps} steps, {torch.get_num_threads()} threads"
+            f"cost: {len(batch)} texts of {batch.inputs.shape[1]} tokens, {args.steps} steps, "
+            f"{torch.get_num_threads()} threads; "
+            f"{'CPU ' if args.cpu_time else ''}seconds per text"
         )
         for name, values in seconds.items():
-            shown = ", ".join(f"{v:.1f}" for v in values)
-            print(f"  {name}: {statistics.median(values):.1f} s ({shown})")
+            shown = ", ".join(f"{v:.2f}" for v in values)
+            print(f"  {name}: {statistics.median(values):.2f} ({shown})")
         print(f"  ratio: {statistics.median(ratios):.1f} ({min(ratios):.1f} - {max(ratios):.1f})")
 
     if not args.limit:

@@ -34,7 +34,7 @@ class LAAttribution(InputMaskAttribution):
             ``masker``, the fitted masker's weights, for each example by itself, as published.
             Default: ``mask``
         learning_rate: The learning rate for tuning. Default: for masks 0.1 from a masker's
-            proposal and 0.3 from scratch, for maskers RATE
+            proposal and 0.3 from scratch, for maskers 1e-5
         seed: The seed of whatever is random. Default: 0
 
     Examples:
@@ -72,7 +72,7 @@ class LayerLAAttribution(LayerMaskAttribution):
             ``masker``, the fitted masker's weights, for each example by itself, as published.
             Default: ``mask``
         learning_rate: The learning rate for tuning. Default: for masks 0.1 from a masker's
-            proposal and 0.3 from scratch, for maskers RATE
+            proposal and 0.3 from scratch, for maskers 1e-5
         seed: The seed of whatever is random. Default: 0
 
     Examples:

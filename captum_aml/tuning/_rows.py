@@ -1,7 +1,6 @@
 """Linear and convolutional modules as matrices: their inputs and outputs as rows of each example.
 
-Both compute ``rows @ weight.T + bias``, a convolution over the patches of its input. With the bias
-as a further column of the weight, for an input that is always 1, one matrix is all there is.
+Both compute ``rows @ weight.T + bias``, a convolution over the patches of its input.
 """
 
 from __future__ import annotations
@@ -32,21 +31,18 @@ def is_batched(module: nn.Module, given: Tensor) -> bool:
 
 
 def matrix_shape(module: nn.Module) -> tuple[int, int]:
-    """The number of inputs, with one for a bias that is trained, and of outputs."""
+    """The number of inputs and of outputs."""
     weight = module.weight
     assert isinstance(weight, Tensor)
-    return weight[0].numel() + _has_bias(module), weight.shape[0]
+    return weight[0].numel(), weight.shape[0]
 
 
 def input_rows(module: nn.Module, given: Tensor, n_examples: int) -> Tensor:
-    """The rows that a module's matrix is applied to, (N, S, inputs), in float32 at least."""
+    """The rows that a module's weight is applied to, (N, S, inputs), in float32 at least."""
     rows = given.to(torch.promote_types(given.dtype, torch.float32))
     if isinstance(module, nn.Conv1d | nn.Conv2d):
         rows = _patches(module, rows)
-    rows = rows.reshape(n_examples, -1, rows.shape[-1])
-    if _has_bias(module):
-        rows = torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], dim=2)
-    return rows
+    return rows.reshape(n_examples, -1, rows.shape[-1])
 
 
 def output_rows(module: nn.Module, output: Tensor, n_examples: int) -> Tensor:
@@ -64,7 +60,8 @@ def as_output(module: nn.Module, rows: Tensor, output: Tensor) -> Tensor:
     return rows.reshape(output.shape).to(output.dtype)
 
 
-def _has_bias(module: nn.Module) -> bool:
+def has_bias(module: nn.Module) -> bool:
+    """Whether there is a bias that is trained."""
     bias = getattr(module, "bias", None)
     return isinstance(bias, Tensor) and bias.requires_grad
 
@@ -93,4 +90,12 @@ def _pair(sizes: Sequence[int], first: int) -> tuple[int, int]:
     return (first, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
 
 
-__all__ = ["as_output", "input_rows", "is_batched", "is_matrix", "matrix_shape", "output_rows"]
+__all__ = [
+    "as_output",
+    "has_bias",
+    "input_rows",
+    "is_batched",
+    "is_matrix",
+    "matrix_shape",
+    "output_rows",
+]

@@ -21,7 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from captum_aml.tuning._rows import as_output, input_rows, is_batched, matrix_shape, output_rows
+from captum_aml.tuning._rows import (
+    as_output,
+    has_bias,
+    input_rows,
+    is_batched,
+    matrix_shape,
+    output_rows,
+)
 
 
 class MatrixUpdate:
@@ -59,8 +66,12 @@ class MatrixUpdate:
         weight = module.weight
         assert isinstance(weight, Tensor)
         dtype = torch.promote_types(weight.dtype, torch.float32)
-        self._directions = directions(n_inputs, rank, seed=seed).to(weight.device, dtype)
-        rank = self._directions.shape[1]
+        # A bias is a weight of an input that is always 1.
+        n_inputs += has_bias(module)
+        drawn = directions(n_inputs, rank, seed=seed).to(weight.device, dtype)
+        rank = drawn.shape[1]
+        self._directions, self._for_bias = drawn[: matrix_shape(module)[0]], drawn[-1]
+        self._has_bias = has_bias(module)
         self.scale = n_inputs / rank
         self.coefficients = self._directions.new_zeros(n_examples, rank, n_outputs)
         self._call = 0
@@ -80,6 +91,8 @@ class MatrixUpdate:
         if factor is None or given.shape[0] != self._n_examples * factor:
             return None
         seen = input_rows(module, given, self._n_examples) @ self._directions
+        if self._has_bias:
+            seen = seen + self._for_bias
         changed = output + as_output(module, torch.bmm(seen, self.coefficients), output)
         if changed.requires_grad:
             # Not the tensor itself, which a module such as ReLU may change in place.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from captum_aml.tuning._rows import (
     as_output,
+    has_bias,
     input_rows,
     is_batched,
     is_matrix,
@@ -52,11 +53,12 @@ def test_rows_times_the_matrix_are_the_output(
     weight, bias = module.weight, module.bias
     assert isinstance(weight, Tensor)
     matrix = weight.flatten(1)
-    if isinstance(bias, Tensor):
-        matrix = torch.cat([matrix, bias[:, None]], dim=1)
+    assert has_bias(module) == (bias is not None)
     assert matrix_shape(module) == (matrix.shape[1], matrix.shape[0])
     output = module(given)
     rows = input_rows(module, given, n_examples) @ matrix.T
+    if isinstance(bias, Tensor):
+        rows = rows + bias
     torch.testing.assert_close(rows, output_rows(module, output, n_examples))
     torch.testing.assert_close(as_output(module, rows, output), output)
 
@@ -65,7 +67,7 @@ def test_rows_of_an_example_are_those_of_the_example_alone() -> None:
     module = nn.Conv1d(3, 4, kernel_size=3, padding=1)
     given = torch.randn(6, 3, 5)
     rows = input_rows(module, given, 3)
-    assert rows.shape == (3, 10, 10)
+    assert rows.shape == (3, 10, 9)
     for i in range(3):
         alone = input_rows(module, given[2 * i : 2 * i + 2], 1)
         assert torch.equal(rows[i], alone[0])
@@ -82,8 +84,8 @@ def test_half_precision_becomes_float32_and_back() -> None:
 def test_a_frozen_bias_is_no_input() -> None:
     module = nn.Linear(5, 3)
     module.bias.requires_grad_(False)
-    assert matrix_shape(module) == (5, 3)
-    assert input_rows(module, torch.ones(2, 5), 2).shape == (2, 1, 5)
+    assert not has_bias(module)
+    assert has_bias(nn.Linear(5, 3))
 
 
 def test_what_is_no_matrix() -> None:
