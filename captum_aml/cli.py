@@ -106,10 +106,10 @@ def explain(
     method: Annotated[
         str,
         typer.Option(
-            help="aml, aml-tuned, aml-free, la, la-tuned, la-free, integrated-gradients (or ig), "
-            "gradient-shap, input-x-gradient, saliency, smooth-grad, deep-lift, occlusion, lime, "
-            "kernel-shap, shapley-sampling, shap, lime-text, attention, attention-rollout or "
-            "random."
+            help="aml, aml-tuned, aml-tuned-masker, aml-free, la, la-tuned, la-tuned-masker, "
+            "la-free, integrated-gradients (or ig), gradient-shap, input-x-gradient, saliency, "
+            "smooth-grad, deep-lift, occlusion, lime, kernel-shap, shapley-sampling, shap, "
+            "lime-text, attention, attention-rollout or random."
         ),
     ] = "aml",
     masker: Annotated[

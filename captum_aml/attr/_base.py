@@ -20,6 +20,7 @@ from captum_aml._sites import Capture, Site, run_forward
 from captum_aml.attr._explain import (
     Explained,
     ScoreKind,
+    TuneKind,
     chunk_size,
     explain,
     output_difference,
@@ -68,6 +69,9 @@ DEFAULT_STEPS = 50
 RATE_FROM_PROPOSAL = 0.1
 RATE_FROM_SCRATCH = 0.3
 
+#: The learning rate of tuning the masker, see :mod:`captum_aml.tuning.masker`.
+RATE_FOR_MASKER = 1e-5
+
 
 class MaskAttribution(GradientAttribution):
     """Attribution by a learned mask; the concrete classes say where it enters and what it learns.
@@ -96,6 +100,7 @@ class MaskAttribution(GradientAttribution):
         perturbation: str | Perturbation,
         output: str,
         scores: ScoreKind,
+        tune: TuneKind,
         learning_rate: float | None,
         seed: int,
     ) -> None:
@@ -119,6 +124,8 @@ class MaskAttribution(GradientAttribution):
             raise InvalidInputError(
                 f"scores: expected one of {get_args(ScoreKind)}, got {scores!r}"
             )
+        if tune not in get_args(TuneKind):
+            raise InvalidInputError(f"tune: expected one of {get_args(TuneKind)}, got {tune!r}")
         if learning_rate is not None:
             check_learning_rate(learning_rate)
         self.masker = masker
@@ -126,6 +133,7 @@ class MaskAttribution(GradientAttribution):
         self.perturbation = resolve_perturbation(perturbation)
         self.output = check_output_kind(output)
         self.scores = scores
+        self.tune = tune
         self.learning_rate = learning_rate
         self.seed = as_count("seed", seed)
         self.masker_: nn.Module | None = None
@@ -492,6 +500,7 @@ class MaskAttribution(GradientAttribution):
                     self.objective,
                     masker,
                     n_steps=steps,
+                    tune=self.tune,
                     learning_rate=self.tuning_learning_rate,
                     scores=self.scores,
                     with_delta=with_delta,
@@ -537,12 +546,17 @@ class MaskAttribution(GradientAttribution):
         """The learning rate that tuning uses now: the given one, or the default."""
         if self.learning_rate is not None:
             return self.learning_rate
+        if self.tune == "masker":
+            return RATE_FOR_MASKER
         return RATE_FROM_PROPOSAL if self.is_fitted else RATE_FROM_SCRATCH
 
     def _checked_steps(self, n_steps: int | None) -> int:
-        if n_steps is None:
-            return self.default_n_steps
-        n_steps = as_count("n_steps", n_steps)
+        n_steps = self.default_n_steps if n_steps is None else as_count("n_steps", n_steps)
+        if n_steps > 0 and self.tune == "masker" and not self.is_fitted:
+            raise NotFittedError(
+                f"{self.get_name()}: tune='masker' needs a fitted masker; call fit or "
+                "from_pretrained, or tune the mask itself with tune='mask'"
+            )
         if n_steps == 0 and not self.is_fitted:
             raise NotFittedError(
                 f"{self.get_name()}: n_steps=0 needs a fitted masker; call fit or from_pretrained, "

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,15 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml._call import Call, as_count
+from captum_aml._modes import evaluating
 from captum_aml._sites import run_forward
 from captum_aml.maskers import as_masker
 from captum_aml.masking import MaskingProblem
 from captum_aml.objectives import Objective, Terms
 from captum_aml.readout import check_finite, output_tensor, select
-from captum_aml.tuning import TuningResult, tune
+from captum_aml.tuning import TuningResult, tune_mask, tune_masker
 from captum_aml.typing import ForwardFunc
 
 ScoreKind = Literal["mask", "contribution"]
+TuneKind = Literal["mask", "masker"]
 
 #: Where tuning starts without a masker: almost everything kept. From a mask of one half the model
 #: sees two inputs that are nothing like its own, and tuning ends in worse masks.
@@ -91,6 +92,7 @@ def explain(
     masker: nn.Module | None,
     *,
     n_steps: int,
+    tune: TuneKind,
     learning_rate: float,
     scores: ScoreKind,
     with_delta: bool,
@@ -103,24 +105,39 @@ def explain(
         objective: The loss for tuning.
         masker: Proposes the masks to start from; None starts with almost everything kept.
         n_steps: Tuning steps; 0 takes the proposals as they are.
-        learning_rate: Adam's learning rate for tuning.
+        tune: Whether these steps are the mask's own, or the masker's.
+        learning_rate: The learning rate of the first step.
         scores: Whether scores are mask values or contributions.
         with_delta: Whether to compute the convergence delta.
         show_progress: Whether to show a progress bar.
     """
-    logits = _initial_logits(problem, masker)
     result: TuningResult | None = None
-    if n_steps > 0:
-        result = tune(
+    # Where everything is protected there is nothing to tune, and nothing to differentiate.
+    steps = n_steps if bool(problem.layout.live.any()) else 0
+    if n_steps > 0 and tune == "masker":
+        assert masker is not None
+        result = tune_masker(
             problem,
             objective,
-            logits,
-            # Where everything is protected there is nothing to tune, and nothing to differentiate.
-            n_steps=n_steps if bool(problem.layout.live.any()) else 0,
+            masker,
+            n_steps=steps,
+            learning_rate=learning_rate,
+            dtype=_mask_dtype(problem),
+            show_progress=show_progress,
+        )
+        mask = result.mask
+    elif n_steps > 0:
+        result = tune_mask(
+            problem,
+            objective,
+            _initial_logits(problem, masker),
+            n_steps=steps,
             learning_rate=learning_rate,
             show_progress=show_progress,
         )
-    mask = torch.sigmoid(logits) if result is None else result.mask
+        mask = result.mask
+    else:
+        mask = torch.sigmoid(_initial_logits(problem, masker))
     spreads = problem.site.spreads(problem.call, problem.capture.features)
     attributions = problem.layout.scores(mask, spreads)
     delta = None
@@ -181,29 +198,22 @@ def row_sums(tensors: Sequence[Tensor]) -> Tensor:
 
 def _initial_logits(problem: MaskingProblem, masker: nn.Module | None) -> Tensor:
     live = problem.layout.live
-    double = any(f.dtype == torch.float64 for f in problem.capture.features)
-    dtype = torch.float64 if double else torch.float32
+    dtype = _mask_dtype(problem)
     if masker is None:
         return torch.full(live.shape, INITIAL_LOGIT, dtype=dtype, device=live.device)
-    with torch.no_grad(), _evaluating(masker):
+    with torch.no_grad(), evaluating(masker):
         return problem.propose(as_masker(masker)).to(dtype)
 
 
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Puts a module into evaluation mode, and every part of it back into its own mode after."""
-    training = [m for m in module.modules() if m.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
+def _mask_dtype(problem: MaskingProblem) -> torch.dtype:
+    double = any(f.dtype == torch.float64 for f in problem.capture.features)
+    return torch.float64 if double else torch.float32
 
 
 __all__ = [
     "Explained",
     "ScoreKind",
+    "TuneKind",
     "chunk_size",
     "explain",
     "output_difference",

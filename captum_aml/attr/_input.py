@@ -12,7 +12,7 @@ from captum_aml._captum import log_usage
 from captum_aml._random import isolated_rng
 from captum_aml._sites import InputSite, Site
 from captum_aml.attr._base import MaskAttribution
-from captum_aml.attr._explain import ScoreKind
+from captum_aml.attr._explain import ScoreKind, TuneKind
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.objectives import Objective
 from captum_aml.perturbation import Perturbation
@@ -32,6 +32,7 @@ class InputMaskAttribution(MaskAttribution):
         perturbation: str | Perturbation = "blend",
         output: str = "auto",
         scores: ScoreKind = "mask",
+        tune: TuneKind = "mask",
         learning_rate: float | None = None,
         seed: int = 0,
     ) -> None:
@@ -42,6 +43,7 @@ class InputMaskAttribution(MaskAttribution):
             perturbation=perturbation,
             output=output,
             scores=scores,
+            tune=tune,
             learning_rate=learning_rate,
             seed=seed,
         )
@@ -135,7 +137,7 @@ class InputMaskAttribution(MaskAttribution):
             InvalidInputError: An argument is not as described; the message names it.
             NoGradientError: The forward function cannot be differentiated (when tuning).
             NonFiniteError: The forward function gave NaN or an infinite value.
-            NotFittedError: ``n_steps=0`` without a fitted masker.
+            NotFittedError: ``n_steps=0``, or ``tune="masker"``, without a fitted masker.
         """
         with torch.inference_mode(False), torch.no_grad(), isolated_rng(self.seed):
             call = parse_call(inputs, baselines, target, additional_forward_args, feature_mask)

@@ -30,8 +30,11 @@ class LAAttribution(InputMaskAttribution):
             Default: ``auto``
         scores: ``mask``, values in [0, 1], or ``contribution``: the mask rescaled so that an
             example's scores sum to ``F(inputs) - F(baselines)``. Default: ``mask``
-        learning_rate: Adam's learning rate for tuning. Default: 0.1 from a masker's proposal, 0.3
-            from scratch
+        tune: What ``n_steps`` changes for the given inputs: ``mask``, the mask's own logits, or
+            ``masker``, the fitted masker's weights, for each example by itself, as published.
+            Default: ``mask``
+        learning_rate: The learning rate for tuning. Default: for masks 0.1 from a masker's
+            proposal and 0.3 from scratch, for maskers 1e-5
         seed: The seed of whatever is random. Default: 0
 
     Examples:
@@ -65,8 +68,11 @@ class LayerLAAttribution(LayerMaskAttribution):
             Default: ``auto``
         scores: ``mask``, values in [0, 1], or ``contribution``: the mask rescaled so that an
             example's scores sum to ``F(inputs) - F(baselines)``. Default: ``mask``
-        learning_rate: Adam's learning rate for tuning. Default: 0.1 from a masker's proposal, 0.3
-            from scratch
+        tune: What ``n_steps`` changes for the given inputs: ``mask``, the mask's own logits, or
+            ``masker``, the fitted masker's weights, for each example by itself, as published.
+            Default: ``mask``
+        learning_rate: The learning rate for tuning. Default: for masks 0.1 from a masker's
+            proposal and 0.3 from scratch, for maskers 1e-5
         seed: The seed of whatever is random. Default: 0
 
     Examples:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from torch import Tensor, nn
 
@@ -51,7 +51,9 @@ class MaskMethod:
 
 
 def _factory(
-    attribution_class: type[AMLAttribution] | type[LAAttribution], default_n_steps: int | None
+    attribution_class: type[AMLAttribution] | type[LAAttribution],
+    default_n_steps: int | None,
+    tune: Literal["mask", "masker"] = "mask",
 ) -> Factory:
     """Makes the factory of a name.
 
@@ -59,6 +61,7 @@ def _factory(
         attribution_class: What it makes.
         default_n_steps: Tuning steps where the caller names none; None for the attribution's own
             choice.
+        tune: What is tuned.
     """
 
     def factory(
@@ -74,6 +77,7 @@ def _factory(
                 forward_func,
                 embedding_layer=embedding_layer,
                 output="logits",
+                tune=tune,
                 seed=options.seed,
             )
         else:
@@ -83,11 +87,13 @@ def _factory(
                 embedding_layer=embedding_layer,
                 masker=masker,
                 output="logits",
+                tune=tune,
                 seed=options.seed,
             )
         n_steps = default_n_steps if options.n_steps is None else options.n_steps
         settings: dict[str, Setting] = {
             "n_steps": attribution.default_n_steps if n_steps is None else n_steps,
+            "tune": attribution.tune,
             "learning_rate": attribution.tuning_learning_rate,
             "objective": repr(attribution.objective),
             "perturbation": attribution.perturbation.name,
@@ -103,10 +109,10 @@ def _specs(
     name: str,
     attribution_class: type[AMLAttribution] | type[LAAttribution],
     summary: str,
-) -> tuple[MethodSpec, MethodSpec, MethodSpec]:
-    """The three entries of an attribution: as it comes, tuned from a masker, and without one.
+) -> tuple[MethodSpec, ...]:
+    """An attribution's entries: as it comes, tuned in either form, and without a masker.
 
-    The last two say by their names what the first does with ``n_steps`` and ``masker``.
+    The second and the last say by their names what the first does with ``n_steps`` and ``masker``.
     """
     return (
         MethodSpec(
@@ -122,6 +128,16 @@ def _specs(
             name=f"{name}-tuned",
             summary=f"{name}, tuned for each text from the fitted masker's proposal",
             factory=_factory(attribution_class, 10),
+            family="learned",
+            signed=False,
+            steps="tuning steps (10)",
+            takes_masker=True,
+            requires_masker=True,
+        ),
+        MethodSpec(
+            name=f"{name}-tuned-masker",
+            summary=f"{name}, the fitted masker itself tuned for each text",
+            factory=_factory(attribution_class, 10, "masker"),
             family="learned",
             signed=False,
             steps="tuning steps (10)",

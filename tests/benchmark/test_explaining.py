@@ -74,13 +74,14 @@ class TestPlanRuns:
     def test_all_that_can_run(self) -> None:
         runs, notes = runs_of(None, maskers={"aml": AML})
         names = [run.name for run in runs]
-        assert {*names, "la", "la-tuned"} == set(methods.available())
+        assert {*names, "la", "la-tuned", "la-tuned-masker"} == set(methods.available())
         assert notes == [
             "Left out: la needs a fitted masker, and none was given.",
             "Left out: la-tuned needs a fitted masker, and none was given.",
+            "Left out: la-tuned-masker needs a fitted masker, and none was given.",
         ]
         with_masker = {run.name: run.masker for run in runs if run.masker}
-        assert with_masker == {"aml": "a", "aml-tuned": "a"}
+        assert with_masker == {"aml": "a", "aml-tuned": "a", "aml-tuned-masker": "a"}
 
     def test_steps_by_an_alias(self) -> None:
         runs, _ = runs_of(["ig", "saliency"], n_steps={"ig": 7})

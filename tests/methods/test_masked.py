@@ -104,11 +104,36 @@ class TestMasks:
         )
         assert torch.equal(scores(f"{name}-free"), scores(name))
         tuned = methods.create(f"{name}-tuned", model, model.embedding, masker=folder)
-        assert tuned.settings["n_steps"] == 10
+        assert (tuned.settings["n_steps"], tuned.settings["tune"]) == (10, "mask")
         free = methods.create(f"{name}-free", model, model.embedding)
         assert (free.settings["n_steps"], free.settings["masker"]) == (50, None)
 
-    @pytest.mark.parametrize("name", ["aml-tuned", "la-tuned"])
+    @pytest.mark.parametrize("name", ["aml", "la"])
+    def test_tuned_masker_tunes_the_masker(self, name: str, tmp_path: Path) -> None:
+        model = self.model()
+        attribution_class = AMLAttribution if name == "aml" else LAAttribution
+        settings = {"embedding_layer": model.embedding, "output": "logits"}
+        attribution = attribution_class(model, **settings)
+        batch = {"inputs": IDS, "baselines": REFERENCE, "additional_forward_args": (MASK,)}
+        attribution.fit([batch], epochs=1).save_pretrained(tmp_path / "masker")
+        method = methods.create(
+            f"{name}-tuned-masker", model, model.embedding, masker=tmp_path / "masker"
+        )
+        assert (method.settings["n_steps"], method.settings["tune"]) == (10, "masker")
+        call = {"target": 1, "additional_forward_args": (MASK,)}
+        scores = method(IDS, REFERENCE, **call)
+        expected = attribution_class(
+            model, masker=attribution.masker_, tune="masker", **settings
+        ).attribute(IDS, baselines=REFERENCE, n_steps=10, **call)
+        assert torch.equal(scores, expected)
+        proposed = attribution.attribute(IDS, baselines=REFERENCE, **call)
+        mask_tuned = attribution.attribute(IDS, baselines=REFERENCE, n_steps=10, **call)
+        assert not torch.allclose(scores, proposed, atol=1e-5)
+        assert not torch.allclose(scores, mask_tuned, atol=1e-3)
+
+    @pytest.mark.parametrize(
+        "name", ["aml-tuned", "la-tuned", "aml-tuned-masker", "la-tuned-masker"]
+    )
     def test_tuned_needs_a_masker_and_a_step(self, name: str) -> None:
         with pytest.raises(InvalidInputError, match=f"method '{name}' expects a fitted masker"):
             methods.create(name, LINEAR, LINEAR.embedding)

@@ -28,7 +28,9 @@ class TestBadInput:
 
     def test_masker_where_none_is_used(self) -> None:
         with pytest.raises(
-            InvalidInputError, match=r"masker: method 'ig' uses none.*aml, aml-tuned, la, la-tuned$"
+            InvalidInputError,
+            match=r"masker: method 'ig' uses none.*"
+            "aml, aml-tuned, aml-tuned-masker, la, la-tuned, la-tuned-masker$",
         ):
             methods.create("ig", LINEAR, LINEAR.embedding, masker="folder")
 
@@ -92,7 +94,8 @@ class TestRegistry:
 
     def test_the_names_users_can_give(self) -> None:
         assert methods.available() == (
-            "aml", "aml-tuned", "aml-free", "la", "la-tuned", "la-free",
+            "aml", "aml-tuned", "aml-tuned-masker", "aml-free",
+            "la", "la-tuned", "la-tuned-masker", "la-free",
             "integrated-gradients", "gradient-shap", "input-x-gradient", "saliency", "smooth-grad",
             "deep-lift", "occlusion", "lime", "kernel-shap", "shapley-sampling", "shap",
             "lime-text", "attention", "attention-rollout", "random",

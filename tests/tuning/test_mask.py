@@ -15,7 +15,7 @@ from torch import Tensor
 from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteError
 from captum_aml.masking import MaskingProblem
 from captum_aml.objectives import AMLObjective, MaskedOutcome, Terms
-from captum_aml.tuning import TuningResult, check_learning_rate, tune
+from captum_aml.tuning import TuningResult, check_learning_rate, tune_mask
 from tests._helpers import references
 from tests._helpers.models import LinearLogits, PlantedClassifier, planted_texts, problem_for
 
@@ -62,7 +62,7 @@ def test_tuning_is_adam_on_each_example_by_itself(seed: int, learning_rate: floa
     problem = problem_for(
         LinearLogits(WEIGHTS, BIAS), x, baselines=b, target=targets, output="logits"
     )
-    result = tune(problem, OBJECTIVE, start, n_steps=12, learning_rate=learning_rate)
+    result = tune_mask(problem, OBJECTIVE, start, n_steps=12, learning_rate=learning_rate)
     for i in range(3):
         mask, terms, step = tune_by_hand(x[i], b[i], start[i], targets[i], 12, learning_rate)
         # float64; Adam's first steps divide gradients by their own size, which magnifies rounding.
@@ -96,7 +96,7 @@ def test_the_best_step_is_the_least_loss_of_that_very_mask(learning_rate: float)
             seen.append((outcome.mask.detach().clone(), terms.total.detach().clone()))
             return terms
 
-    result = tune(problem, Spying(), start, n_steps=9, learning_rate=learning_rate)
+    result = tune_mask(problem, Spying(), start, n_steps=9, learning_rate=learning_rate)
     assert len(seen) == 10  # nine steps and one more pass for the last mask
     assert torch.equal(seen[0][0], torch.sigmoid(start))
     losses = torch.stack([total for _, total in seen])
@@ -114,10 +114,10 @@ def test_the_best_step_is_the_least_loss_of_that_very_mask(learning_rate: float)
 
 def test_a_start_that_cannot_be_bettered_is_kept() -> None:
     problem, start = problem_of(3, 2)
-    found = tune(problem, OBJECTIVE, start, n_steps=300, learning_rate=0.3)
+    found = tune_mask(problem, OBJECTIVE, start, n_steps=300, learning_rate=0.3)
     logits = torch.logit(found.mask)
     # One huge step leads away from the optimum.
-    again = tune(problem, OBJECTIVE, logits, n_steps=1, learning_rate=50.0)
+    again = tune_mask(problem, OBJECTIVE, logits, n_steps=1, learning_rate=50.0)
     assert again.best_step.tolist() == [0, 0]
     torch.testing.assert_close(again.mask, found.mask, rtol=0, atol=1e-12)
 
@@ -130,7 +130,7 @@ def test_a_batch_is_its_examples_one_by_one() -> None:
         problem = problem_for(
             model, x[rows], baselines=b[rows], target=targets[rows], output="logits"
         )
-        return tune(problem, OBJECTIVE, start[rows], n_steps=20, learning_rate=0.3)
+        return tune_mask(problem, OBJECTIVE, start[rows], n_steps=20, learning_rate=0.3)
 
     together = run(slice(None))
     for i in range(4):
@@ -146,7 +146,7 @@ def test_the_deciding_token_is_found() -> None:
     model = PlantedClassifier()
     ids, places = planted_texts(16, 7, seed=4)
     problem = problem_for(model, ids)
-    result = tune(problem, AMLObjective(), torch.zeros(16, 7), n_steps=40, learning_rate=0.1)
+    result = tune_mask(problem, AMLObjective(), torch.zeros(16, 7), n_steps=40, learning_rate=0.1)
     assert torch.equal(result.mask.argmax(dim=1), places)
     others = result.mask.scatter(1, places.unsqueeze(1), 0.0)
     assert result.mask.gather(1, places.unsqueeze(1)).min() > 0.6
@@ -160,7 +160,7 @@ def test_the_start_and_the_model_stay_as_they_are() -> None:
     model.weights.grad = torch.full_like(model.weights, 7.0)
     before = start.clone()
     with torch.no_grad():
-        tune(problem, OBJECTIVE, start, n_steps=3, learning_rate=0.5)
+        tune_mask(problem, OBJECTIVE, start, n_steps=3, learning_rate=0.5)
     assert torch.equal(start, before)
     assert start.grad is None
     assert model.weights.grad.tolist() == [7.0] * 4
@@ -170,16 +170,16 @@ def test_the_start_and_the_model_stay_as_they_are() -> None:
 
 def test_the_result_has_no_graph() -> None:
     problem, start = problem_of(7, 2)
-    result = tune(problem, OBJECTIVE, start, n_steps=2, learning_rate=0.5)
+    result = tune_mask(problem, OBJECTIVE, start, n_steps=2, learning_rate=0.5)
     tensors = [result.mask, result.terms.total, *result.terms.parts.values()]
     assert not any(t.requires_grad for t in tensors)
 
 
 def test_the_progress_bar_is_shown_only_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     problem, start = problem_of(8, 1)
-    tune(problem, OBJECTIVE, start, n_steps=2, learning_rate=0.5)
+    tune_mask(problem, OBJECTIVE, start, n_steps=2, learning_rate=0.5)
     assert capsys.readouterr() == ("", "")
-    tune(problem, OBJECTIVE, start, n_steps=2, learning_rate=0.5, show_progress=True)
+    tune_mask(problem, OBJECTIVE, start, n_steps=2, learning_rate=0.5, show_progress=True)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "Tuning" in captured.err
@@ -193,7 +193,7 @@ def test_a_forward_function_without_a_gradient_is_named() -> None:
     x, b, start, _ = examples(9, 2)
     problem = problem_for(lambda t: model(t.detach()), x, baselines=b)
     with pytest.raises(NoGradientError, match=r"forward_func: .* no gradient"):
-        tune(problem, OBJECTIVE, start, n_steps=2, learning_rate=0.1)
+        tune_mask(problem, OBJECTIVE, start, n_steps=2, learning_rate=0.1)
 
 
 def test_a_gradient_that_reaches_parameters_only_is_none() -> None:
@@ -211,7 +211,7 @@ def test_a_gradient_that_reaches_parameters_only_is_none() -> None:
     x, b, start, _ = examples(9, 2)
     problem = problem_for(lambda t: model(t.detach()), x, baselines=b)
     with pytest.raises(NoGradientError, match=r"forward_func: .* no gradient"):
-        tune(problem, KeptOnly(), start, n_steps=2, learning_rate=0.1)
+        tune_mask(problem, KeptOnly(), start, n_steps=2, learning_rate=0.1)
 
 
 def test_an_output_that_stops_being_finite_names_the_step() -> None:
@@ -227,7 +227,7 @@ def test_an_output_that_stops_being_finite_names_the_step() -> None:
     x, b, start, _ = examples(9, 2)
     problem = problem_for(forward, x, baselines=b)
     with pytest.raises(NonFiniteError, match=r"forward_func: .* for tuning step 2 \(rows"):
-        tune(problem, OBJECTIVE, start, n_steps=5, learning_rate=0.1)
+        tune_mask(problem, OBJECTIVE, start, n_steps=5, learning_rate=0.1)
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_the_examples() -> None:
@@ -241,7 +241,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_examples() -> None:
 
     problem, start = problem_of(9, 2)
     with pytest.raises(NonFiniteError, match=r"objective: .* at tuning step 0 for examples \[1\]"):
-        tune(problem, Broken(), start, n_steps=2, learning_rate=0.1)
+        tune_mask(problem, Broken(), start, n_steps=2, learning_rate=0.1)
 
 
 @pytest.mark.parametrize("learning_rate", [0.0, -1.0, math.nan, math.inf, "0.1", None])

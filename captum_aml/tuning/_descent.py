@@ -1,12 +1,13 @@
-"""Optimizes masks for given instances, all instances of a batch at once.
+"""What both forms of tuning share: the steps, their learning rate, and which of them is the best.
 
-Every example has its own mask logits, its own loss and its own best step: Adam works on each logit
-by itself and no term joins examples, so that an example's result does not depend on the others.
+Source: the best step is kept by the loss that is descended, never by a metric that is reported
+afterwards.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +33,23 @@ class TuningResult:
     best_step: Tensor
 
 
+class Tunable(Protocol):
+    """Where masks come from while they are tuned: parameters of each example's own."""
+
+    def propose(self) -> Tensor:
+        """The masks now, (N, U)."""
+
+    def differentiate(self, loss: Tensor) -> None:
+        """Notes the gradient of the parameters that the last proposal came from.
+
+        Args:
+            loss: The sum of the examples' losses, which has a graph.
+        """
+
+    def step(self, learning_rate: float) -> None:
+        """Changes the parameters by the gradient that was noted last."""
+
+
 def check_learning_rate(learning_rate: float) -> None:
     """Checks a learning rate.
 
@@ -43,53 +61,41 @@ def check_learning_rate(learning_rate: float) -> None:
         raise InvalidInputError(f"learning_rate: expected a number above 0, got {learning_rate!r}")
 
 
-def tune(
+def descend(
     problem: MaskingProblem,
     objective: Objective,
-    initial_logits: Tensor,
+    tunable: Tunable,
     *,
     n_steps: int,
     learning_rate: float,
-    show_progress: bool = False,
+    show_progress: bool,
 ) -> TuningResult:
-    """Descends each example's objective by ``n_steps`` steps of Adam on its mask logits.
+    """Descends each example's objective by ``n_steps`` steps.
 
     The learning rate falls linearly to zero. A mask counts by the objective's loss on that very
     mask: each step's pass scores the mask it was given, and one pass without gradient scores the
     last, so that ``n_steps`` steps cost as many forward and backward passes and one forward more.
 
-    Args:
-        problem: What is masked and explained.
-        objective: The loss.
-        initial_logits: Where to start, (N, U).
-        n_steps: The number of steps; 0 only scores the mask to start from.
-        learning_rate: Adam's learning rate at the first step.
-        show_progress: Whether to show a progress bar. Default: False
-
     Raises:
         NoGradientError: The forward function's result does not depend on the mask.
         NonFiniteError: The loss, or the forward function, gave NaN or an infinite value.
     """
-    logits = initial_logits.detach().clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([logits], lr=learning_rate, betas=(0.9, 0.99))
     best: TuningResult | None = None
     watch = GradientWatch()
     with torch.enable_grad():
         for step in tqdm(range(n_steps), desc="Tuning", disable=not show_progress, leave=False):
-            mask = torch.sigmoid(logits)
+            mask = tunable.propose()
             terms = problem.evaluate(
                 mask, objective, where=f"tuning step {step}", watch=watch if step == 0 else None
             )
             _check_terms(terms, step)
             best = _better(best, mask, terms, step)
             if terms.total.requires_grad:
-                (logits.grad,) = torch.autograd.grad(terms.total.sum(), logits, allow_unused=True)
+                tunable.differentiate(terms.total.sum())
             watch.check()
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * (1 - step / n_steps)
-            optimizer.step()
+            tunable.step(learning_rate * (1 - step / n_steps))
     with torch.no_grad():
-        mask = torch.sigmoid(logits)
+        mask = tunable.propose()
         terms = problem.evaluate(mask, objective, where=f"tuning step {n_steps}")
     _check_terms(terms, n_steps)
     return _better(best, mask, terms, n_steps)
@@ -117,4 +123,4 @@ def _check_terms(terms: Terms, step: int) -> None:
         )
 
 
-__all__ = ["TuningResult", "check_learning_rate", "tune"]
+__all__ = ["Tunable", "TuningResult", "check_learning_rate", "descend"]

@@ -1,0 +1,155 @@
+r"""Low-rank changes of a masker's matrices, different for each example of a batch.
+
+A module with the weight :math:`W` (out, in) computes for example :math:`n`
+
+.. math:: (W + \Delta_n)\, x, \qquad \Delta_n = B_n^\top A^\top
+
+with fixed orthonormal directions :math:`A` (in, r), the same for all examples, and coefficients
+:math:`B_n` (r, out) of the example's own, 0 at first. Where r would reach the number of inputs,
+:math:`A` is the identity and every weight is free. A module's own weight is never touched: a hook
+adds :math:`\Delta_n x` to its output, two thin products for the whole batch, and the gradient of
+:math:`B_n` needs no more than the gradient of that output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from captum_aml.tuning._rows import (
+    as_output,
+    has_bias,
+    input_rows,
+    is_batched,
+    matrix_shape,
+    output_rows,
+)
+
+
+class MatrixUpdate:
+    """The changes of one module's matrix for N examples.
+
+    Attributes:
+        module: The module.
+        coefficients: (N, r, outputs), to be changed by an optimizer; ``note`` sets their gradient.
+        scale: How much faster they are to be changed than weights that are all free. Of a row of
+            n inputs random directions hold a share of r / n, and of a gradient likewise: with n / r
+            the module's output changes by as much.
+
+    Args:
+        module: A module that is a matrix, see ``is_matrix``.
+        factors: For each of its calls in a pass, how many rows of the leading dimension are one
+            example's; None for a call that is not about the examples.
+        n_examples: The number of examples N.
+        rank: The number of directions r.
+        seed: The seed of the directions.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        factors: Sequence[int | None],
+        n_examples: int,
+        *,
+        rank: int,
+        seed: int,
+    ) -> None:
+        self.module = module
+        self._factors = tuple(factors)
+        self._n_examples = n_examples
+        n_inputs, n_outputs = matrix_shape(module)
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        # A bias is a weight of an input that is always 1.
+        n_inputs += has_bias(module)
+        drawn = directions(n_inputs, rank, seed=seed).to(weight.device, dtype)
+        rank = drawn.shape[1]
+        self._directions, self._for_bias = drawn[: matrix_shape(module)[0]], drawn[-1]
+        self._has_bias = has_bias(module)
+        self.scale = n_inputs / rank
+        self.coefficients = self._directions.new_zeros(n_examples, rank, n_outputs)
+        self._call = 0
+        self._seen: list[tuple[Tensor, GradientEdge]] = []
+
+    def restart(self) -> None:
+        """Forgets the calls of the pass before."""
+        self._call, self._seen = 0, []
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+    ) -> Tensor | None:
+        """The forward hook (whose arguments are whatever the module is called with)."""
+        call, self._call = self._call, self._call + 1
+        factor = self._factors[call] if call < len(self._factors) else None
+        given = args[0] if args else kwargs["input"]
+        if factor is None or given.shape[0] != self._n_examples * factor:
+            return None
+        seen = input_rows(module, given, self._n_examples) @ self._directions
+        if self._has_bias:
+            seen = seen + self._for_bias
+        changed = output + as_output(module, torch.bmm(seen, self.coefficients), output)
+        if changed.requires_grad:
+            # Not the tensor itself, which a module such as ReLU may change in place.
+            self._seen.append((seen.detach(), get_gradient_edge(changed)))
+        return changed
+
+    @property
+    def edges(self) -> list[GradientEdge]:
+        """Where the outputs of the last pass are in its graph."""
+        return [edge for _, edge in self._seen]
+
+    def note(self, gradients: Iterable[Tensor | None]) -> None:
+        """Takes the gradients of the last pass's outputs, None where nothing depends on one."""
+        total = torch.zeros_like(self.coefficients)
+        for (seen, _), gradient in zip(self._seen, gradients, strict=True):
+            if gradient is not None:
+                rows = output_rows(self.module, gradient, self._n_examples).to(seen.dtype)
+                total += torch.bmm(seen.transpose(1, 2), rows)
+        self.coefficients.grad = total
+        self._seen = []
+
+
+def directions(n_inputs: int, rank: int, *, seed: int) -> Tensor:
+    """Orthonormal directions (n_inputs, r): random ones, or the axes if there are that many."""
+    if rank >= n_inputs:
+        return torch.eye(n_inputs)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(n_inputs, rank, generator=generator, dtype=torch.float64)
+    orthonormal: Tensor = torch.linalg.qr(drawn)[0]
+    return orthonormal
+
+
+@contextmanager
+def applied(updates: Sequence[MatrixUpdate]) -> Iterator[None]:
+    """Lets the updates act on a pass of their modules."""
+    with ExitStack() as stack:
+        for update in updates:
+            update.restart()
+            handle = update.module.register_forward_hook(update, with_kwargs=True)
+            stack.callback(handle.remove)
+        yield
+
+
+@contextmanager
+def leading_sizes(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, list[int]]]:
+    """Records the leading dimension of what modules are given, call by call; 0 without one."""
+    seen: dict[nn.Module, list[int]] = {module: [] for module in modules}
+
+    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = args[0] if args else kwargs["input"]
+        seen[module].append(given.shape[0] if is_batched(module, given) else 0)
+
+    with ExitStack() as stack:
+        for module in modules:
+            handle = module.register_forward_pre_hook(record, with_kwargs=True)
+            stack.callback(handle.remove)
+        yield seen
+
+
+__all__ = ["MatrixUpdate", "applied", "directions", "leading_sizes"]
