@@ -71,7 +71,9 @@ PerturbationName = Annotated[
 SizePenalty = Annotated[
     str | None, typer.Option(help="What the mask's size costs: bce or l1.", show_default="bce")
 ]
-BatchSize = Annotated[int | None, typer.Option(help="Texts in a batch.", show_default="20", min=1)]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Texts in a batch.", show_default="8; search: 20", min=1)
+]
 Preset = Annotated[
     str | None,
     typer.Option(
@@ -86,7 +88,13 @@ Device = Annotated[
     str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...", show_default="auto")
 ]
 #: What a search has other defaults for: as published, but for where validation ends an epoch.
-SEARCH_DEFAULTS = {"limit": 450, "validation_limit": 200, "epochs": 2}
+SEARCH_DEFAULTS: dict[str, str | int] = {
+    "limit": 450,
+    "validation_limit": 200,
+    "epochs": 2,
+    "batch_size": 20,
+    "loss": "objective",
+}
 
 
 #: What the commands themselves are told, and what is fitted does not depend on.
@@ -142,8 +150,20 @@ def fit(
         float | None, typer.Option(help="Weight of the mask-size term.", show_default="1")
     ] = None,
     size_penalty: SizePenalty = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            help="What the masker learns from: objective (as published), or regression (what the "
+            "removal of random subsets does).",
+            show_default="regression; la: objective",
+        ),
+    ] = None,
+    n_subsets: Annotated[
+        int | None,
+        typer.Option(help="Subsets of a text for regression.", show_default="16", min=2),
+    ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the texts.", show_default="5", min=1)
+        int | None, typer.Option(help="Passes over the texts.", show_default="6", min=1)
     ] = None,
     learning_rate: Annotated[
         float | None,

@@ -22,6 +22,7 @@ METHODS = ("aml", "la")
 _ALIASES = {"lr": "learning_rate"}
 _OF_OBJECTIVE = ("prediction_weight", "inverse_weight", "size_weight", "size_penalty")
 _OF_FIT = (
+    "n_subsets",
     "epochs",
     "learning_rate",
     "weight_decay",
@@ -60,6 +61,8 @@ class FitConfig:
         size_weight: Weight of the mask-size term.
         size_penalty: ``bce`` or ``l1``.
         batch_size: Texts in a batch.
+        loss: ``objective``, ``regression``, or None for what did best with the method.
+        n_subsets: See :class:`~captum_aml.training.FitSettings`, as for the settings below.
         epochs: See :class:`~captum_aml.training.FitSettings`, as for the settings below.
         learning_rate: See there.
         weight_decay: See there.
@@ -99,8 +102,10 @@ class FitConfig:
     inverse_weight: float = 1.0
     size_weight: float = 1.0
     size_penalty: str = "bce"
-    batch_size: int = 20
-    epochs: int = 5
+    batch_size: int = 8
+    loss: str | None = None
+    n_subsets: int = 16
+    epochs: int = 6
     learning_rate: float = 1e-4
     weight_decay: float = 0.01
     scheduler: str = "linear"
@@ -170,6 +175,11 @@ class FitConfig:
         return [name.strip() for name in self.select_by.split(",") if name.strip()]
 
     @property
+    def chosen_loss(self) -> str:
+        """The loss, where none was named the one that did best: regression knows nothing of LA."""
+        return self.loss or ("regression" if self.method == "aml" else "objective")
+
+    @property
     def trackers(self) -> list[str]:
         """The trackers' names."""
         return [name.strip() for name in (self.tracker or "").split(",") if name.strip()]
@@ -203,7 +213,7 @@ class FitConfig:
         save_every = values.pop("save_every")
         if save_every is not None and save_every < 1:
             raise InvalidInputError(f"save_every: expected 1 or more, got {save_every}")
-        return FitSettings(**values)
+        return FitSettings(loss=self.chosen_loss, **values)
 
     def to_dict(self) -> dict[str, str | int | float | None]:
         """The values by name, without those that are None by default and here."""
@@ -212,6 +222,7 @@ class FitConfig:
             for field in fields(self)
             if getattr(self, field.name) is not None or field.default is not None
         }
+        values["loss"] = self.chosen_loss
         # None there stands for the method's own: 1, or no such term.
         objective = self.objective()
         return {

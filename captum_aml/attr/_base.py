@@ -56,7 +56,9 @@ from captum_aml.training.callbacks import check_callbacks
 from captum_aml.training.feeding import reusable
 from captum_aml.training.frozen import frozen_weights
 from captum_aml.training.goal import BuildProblem
+from captum_aml.training.losses import FitLoss, ObjectiveLoss
 from captum_aml.training.predictions import PredictionCache
+from captum_aml.training.regression import RegressionLoss
 from captum_aml.training.validation_metrics import resolve_metric
 from captum_aml.tuning import check_learning_rate
 from captum_aml.typing import Baselines, Batch, Batches, ForwardFunc, Target, TensorOrTuple
@@ -201,6 +203,8 @@ class MaskAttribution(GradientAttribution):
         val_batches: Batches | None = None,
         *,
         epochs: int = 5,
+        loss: str = "objective",
+        n_subsets: int = 16,
         learning_rate: float = 1e-4,
         weight_decay: float = 0.01,
         scheduler: str = "linear",
@@ -241,6 +245,10 @@ class MaskAttribution(GradientAttribution):
             val_batches: Batches for validation. With them the weights of the best validation are
                 kept. Default: None
             epochs: The number of epochs. Default: 5
+            loss: What the masker minimizes: ``objective``, as published, or ``regression``, the
+                error of what its logits say about the removal of random subsets
+                (:mod:`captum_aml.training.regression`). Default: "objective"
+            n_subsets: Subsets of each example for ``regression``. Default: 16
             learning_rate: AdamW's highest learning rate. Default: 1e-4
             weight_decay: AdamW's weight decay. Default: 0.01
             scheduler: How the learning rate changes: ``linear`` (to zero), ``cosine``,
@@ -282,6 +290,8 @@ class MaskAttribution(GradientAttribution):
         """
         settings = FitSettings(
             epochs=epochs,
+            loss=loss,
+            n_subsets=n_subsets,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             scheduler=scheduler,
@@ -344,7 +354,7 @@ class MaskAttribution(GradientAttribution):
 
             summary = fit_masker(
                 masker,
-                FitGoal(build, self.objective, build_validation, metric, measure),
+                FitGoal(build, _loss(settings, self.objective), build_validation, metric, measure),
                 train_batches,
                 val_batches,
                 settings=settings,
@@ -602,6 +612,12 @@ def _setting(config: object, name: str, kind: type[_T]) -> _T | None:
     """A setting of a model's configuration, which need not be one of transformers."""
     value = getattr(config, name, None)
     return value if isinstance(value, kind) else None
+
+
+def _loss(settings: FitSettings, objective: Objective) -> FitLoss:
+    if settings.loss == "regression":
+        return RegressionLoss(n_subsets=settings.n_subsets)
+    return ObjectiveLoss(objective)
 
 
 def _set_fitted(masker: nn.Module) -> None:

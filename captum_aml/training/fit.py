@@ -19,6 +19,7 @@ from captum_aml.objectives import Objective
 from captum_aml.training.callbacks import FitCallback, ProgressBar
 from captum_aml.training.goal import BuildProblem, FitGoal
 from captum_aml.training.loop import FitLoop
+from captum_aml.training.losses import ObjectiveLoss
 from captum_aml.training.processes import Processes
 from captum_aml.training.records import FitSummary
 from captum_aml.training.settings import FitSettings
@@ -101,7 +102,7 @@ def evaluate_masker(
     Raises:
         InvalidInputError: There is no batch.
     """
-    means = sums_of_terms(masker, build, objective, batches, FitSettings())
+    means = sums_of_terms(masker, build, ObjectiveLoss(objective), batches, FitSettings())
     if means.count == 0:
         raise InvalidInputError("val_batches: expected at least one batch, got none")
     return means.result()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from captum_aml.exceptions import CaptumAMLError, InvalidInputError
 from captum_aml.masking import MaskingProblem
-from captum_aml.objectives import Objective
+from captum_aml.training.losses import FitLoss
 from captum_aml.training.settings import ValidationMetric
 from captum_aml.typing import Batch, Batches
 
@@ -25,14 +25,14 @@ class FitGoal:
 
     Attributes:
         build: Turns a training batch into a masking problem.
-        objective: The loss, averaged over examples.
+        loss: The loss, averaged over examples.
         build_validation: The same as ``build`` for validation batches. Default: ``build``
         metric: What the best weights are chosen by; None for the validation loss.
         measure: The metric's values for a batch.
     """
 
     build: BuildProblem
-    objective: Objective
+    loss: FitLoss
     build_validation: BuildProblem | None = None
     metric: ValidationMetric | None = None
     measure: Measure | None = None

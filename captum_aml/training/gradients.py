@@ -62,7 +62,7 @@ class StepGradients:
         self._settings = settings
         self._updater = updater
         self._processes = processes
-        self._watch: GradientWatch | None = GradientWatch()
+        self._watch = GradientWatch() if goal.loss.differentiates_model else None
 
     def __call__(
         self, batches: Sequence[Batch], *, first: int, step: int
@@ -102,10 +102,8 @@ class StepGradients:
         watch = self._watch
         with torch.enable_grad():
             with autocast(self._settings, problem.layout.live.device):
-                mask = torch.sigmoid(problem.propose(as_masker(self._masker)))
-                terms = problem.evaluate(
-                    mask, self._goal.objective, where=f"training step {step}", watch=watch
-                )
+                logits = problem.propose(as_masker(self._masker))
+                terms = self._goal.loss(problem, logits, where=f"training step {step}", watch=watch)
             loss = terms.total.sum()
             if not bool(torch.isfinite(loss)):
                 raise NonFiniteError(

@@ -50,7 +50,7 @@ class PredictionCache:
 
     def capture(self, call: Call, site: Site) -> Capture:
         """What a pass over the unmasked inputs shows, without the pass where that is possible."""
-        keys = None if _in_training(site) else _keys(call)
+        keys = None if _in_training(site) else example_keys(call)
         if keys is None:
             return site.capture(call)
         if self._earlier is not None and all(key in self._outputs for key in keys):
@@ -112,7 +112,7 @@ def _in_training(site: Site) -> bool:
     return any(m.training for m in [*modules, *([layer] if layer is not None else [])])
 
 
-def _keys(call: Call) -> list[bytes] | None:
+def example_keys(call: Call) -> list[bytes] | None:
     """A digest for each example, or None where the arguments cannot be compared."""
     n = call.n_examples
     hashes = [hashlib.blake2b(digest_size=16) for _ in range(n)]
@@ -138,4 +138,4 @@ def _keys(call: Call) -> list[bytes] | None:
     return [digest.digest() for digest in hashes]
 
 
-__all__ = ["MAX_EXAMPLES", "PredictionCache", "modules_of"]
+__all__ = ["MAX_EXAMPLES", "PredictionCache", "example_keys", "modules_of"]

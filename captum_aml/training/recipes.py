@@ -33,6 +33,7 @@ class Recipe:
     def fixed(self) -> Mapping[str, str | int | float | None]:
         """Everything it fixes, by name."""
         names = (
+            "loss",
             "epochs",
             "learning_rate",
             "weight_decay",
@@ -61,6 +62,7 @@ PUBLISHED = Recipe(
     perturbation="blend",
     batch_size=20,
     settings=FitSettings(
+        loss="objective",
         epochs=10,
         learning_rate=4e-5,
         weight_decay=0.01,

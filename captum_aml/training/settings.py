@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captum_aml._call import as_count
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.training.losses import LossName
 from captum_aml.tuning import check_learning_rate
 
 #: Schedules of transformers that depend on the step alone: a resumed run has them back by counting.
@@ -53,6 +54,10 @@ class FitSettings:
 
     Attributes:
         epochs: Passes over the training batches, at least 1.
+        loss: ``objective``, the objective's value for the proposed masks, as published; or
+            ``regression``, what removing random subsets does
+            (:mod:`captum_aml.training.regression`).
+        n_subsets: Subsets of each example that ``regression`` learns from, at least 2.
         learning_rate: AdamW's learning rate at its highest, above 0.
         weight_decay: AdamW's weight decay, at least 0.
         scheduler: How the learning rate changes, by transformers' name for it.
@@ -77,6 +82,8 @@ class FitSettings:
     """
 
     epochs: int = 5
+    loss: str = "objective"
+    n_subsets: int = 16
     learning_rate: float = 1e-4
     weight_decay: float = 0.01
     scheduler: str = "linear"
@@ -97,6 +104,7 @@ class FitSettings:
     def __post_init__(self) -> None:
         for name in ("epochs", "gradient_accumulation_steps", "validations_per_epoch"):
             self._set(name, as_count(name, getattr(self, name), least=1))
+        self._set("n_subsets", as_count("n_subsets", self.n_subsets, least=2))
         self._set("max_skipped_steps", as_count("max_skipped_steps", self.max_skipped_steps))
         for name, least in (("patience", 1), ("save_every", 1), ("seed", 0)):
             if getattr(self, name) is not None:
@@ -112,6 +120,7 @@ class FitSettings:
                 lambda v: v > 0,
             )
         for name, known in (
+            ("loss", get_args(LossName)),
             ("scheduler", get_args(Scheduler)),
             ("mixed_precision", get_args(Precision)),
         ):

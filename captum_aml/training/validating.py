@@ -10,8 +10,8 @@ from torch import nn
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import as_masker
-from captum_aml.objectives import Objective
 from captum_aml.training.goal import BuildProblem, FitGoal, problems_of
+from captum_aml.training.losses import FitLoss
 from captum_aml.training.processes import Processes
 from captum_aml.training.records import Means
 from captum_aml.training.settings import FitSettings
@@ -35,9 +35,7 @@ def validation_means(
         InvalidInputError: There is no batch.
     """
     own = _Share(batches, processes)
-    means = sums_of_terms(
-        masker, goal.build_validation or goal.build, goal.objective, own, settings
-    )
+    means = sums_of_terms(masker, goal.build_validation or goal.build, goal.loss, own, settings)
     if goal.metric is not None and goal.measure is not None:
         for batch in own:
             values = goal.measure(masker, batch).double()
@@ -55,18 +53,18 @@ def validation_means(
 def sums_of_terms(
     masker: nn.Module,
     build: BuildProblem,
-    objective: Objective,
+    loss: FitLoss,
     batches: Batches,
     settings: FitSettings,
 ) -> Means:
-    """Sums of an objective's terms for a masker's own proposals."""
+    """Sums of a loss's terms for a masker's own proposals."""
     masker.eval()
     means = Means()
     for problem in problems_of(batches, build, masker, "val_batches"):
         device = problem.layout.live.device
         with autocast(settings, device):
-            mask = torch.sigmoid(problem.propose(as_masker(masker)))
-            means.add_terms(problem.evaluate(mask, objective, where="validation"))
+            logits = problem.propose(as_masker(masker))
+            means.add_terms(loss(problem, logits, where="validation"))
     return means
 
 

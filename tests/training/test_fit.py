@@ -27,6 +27,7 @@ from captum_aml.training import (
     evaluate_masker,
     fit_masker,
 )
+from captum_aml.training.losses import ObjectiveLoss
 from captum_aml.typing import Batch, Batches
 from tests._helpers.models import (
     LinearLogits,
@@ -122,7 +123,7 @@ def test_the_steps_are_adamw_with_linear_decay_and_a_bounded_gradient(weight: fl
     learning_rate, decay, epochs = 0.2, 0.05, 2
     history = fit_masker(
         masker,
-        FitGoal(linear_problem, size_only(weight)),
+        FitGoal(linear_problem, ObjectiveLoss(size_only(weight))),
         batches,
         settings=FitSettings(
             epochs=epochs, learning_rate=learning_rate, weight_decay=decay, max_gradient_norm=1.0
@@ -191,7 +192,7 @@ def test_the_epoch_with_the_least_validation_loss_is_kept() -> None:
     objective = BestAtOne(masker)
     history = fit_masker(
         masker,
-        FitGoal(linear_problem, objective),
+        FitGoal(linear_problem, ObjectiveLoss(objective)),
         [torch.ones(2, 2, dtype=torch.float64)] * 3,
         [torch.ones(1, 2, dtype=torch.float64)],
         settings=FitSettings(epochs=6, learning_rate=0.25, weight_decay=0.0),
@@ -217,7 +218,7 @@ def test_validation_runs_without_dropout_and_without_learning() -> None:
 
     fit_masker(
         Noting(0.0),
-        FitGoal(linear_problem, AMLObjective()),
+        FitGoal(linear_problem, ObjectiveLoss(AMLObjective())),
         [torch.ones(2, 2, dtype=torch.float64)] * 2,
         [torch.ones(2, 2, dtype=torch.float64)],
         settings=FitSettings(epochs=2, learning_rate=0.1, weight_decay=0.0),

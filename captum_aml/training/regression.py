@@ -1,0 +1,149 @@
+r"""Learns what removal does: mask logits as the coefficients of a regression over random subsets.
+
+For random subsets :math:`S` of an example's U units, with :math:`v(S)` the explained outcome's
+probability when exactly the units in :math:`S` are left, the logits :math:`g` of the masker are
+read as contributions :math:`\phi_u = (g_u - b) / a`, shifted by what makes them sum to
+:math:`v(\text{all}) - v(\emptyset)`, and the loss is
+
+.. math:: \ell(g) = \frac{1}{K} \sum_{k=1}^{K}
+    \Bigl(v(S_k) - v(\emptyset) - \sum_{u \in S_k} \phi_u \Bigr)^2 .
+
+A unit without any contribution gets the logit :math:`b = -2`, a mask of 0.12; :math:`a = 8` logits
+stand for a probability of one. Subsets come in pairs with their complements, their sizes are
+uniform from 1 to U - 1. They are removed as the perturbation removes, entirely: with ``attention``
+that is deletion but for the positions of what is left.
+
+Values do not depend on the masker: they are computed once for each example and kept, so that later
+epochs cost the masker's own passes alone. No gradient of the explained model is needed.
+
+Source: not the papers'. Learning a regression of removal over many examples is what FastSHAP does
+(Jethani et al., ICLR 2022); the distribution of subsets and the keeping of values are our own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_aml._call import as_count
+from captum_aml.masking import GradientWatch, MaskingProblem
+from captum_aml.objectives import Terms
+from captum_aml.training.predictions import MAX_EXAMPLES, example_keys
+
+#: The logit of a unit that contributes nothing, and how many logits stand for a probability of one.
+NEUTRAL_LOGIT = -2.0
+LOGITS_PER_UNIT = 8.0
+
+#: Subsets that go through the explained model together, for all examples of a batch: as many rows
+#: as the joined pass of the published loss has, twice, but without a graph.
+_SUBSETS_PER_PASS = 4
+
+
+class RegressionLoss:
+    """The equation above, with what was computed for each example.
+
+    Args:
+        n_subsets: Subsets K of each example, complements included; an even number. Default: 16
+        max_examples: The most examples whose values are kept; those of others are computed anew
+            in every epoch, for the same subsets. Default: 50,000
+
+    Raises:
+        InvalidInputError: ``n_subsets`` is below 2.
+    """
+
+    differentiates_model = False
+
+    def __init__(self, *, n_subsets: int = 16, max_examples: int = MAX_EXAMPLES) -> None:
+        # Pairs: an odd number would leave a subset without its complement.
+        self.n_pairs = -(-as_count("n_subsets", n_subsets, least=2) // 2)
+        self._max_examples = max_examples
+        self._known: dict[bytes, tuple[Tensor, Tensor]] = {}
+
+    def __call__(
+        self,
+        problem: MaskingProblem,
+        logits: Tensor,
+        *,
+        where: str,
+        watch: GradientWatch | None = None,
+    ) -> Terms:
+        """The term ``regression`` of each example, (N,)."""
+        live = problem.layout.live
+        kept, values = self._values(problem, where)
+        full = _probability(problem, problem.capture.output, where)
+        empty = values[:, -1]
+        contributions = (logits - NEUTRAL_LOGIT) / LOGITS_PER_UNIT * live
+        missing = full - empty - contributions.sum(dim=1)
+        share = missing / live.sum(dim=1).clamp(min=1)
+        contributions = contributions + live * share.unsqueeze(1)
+        predicted = (
+            empty.unsqueeze(1) + (kept.to(logits.dtype) @ contributions.unsqueeze(2))[..., 0]
+        )
+        loss = (predicted - values[:, :-1]).square().mean(dim=1)
+        # Where nothing can be removed there is nothing to learn.
+        loss = torch.where(live.any(dim=1), loss, 0.0)
+        return Terms(loss, {"regression": loss})
+
+    @torch.no_grad()
+    def _values(self, problem: MaskingProblem, where: str) -> tuple[Tensor, Tensor]:
+        """Subsets (N, K, U) and their values (N, K + 1), those of the empty subset last."""
+        live = problem.layout.live
+        keys = example_keys(problem.call)
+        if keys is not None and all(key in self._known for key in keys):
+            kept = torch.stack([self._known[key][0] for key in keys])
+            values = torch.stack([self._known[key][1] for key in keys])
+            return kept.to(live.device), values.to(live.device)
+        subsets = _draw(live, self.n_pairs, keys)
+        kept = torch.cat([subsets, torch.zeros_like(subsets[:, :1])], dim=1)
+        values = torch.cat(
+            [
+                _probability(
+                    problem, problem.forward(part.transpose(0, 1).float()), where, part.shape[1]
+                )
+                for part in kept.split(_SUBSETS_PER_PASS, dim=1)
+            ],
+            dim=1,
+        )
+        if keys is not None and len(self._known) + len(keys) <= self._max_examples:
+            rows = zip(subsets.cpu(), values.cpu(), strict=True)
+            self._known.update(zip(keys, rows, strict=True))
+        return subsets, values
+
+
+def _probability(
+    problem: MaskingProblem, output: object, where: str, times: int | None = None
+) -> Tensor:
+    """The explained outcome's probability, (N,), or (N, times) for passes that were joined."""
+    log_probs = problem.readout.log_probs(output, where=where)
+    explained = problem.readout.explained
+    index = explained if times is None else explained.repeat(times)
+    found = log_probs.gather(1, index.unsqueeze(1))[:, 0].exp()
+    return found if times is None else found.reshape(times, -1).transpose(0, 1)
+
+
+def _draw(live: Tensor, n_pairs: int, keys: list[bytes] | None) -> Tensor:
+    """Random subsets of each example's live units, (N, 2 * n_pairs, U), each after its complement.
+
+    An example's subsets depend on its content alone, so that neither its batch nor the epoch, nor a
+    run that was resumed, changes them.
+    """
+    n, width = live.shape
+    drawn = torch.zeros(n, n_pairs, width, dtype=torch.bool)
+    for row in range(n):
+        generator = torch.Generator()
+        if keys is not None:
+            generator.manual_seed(int.from_bytes(keys[row][:7], "big"))
+        else:
+            generator.manual_seed(int(torch.randint(2**31, ())))
+        places = live[row].cpu().nonzero().flatten()
+        if not len(places):
+            continue
+        sizes = torch.randint(1, max(2, len(places)), (n_pairs, 1), generator=generator)
+        ranks = torch.rand(n_pairs, len(places), generator=generator).argsort(dim=1).argsort(dim=1)
+        drawn[row][:, places] = ranks < sizes
+    drawn = drawn.to(live.device)
+    both = torch.stack([drawn, live.unsqueeze(1) & ~drawn], dim=2)
+    return both.reshape(n, 2 * n_pairs, width)
+
+
+__all__ = ["LOGITS_PER_UNIT", "NEUTRAL_LOGIT", "RegressionLoss"]
