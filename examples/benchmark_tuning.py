@@ -26,6 +26,7 @@ from captum_aml._call import parse_call
 from captum_aml.maskers import as_masker
 from captum_aml.masking import MaskingProblem
 from captum_aml.metrics import comprehensiveness, sufficiency
+from captum_aml.objectives import MaskedOutcome
 from captum_aml.text import TextClassifier, read_texts
 
 #: Learning rate and weight decay of the published form.
@@ -63,8 +64,10 @@ def batches(classifier: TextClassifier, texts: Sequence[str], size: int) -> list
 class Forms:
     """The explanations that are compared; each gives one score per token, (N, L)."""
 
-    def __init__(self, classifier: TextClassifier, masker: Path, n_steps: int) -> None:
-        self.n_steps = n_steps
+    def __init__(
+        self, classifier: TextClassifier, masker: Path, *, n_steps: int, separate: bool
+    ) -> None:
+        self.n_steps, self.separate = n_steps, separate
         self.attribution = AMLAttribution.from_pretrained(
             masker, classifier, embedding_layer=classifier.embedding_layer, output="logits"
         )
@@ -103,7 +106,7 @@ class Forms:
         best, best_loss = torch.empty(0), float("inf")
         for step in range(self.n_steps + 1):
             mask = torch.sigmoid(problem.propose(as_masker(masker)))
-            loss = problem.evaluate(mask, attribution.objective, where="published").total.sum()
+            loss = self._loss(problem, mask)
             if loss.item() < best_loss:
                 best, best_loss = mask.detach(), loss.item()
             if step == self.n_steps:
@@ -115,6 +118,25 @@ class Forms:
             optimizer.step()
         spreads = site.spreads(call, problem.capture.features)
         return problem.layout.scores(best, spreads)[0]
+
+    def _loss(self, problem: MaskingProblem, mask: Tensor) -> Tensor:
+        objective = self.attribution.objective
+        if not self.separate:
+            return problem.evaluate(mask, objective, where="published").total.sum()
+        readout = problem.readout
+        kept, left_out = (
+            readout.log_probs(problem.forward(m.unsqueeze(0)), where="published")
+            for m in (mask, 1 - mask)
+        )
+        outcome = MaskedOutcome(
+            kept=kept,
+            left_out=left_out,
+            aim=readout.aim,
+            explained=readout.explained,
+            mask=mask,
+            live=problem.layout.live,
+        )
+        return objective(outcome).total.sum()
 
 
 def quality(
@@ -161,6 +183,11 @@ def main() -> None:
     )
     parser.add_argument("--no-published", action="store_true", help="leave its quality out")
     parser.add_argument(
+        "--separate",
+        action="store_true",
+        help="let the published form run kept and left-out texts in passes of their own, as it did",
+    )
+    parser.add_argument(
         "--cpu-time", action="store_true", help="measure CPU time, for a machine that is shared"
     )
     parser.add_argument("--threads", type=int, help="threads of torch. Default: its own choice")
@@ -169,7 +196,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     classifier = TextClassifier.from_pretrained(args.model)
-    forms = Forms(classifier, args.masker, args.steps)
+    forms = Forms(classifier, args.masker, n_steps=args.steps, separate=args.separate)
     texts = list(islice(read_texts(args.data), max(args.limit, 16 * args.batch_size)))
     tuned = forms.ours("masker", args.steps, None)
 
