@@ -52,8 +52,8 @@ from captum_aml.training import (
 )
 from captum_aml.training.callbacks import check_callbacks
 from captum_aml.training.feeding import reusable
-from captum_aml.training.fit import BuildProblem
 from captum_aml.training.frozen import frozen_weights
+from captum_aml.training.goal import BuildProblem
 from captum_aml.training.predictions import PredictionCache
 from captum_aml.training.validation_metrics import resolve_metric
 from captum_aml.tuning import check_learning_rate

@@ -23,7 +23,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
     """
     if device == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            # A launcher of several processes numbers them; each takes the device of its number.
+            rank = os.environ.get("LOCAL_RANK")
+            return torch.device("cuda" if rank is None else f"cuda:{rank}")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         resolved = torch.device(device)

@@ -2,7 +2,8 @@
 
 from captum_aml.training.callbacks import FitCallback, FitState, ProgressBar
 from captum_aml.training.checkpoint import Checkpoint, ModelFingerprint, TrainingCost
-from captum_aml.training.fit import FitGoal, evaluate_masker, fit_masker
+from captum_aml.training.fit import evaluate_masker, fit_masker
+from captum_aml.training.goal import FitGoal
 from captum_aml.training.recipes import PUBLISHED, RECIPES, Recipe, recipe_of
 from captum_aml.training.records import EpochRecord, FitSummary, ValidationRecord
 from captum_aml.training.search import (

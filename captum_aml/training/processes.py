@@ -11,6 +11,7 @@ accumulation over P batches does.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -35,7 +36,8 @@ class Processes:
 
         # Shared with any Accelerator of the caller's; it joins the group of processes if there is
         # one. An Accelerator is not made: its settings are global, and the caller's may differ.
-        self._state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+        use_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or _launched_without_accelerator()
+        self._state = PartialState(cpu=use_cpu)
         self.count = int(self._state.num_processes)
         self.index = int(self._state.process_index)
 
@@ -87,6 +89,19 @@ class Processes:
             part.reshape(g.shape).to(g) if n > 0 else None
             for part, g, n in zip(sums, filled, total[flat.numel() :].tolist(), strict=True)
         ]
+
+
+def _launched_without_accelerator() -> bool:
+    """Whether a launcher started several processes where there is only the CPU.
+
+    Accelerate joins such processes only where it is told to use the CPU; each would otherwise take
+    itself for the only one.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return False
+    if hasattr(torch, "accelerator"):
+        return not torch.accelerator.is_available()
+    return not torch.cuda.is_available()
 
 
 __all__ = ["Processes"]

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.training.settings import FitSettings
 
+#: The loss is a sum over examples; from torch's own 65536 the first steps would all overflow.
+_FIRST_SCALE = 2.0**10
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -54,7 +56,7 @@ class Updater:
         if not self._half:
             return loss
         if self._scaler is None:
-            self._scaler = torch.amp.GradScaler(loss.device.type)
+            self._scaler = torch.amp.GradScaler(loss.device.type, init_scale=_FIRST_SCALE)
             if self._restored is not None:
                 self._scaler.load_state_dict(self._restored)
         scaled: Tensor = self._scaler.scale(loss)

@@ -1,0 +1,70 @@
+"""What a masker is fitted for, and batches as masking problems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from captum_aml.exceptions import CaptumAMLError, InvalidInputError
+from captum_aml.masking import MaskingProblem
+from captum_aml.objectives import Objective
+from captum_aml.training.settings import ValidationMetric
+from captum_aml.typing import Batch, Batches
+
+BuildProblem = Callable[[Batch], MaskingProblem]
+#: A metric's values (N,) for a batch, with the masker as it is.
+Measure = Callable[[nn.Module, Batch], Tensor]
+
+
+@dataclass(frozen=True)
+class FitGoal:
+    """What a masker is fitted for, and what is looked at in validation.
+
+    Attributes:
+        build: Turns a training batch into a masking problem.
+        objective: The loss, averaged over examples.
+        build_validation: The same as ``build`` for validation batches. Default: ``build``
+        metric: What the best weights are chosen by; None for the validation loss.
+        measure: The metric's values for a batch.
+    """
+
+    build: BuildProblem
+    objective: Objective
+    build_validation: BuildProblem | None = None
+    metric: ValidationMetric | None = None
+    measure: Measure | None = None
+
+
+def problems_of(
+    batches: Batches, build: BuildProblem, masker: nn.Module, name: str
+) -> Iterator[MaskingProblem]:
+    """The masking problems of batches, one after the other."""
+    for number, batch in enumerate(batches):
+        yield problem_of(batch, build, masker, name, number)
+
+
+def problem_of(
+    batch: Batch, build: BuildProblem, masker: nn.Module, name: str, number: int
+) -> MaskingProblem:
+    """The masking problem of a batch; an error says which batch it is, counting from 0."""
+    where = f"{name}, batch {number}"
+    try:
+        problem = build(batch)
+    except CaptumAMLError as error:
+        raise type(error)(f"{error} ({where})") from error
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except (TypeError, KeyError, IndexError, ValueError, RuntimeError) as error:
+        raise InvalidInputError(
+            f"forward_func: expected batches that hold what it needs, but it failed on {where}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    # The masker follows the data to its device.
+    masker.to(problem.capture.features[0].device)
+    return problem
+
+
+__all__ = ["BuildProblem", "FitGoal", "Measure", "problem_of", "problems_of"]

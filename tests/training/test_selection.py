@@ -1,0 +1,137 @@
+"""Validation, the best weights, early stopping, and metrics to choose by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from captum_aml import AMLAttribution, LayerAMLAttribution
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.metrics import comprehensiveness, log_odds, sufficiency
+from captum_aml.training import ValidationMetric, validation_metrics
+from tests._helpers.fit_runs import Stream, batches_of, equal, planted, weights_of
+
+
+class Planned:
+    """A metric that gives planned values, and keeps the masker's weights each time."""
+
+    def __init__(self, values: list[float]) -> None:
+        self.values = values
+        self.weights: list[dict[str, Tensor]] = []
+
+    def __call__(self, attribution: Any, batch: Mapping[str, Any]) -> Tensor:
+        assert isinstance(batch["inputs"], Tensor)
+        assert not attribution.masker_.training
+        value = self.values[len(self.weights)]
+        self.weights.append(weights_of(attribution))
+        return torch.tensor([value - 1, value + 1, torch.nan])
+
+
+def fit(plan: Planned, *, higher: bool, **settings: Any) -> AMLAttribution:
+    metric = ValidationMetric("planned", plan, higher)
+    given = {"epochs": 3, "learning_rate": 1e-2, "select_by": metric, **settings}
+    return planted().fit(batches_of(4, 4), batches_of(1, 4, seed=2), **given)
+
+
+@pytest.mark.parametrize(
+    ("higher", "best"), [(True, 1), (False, 3)], ids=["the-highest", "the-lowest"]
+)
+def test_the_weights_of_the_best_value_are_kept(higher: bool, best: int) -> None:
+    values = [2.0, 5.0, 3.0, 1.0, 4.0, 5.0]
+    plan = Planned(values)
+    aml = fit(plan, higher=higher, validations_per_epoch=2)
+    assert equal(weights_of(aml), plan.weights[best])
+    assert not equal(plan.weights[best], plan.weights[-1])
+    assert aml.history_ is not None
+    records = [v for r in aml.history_ for v in r.validations]
+    # NaN stands for an example without a value.
+    assert [r.value for r in records] == values
+    assert [r.means["planned"] for r in records] == values
+    assert [r.step for r in records] == [2, 4, 6, 8, 10, 12]
+    assert [r.validation["planned"] for r in aml.history_ if r.validation] == [5.0, 1.0, 5.0]
+    assert aml.fit_summary_ is not None
+    assert aml.fit_summary_.best == records[best]
+    assert aml.fit_summary_.stopped == "completed"
+
+
+def test_patience_counts_validations_since_the_best() -> None:
+    plan = Planned([3.0, 4.0, 2.0, 4.0, 1.0, 9.0])
+    aml = fit(plan, higher=True, validations_per_epoch=2, patience=3)
+    assert len(plan.weights) == 5  # an equal value is no improvement; 9 is never seen
+    assert equal(weights_of(aml), plan.weights[1])
+    assert aml.fit_summary_ is not None
+    assert aml.fit_summary_.stopped == "patience"
+    assert aml.fit_summary_.n_steps == 10
+    assert [r.n_steps for r in aml.history_ or []] == [4, 4, 2]
+
+
+def test_a_stopped_run_is_over(tmp_path: Any) -> None:
+    settings = {"higher": True, "patience": 1, "checkpoint_dir": tmp_path}
+    plan = Planned([3.0, 2.0])
+    first = fit(plan, **settings)
+    again = fit(Planned([]), resume=True, **settings)
+    assert equal(weights_of(first), weights_of(again))
+    assert equal(weights_of(first), plan.weights[0])
+    assert again.fit_summary_ is not None
+    assert again.fit_summary_.stopped == "patience"
+
+
+def test_validations_are_spread_over_an_epoch_where_its_length_is_known() -> None:
+    def steps(batches: Any, **settings: Any) -> list[int]:
+        aml = planted().fit(batches, batches_of(1, 4, seed=2), epochs=1, **settings)
+        return [v.step for r in aml.history_ or [] for v in r.validations]
+
+    assert steps(batches_of(9, 4), validations_per_epoch=3) == [3, 6, 9]
+    assert steps(batches_of(2, 4), validations_per_epoch=5) == [1, 2]
+    # A stream is counted where that is needed.
+    assert steps(Stream(batches_of(4, 4)), validations_per_epoch=2) == [2, 4]
+    assert steps(Stream(batches_of(4, 4)), scheduler="constant") == [4]
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "aopc"),
+    [
+        ("aopc-comprehensiveness", comprehensiveness, True),
+        ("sufficiency", sufficiency, False),
+        ("log-odds", log_odds, False),
+    ],
+)
+def test_named_metrics_are_those_of_the_package(name: str, function: Any, aopc: bool) -> None:
+    val = batches_of(2, 6, seed=2)
+    aml = planted().fit(batches_of(3, 8), val, epochs=1, learning_rate=1e-2, select_by=name)
+    ids = torch.cat(val)
+    values = function(aml.forward_func, ids, aml.attribute(ids), aopc=aopc)
+    assert aml.fit_summary_ is not None
+    assert aml.fit_summary_.best is not None
+    assert aml.fit_summary_.best.value == pytest.approx(values.mean().item(), abs=1e-6)
+    assert name in validation_metrics()
+
+
+def test_a_layers_scores_are_summed_over_its_channels() -> None:
+    base = planted()
+    aml = LayerAMLAttribution(base.forward_func, base.forward_func.embedding, masker=base.masker)
+    val = batches_of(2, 6, seed=2)
+    aml.fit(batches_of(3, 8), val, epochs=1, select_by="aopc-comprehensiveness")
+    ids = torch.cat(val)
+    scores = aml.attribute(ids).sum(dim=-1)  # type: ignore[union-attr]
+    expected = comprehensiveness(aml.forward_func, ids, scores, aopc=True).mean().item()
+    assert aml.fit_summary_ is not None
+    assert aml.fit_summary_.best is not None
+    assert aml.fit_summary_.best.value == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_does_not_exist_is_answered_with_what_does() -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        planted().fit(batches_of(1, 4), batches_of(1, 4), select_by="accuracy")
+    assert str(caught.value).startswith("select_by: expected one of loss, ")
+    assert all(name in str(caught.value) for name in validation_metrics())
+
+
+@pytest.mark.parametrize("settings", [{"patience": 2}, {"select_by": "sufficiency"}])
+def test_what_needs_validation_data_says_so(settings: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError, match=rf"^{next(iter(settings))}: .*val_batches"):
+        planted().fit(batches_of(1, 4), epochs=1, **settings)
