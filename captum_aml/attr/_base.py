@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any, ClassVar, get_args
+from dataclasses import asdict, replace
+from typing import Any, ClassVar, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ from captum_aml.attr._persistence import (
 )
 from captum_aml.exceptions import CheckpointError, InvalidInputError, NotFittedError
 from captum_aml.maskers import EmbeddingMasker, explained_layers_of
+from captum_aml.maskers.hidden import explained_model
 from captum_aml.masking import MaskingProblem
 from captum_aml.objectives import Objective, Terms
 from captum_aml.perturbation import Perturbation, resolve_perturbation
@@ -553,9 +554,9 @@ class MaskAttribution(GradientAttribution):
         feature = problem.capture.features[0]
         known = self._known_fingerprint()
         channels = feature.shape[-1] if feature.dim() == 3 else None
-        return ModelFingerprint(
+        return replace(
+            known,
             embedding_dim=known.embedding_dim if known.embedding_dim is not None else channels,
-            vocab_size=known.vocab_size,
             n_classes=problem.readout.probabilities.shape[1],
         )
 
@@ -569,11 +570,24 @@ class MaskAttribution(GradientAttribution):
             self.output not in ("probability", "log_probability", "value")
         )
         n_labels = getattr(model.config, "num_labels", None) if classifies else None
+        config = getattr(explained_model(self.forward_func), "config", None)
         return ModelFingerprint(
             embedding_dim=getattr(layer, "embedding_dim", None),
             vocab_size=getattr(layer, "num_embeddings", None),
             n_classes=n_labels if n_labels is not None and n_labels > 1 else None,
+            model_type=_setting(config, "model_type", str),
+            hidden_size=_setting(config, "hidden_size", int),
+            num_hidden_layers=_setting(config, "num_hidden_layers", int),
         )
+
+
+_T = TypeVar("_T")
+
+
+def _setting(config: object, name: str, kind: type[_T]) -> _T | None:
+    """A setting of a model's configuration, which need not be one of transformers."""
+    value = getattr(config, name, None)
+    return value if isinstance(value, kind) else None
 
 
 def _set_fitted(masker: nn.Module) -> None:

@@ -32,7 +32,7 @@ def masker_description(masker: nn.Module) -> dict[str, Any]:
 
 
 def rebuild_masker(
-    checkpoint: Checkpoint, given: nn.Module | None, forward_func: ForwardFunc
+    checkpoint: Checkpoint, given: nn.Module | None, forward_func: ForwardFunc | None = None
 ) -> nn.Module:
     """The saved masker with its weights.
 
@@ -70,7 +70,7 @@ def rebuild_masker(
     return module
 
 
-def _shared_masker(config: dict[str, Any], forward_func: ForwardFunc) -> SharedMasker:
+def _shared_masker(config: dict[str, Any], forward_func: ForwardFunc | None) -> SharedMasker:
     model = explained_model(forward_func)
     if model is None:
         raise CheckpointError(

@@ -15,6 +15,7 @@ from captum_aml.benchmark.cost import metered, shared_equally
 from captum_aml.benchmark.plan import Plan, ranges
 from captum_aml.benchmark.store import JSON, MethodFile
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.maskers import explained_layers_of
 from captum_aml.methods import MethodSpec, Setting, TokenMethod
 from captum_aml.text import TextClassifier, TokenizedText
 from captum_aml.training import Checkpoint, TrainingCost
@@ -253,10 +254,16 @@ def _check_scores(scores: Any, ids: Tensor) -> None:  # whatever a user's method
 
 
 def _networks(method: TokenMethod, classifier: TextClassifier) -> list[nn.Module]:
-    """The explained model, and a fitted masker, whose passes cost as well."""
+    """The explained model, and a fitted masker, whose passes cost as well.
+
+    A masker that reads the explained model's hidden states is a small head, not a network of its
+    own: it counts in seconds only.
+    """
     attribution = getattr(method, "attribution", None)
     masker = getattr(attribution, "masker_", None)
-    return [classifier.model, *([masker] if isinstance(masker, nn.Module) else [])]
+    if not isinstance(masker, nn.Module) or explained_layers_of(masker) is not None:
+        return [classifier.model]
+    return [classifier.model, masker]
 
 
 __all__ = [

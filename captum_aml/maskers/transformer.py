@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import inspect
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -60,12 +61,16 @@ class TransformerMasker(nn.Module):
         self.head = nn.Sequential(
             nn.Linear(hidden_size, hidden_size), nn.Tanh(), nn.Linear(hidden_size, 1)
         )
+        self.to(_table(encoder).dtype)
 
     @classmethod
     def from_model(
         cls, model: PreTrainedModel, *, n_classes: int | None = None
     ) -> TransformerMasker:
-        """Starts from a copy of the explained model's own encoder.
+        """Starts from a copy of the explained model's own encoder, in float32 or wider.
+
+        Half precision is too coarse for the small steps of training; mixed precision is a matter
+        of ``fit``.
 
         Args:
             model: The explained model, for example a ``BertForSequenceClassification``.
@@ -73,24 +78,36 @@ class TransformerMasker(nn.Module):
         """
         encoder = cast("PreTrainedModel", copy.deepcopy(model.base_model))  # stubbed as Module
         encoder.requires_grad_(True)
+        # Called as the module's own: transformers hides the signature of its `to`.
+        nn.Module.to(encoder, torch.promote_types(_table(encoder).dtype, torch.float32))
         # One value per example is explained as two outcomes: retained, or not.
         known = max(2, int(model.config.num_labels or 0))
         return cls(encoder, n_classes=known if n_classes is None else n_classes)
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | os.PathLike[str], *, n_classes: int
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        n_classes: int,
+        revision: str | None = None,
     ) -> TransformerMasker:
-        """Starts from a pretrained encoder: a local folder or a hub id.
+        """Starts from a pretrained encoder in float32: a local folder or a hub id.
+
+        It must know the explained model's token ids. Code that comes with a model is never run.
 
         Args:
             name_or_path: What ``transformers.AutoModel`` takes.
             n_classes: The number of classes of the explained model.
+            revision: Branch, tag or commit of a hub repository. Default: None, its main branch
         """
         from transformers import AutoModel
 
         encoder = AutoModel.from_pretrained(
-            os.fspath(name_or_path), trust_remote_code=False, dtype=torch.float32
+            os.fspath(name_or_path),
+            revision="main" if revision is None else revision,
+            trust_remote_code=False,
+            dtype=torch.float32,
         )
         return cls(encoder, n_classes=n_classes)
 
@@ -99,7 +116,14 @@ class TransformerMasker(nn.Module):
         """What :meth:`from_config` needs to build the same network, as JSON values."""
         encoder = self.encoder.config.to_dict()
         encoder.pop("_name_or_path", None)
-        return {"encoder": encoder, "n_classes": self.prediction.classes.shape[0]}
+        # Two ways to compute attention differ in their last bits; others may not be installed.
+        attention = getattr(self.encoder.config, "_attn_implementation", None)
+        return {
+            "encoder": encoder,
+            "n_classes": self.prediction.classes.shape[0],
+            "dtype": str(_table(self.encoder).dtype).removeprefix("torch."),
+            "attention": attention if attention in ("eager", "sdpa") else None,
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> TransformerMasker:
@@ -108,7 +132,11 @@ class TransformerMasker(nn.Module):
 
         settings = dict(config["encoder"])
         built = AutoConfig.for_model(settings.pop("model_type"), **settings)
-        encoder = AutoModel.from_config(built, trust_remote_code=False)
+        attention = config.get("attention")
+        chosen = {} if attention is None else {"attn_implementation": attention}
+        encoder = AutoModel.from_config(built, trust_remote_code=False, **chosen)
+        # What was saved, whatever the configuration says of the weights it was loaded from.
+        encoder.to(getattr(torch, config.get("dtype", "float32")))
         return cls(encoder, n_classes=config["n_classes"])
 
     def forward(self, inputs: MaskerInputs) -> Tensor:
@@ -136,6 +164,7 @@ class TransformerMasker(nn.Module):
             inputs_embeds=joined,
             attention_mask=joined_attention,
             **self._positions(joined_attention),
+            **self._token_types(inputs, source, last),
         ).last_hidden_state
         tokens = places[:-1] + (places[:-1] >= last).long()
         own = hidden.gather(1, tokens.unsqueeze(-1).expand(-1, -1, hidden.shape[2]))
@@ -172,9 +201,27 @@ class TransformerMasker(nn.Module):
             return first.ne(int(pad)).long()
         return torch.ones(n, length, dtype=torch.long, device=device)
 
+    def _token_types(self, inputs: MaskerInputs, source: Tensor, last: Tensor) -> dict[str, Tensor]:
+        """Token types for an encoder that takes them; the prediction has that of the last token."""
+        if "token_type_ids" not in self._accepted():
+            return {}
+        n, length = source.shape[0], source.shape[1] - 1
+        given = inputs.token_type_ids
+        if given is None or given.shape != (n, length):
+            return {"token_type_ids": torch.zeros_like(source)}
+        # An encoder of another family may tell fewer apart.
+        highest = max(0, int(getattr(self.encoder.config, "type_vocab_size", 0) or 0) - 1)
+        types = given.long().clamp(max=highest)
+        own_last = types.gather(1, (last - 1).clamp(min=0))
+        is_told = torch.arange(length + 1, device=types.device) == last
+        return {"token_type_ids": torch.where(is_told, own_last, types.gather(1, source))}
+
+    def _accepted(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.encoder.forward).parameters
+
     def _positions(self, attention: Tensor) -> dict[str, Tensor]:
         """Positions counted over what is attended to, so that padding does not move them."""
-        if "position_ids" not in inspect.signature(self.encoder.forward).parameters:
+        if "position_ids" not in self._accepted():
             return {}
         positions = (attention.cumsum(dim=1) - 1).clamp(min=0)
         table = getattr(getattr(self.encoder, "embeddings", None), "position_embeddings", None)

@@ -68,6 +68,8 @@ class TextClassifier:
             for name in tokenizer.model_input_names
             if name not in ("input_ids", "attention_mask") and name in accepted
         )
+        # `forward` takes them by position: this tells those who look for an argument by its name.
+        self.__signature__ = _signature(self._extra_inputs)
 
     @classmethod
     def from_pretrained(
@@ -259,6 +261,18 @@ def _check_belong_together(model: PreTrainedModel, tokenizer: PreTrainedTokenize
             "model: expected a classifier whose classes exclude each other, got one with "
             "independent labels (problem_type 'multi_label_classification')"
         )
+
+
+def _signature(extra_inputs: Sequence[str]) -> inspect.Signature:
+    """That of ``forward``, with the names of the model's further inputs."""
+    kind, rest = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
+    return inspect.Signature(
+        [
+            inspect.Parameter("input_ids", kind),
+            *(inspect.Parameter(n, kind, default=None) for n in ("attention_mask", *extra_inputs)),
+            inspect.Parameter("others", rest),
+        ]
+    )
 
 
 def _n_outputs(model: PreTrainedModel) -> int:

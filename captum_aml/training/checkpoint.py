@@ -36,11 +36,18 @@ class ModelFingerprint:
         embedding_dim: Channels of a masked token, or None where tokens have none.
         vocab_size: Entries of the word embeddings, or None where there are none.
         n_classes: Outcomes of the explained distribution, or None if not known.
+        model_type: The architecture by the name that transformers gives it, or None if not known.
+        hidden_size: Channels of its hidden states, or None likewise.
+        num_hidden_layers: Its layers, or None likewise.
     """
 
     embedding_dim: int | None
     vocab_size: int | None
     n_classes: int | None
+    # Not known of maskers that earlier versions saved.
+    model_type: str | None = None
+    hidden_size: int | None = None
+    num_hidden_layers: int | None = None
 
     def check(self, model: ModelFingerprint) -> None:
         """Compares a saved fingerprint with what is known of a model.

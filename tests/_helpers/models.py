@@ -9,10 +9,14 @@ from torch import Tensor, nn
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     ElectraConfig,
     ElectraForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
     PreTrainedModel,
     RobertaConfig,
     RobertaForSequenceClassification,
@@ -77,7 +81,7 @@ def planted_texts(n: int, length: int, *, seed: int) -> tuple[Tensor, Tensor]:
 #: The most tokens that the tiny encoders take.
 MAX_LENGTH = 12
 VOCABULARY = 30
-ENCODERS = ("bert", "distilbert", "roberta", "electra")
+ENCODERS = ("bert", "distilbert", "roberta", "electra", "deberta-v2", "modernbert")
 
 
 def tiny_encoder(kind: str, *, n_labels: int = 3, vocabulary: int = VOCABULARY) -> PreTrainedModel:
@@ -121,6 +125,38 @@ def tiny_encoder(kind: str, *, n_labels: int = 3, vocabulary: int = VOCABULARY) 
             model = ElectraForSequenceClassification(
                 ElectraConfig(
                     **common, **layers, embedding_size=8, max_position_embeddings=MAX_LENGTH
+                )
+            )
+        elif kind == "deberta-v2":
+            # Relative positions in buckets and none absolute, as published.
+            model = DebertaV2ForSequenceClassification(
+                DebertaV2Config(
+                    **common,
+                    **layers,
+                    max_position_embeddings=MAX_LENGTH,
+                    relative_attention=True,
+                    position_buckets=4,
+                    pos_att_type=["p2c", "c2p"],
+                    norm_rel_ebd="layer_norm",
+                    share_att_key=True,
+                    position_biased_input=False,
+                    type_vocab_size=0,
+                )
+            )
+        elif kind == "modernbert":
+            # Rotary positions; its second layer sees two tokens to either side.
+            model = ModernBertForSequenceClassification(
+                ModernBertConfig(
+                    **common,
+                    **layers,
+                    max_position_embeddings=MAX_LENGTH,
+                    global_attn_every_n_layers=2,
+                    local_attention=4,
+                    pad_token_id=0,
+                    bos_token_id=1,
+                    eos_token_id=2,
+                    cls_token_id=1,
+                    sep_token_id=2,
                 )
             )
         else:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import ElectraConfig, ElectraForSequenceClassification
 
 from captum_aml import AMLAttribution, AMLObjective, LayerAMLAttribution, TransformerMasker
 from captum_aml.exceptions import CheckpointError, NotFittedError
@@ -211,6 +212,56 @@ def test_another_hugging_face_model_is_refused_at_once(method: Method, tmp_path:
         another = replace(case, forward=model, layer=model.bert.embeddings)
         with pytest.raises(CheckpointError, match=f"^masker: .*{field}"):
             _loaded(method, another, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("other", "field"),
+    [
+        ({"num_hidden_layers": 1}, "num_hidden_layers=2.*num_hidden_layers=1"),
+        ({"hidden_size": 12, "embedding_size": 4}, "hidden_size=8.*hidden_size=12"),
+    ],
+    ids=["layers", "hidden-size"],
+)
+def test_a_model_of_other_layers_is_refused(
+    method: Method, tmp_path: Path, other: dict[str, int], field: str
+) -> None:
+    # Embeddings, vocabulary and classes are alike, so that nothing else tells them apart.
+    def electra(**settings: int) -> Any:
+        common = {"vocab_size": 20, "embedding_size": 4, "num_attention_heads": 2}
+        sizes = {"hidden_size": 8, "num_hidden_layers": 2, "intermediate_size": 8, **settings}
+        return ElectraForSequenceClassification(ElectraConfig(**{**common, **sizes})).eval()
+
+    model = _seeded(electra)
+    case = Case(
+        model,
+        random_ids(4, 5),
+        (2,),
+        layer=model.get_input_embeddings(),
+        target=1,
+        args=(torch.ones(4, 5),),
+    )
+    _fitted(method, case).save_pretrained(tmp_path)
+    another = _seeded(lambda: electra(**other))
+    with pytest.raises(CheckpointError, match=f"^masker: .*{field}"):
+        _loaded(
+            method,
+            replace(case, forward=another, layer=another.get_input_embeddings()),
+            tmp_path,
+        )
+
+
+def test_another_architecture_is_refused(method: Method, tmp_path: Path) -> None:
+    case = _seeded(_three_labels)
+    _fitted(method, case).save_pretrained(tmp_path)
+    model = _seeded(lambda: ElectraForSequenceClassification(_electra_like(case.forward.config)))
+    another = replace(case, forward=model, layer=model.electra.embeddings)
+    with pytest.raises(CheckpointError, match=r"^masker: .*model_type=bert.*model_type=electra"):
+        _loaded(method, another, tmp_path)
+
+
+def _electra_like(config: Any) -> ElectraConfig:
+    settings = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "dtype")}
+    return ElectraConfig(**{**settings, "embedding_size": config.hidden_size})
 
 
 def test_a_masker_of_the_other_method_is_refused(tmp_path: Path) -> None:

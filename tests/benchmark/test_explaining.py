@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_aml import methods
+from captum_aml import AMLAttribution, SharedMasker, TransformerMasker, methods
 from captum_aml.assets import reviews_masker_path
 from captum_aml.benchmark.explaining import (
     FittedMasker,
@@ -21,7 +21,7 @@ from captum_aml.benchmark.explaining import (
 )
 from captum_aml.benchmark.plan import Plan
 from captum_aml.exceptions import CheckpointError, InvalidInputError
-from captum_aml.text import TextClassifier, explain_texts
+from captum_aml.text import TextClassifier, explain_texts, fit_batches
 from captum_aml.training import Checkpoint
 from tests._helpers.benchmark_runs import (
     by_id,
@@ -135,6 +135,23 @@ def explain(
 
 
 class TestRecords:
+    @pytest.mark.parametrize(("shared", "passes"), [(True, 1), (False, 2)])
+    def test_a_masker_on_the_models_own_states_is_no_pass_of_its_own(
+        self, tmp_path: Path, classifier: TextClassifier, shared: bool, passes: int
+    ) -> None:
+        kind = SharedMasker if shared else TransformerMasker
+        attribution = AMLAttribution(
+            classifier,
+            embedding_layer=classifier.embedding_layer,
+            masker=kind.from_model(classifier.model),
+        )
+        attribution.fit(fit_batches(classifier, TEXTS), epochs=1)
+        attribution.save_pretrained(tmp_path / "masker")
+        masker = load_masker(tmp_path / "masker")
+        run = MethodRun(methods.spec("aml"), 0, None, masker.folder, masker.digest)
+        records = explain(tmp_path / "run", run, classifier)
+        assert [record["forward_passes"] for record in records] == [passes] * len(TEXTS)
+
     def test_the_same_as_the_package_explains_elsewhere(self, tmp_path: Path) -> None:
         classifier = reviews_classifier()
         texts = [item.text for item in reviews(3)]

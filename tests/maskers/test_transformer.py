@@ -1,9 +1,10 @@
-"""The published masker, on tiny encoders of four architectures."""
+"""The published masker, on tiny encoders of six architectures."""
 
 from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from captum_aml import AMLAttribution
+from captum_aml._sites import InputSite
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import MaskerInputs, TransformerMasker
+from captum_aml.text import TextClassifier
 from tests._helpers.models import ENCODERS, MAX_LENGTH, VOCABULARY, problem_for, tiny_encoder
+from tests._helpers.text_models import bert_classifier, word_piece_tokenizer
 
 C = 3
 #: float32 through two layers, where the same sums are taken in another order or batch.
@@ -195,7 +200,7 @@ def test_the_explained_model_is_copied_and_stays_as_it_is(model: PreTrainedModel
     state = copy.deepcopy(model.state_dict())
     ids = random_ids(2, 6)
     before = model(ids).logits
-    model.base_model.embeddings.word_embeddings.weight.requires_grad_(True)
+    model.get_input_embeddings().weight.requires_grad_(True)
     asked = {name: p.requires_grad for name, p in model.named_parameters()}
     masker = TransformerMasker.from_model(model)
     encoder = masker.encoder.state_dict()
@@ -237,13 +242,124 @@ def test_the_configuration_as_json_builds_the_same_network(model: PreTrainedMode
     assert {name for name, p in again.named_parameters() if p.requires_grad} == trainable
 
 
-def test_a_saved_encoder_can_be_the_start(tmp_path: Path) -> None:
-    model = tiny_encoder("bert", n_labels=C)
-    model.base_model.save_pretrained(tmp_path)
+def test_the_way_attention_is_computed_comes_back() -> None:
+    model = tiny_encoder("bert")
+    model.set_attn_implementation("eager")
+    masker = masker_of(model)
+    again = TransformerMasker.from_config(json.loads(json.dumps(masker.config))).eval()
+    assert again.encoder.config._attn_implementation == "eager"
+    again.load_state_dict(masker.state_dict())
+    ids = random_ids(3, 6)
+    assert torch.equal(again(shown(ids)), masker(shown(ids)))
+
+
+def test_a_model_in_half_precision_gets_a_masker_that_can_be_trained() -> None:
+    model = tiny_encoder("bert").to(torch.bfloat16)
+    model.config.dtype = torch.bfloat16  # as after loading such weights
+    masker = masker_of(model)
+    assert {p.dtype for p in masker.parameters()} == {torch.float32}
+    again = TransformerMasker.from_config(json.loads(json.dumps(masker.config))).eval()
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+    again.load_state_dict(masker.state_dict())
+    inputs = shown(random_ids(2, 6))
+    assert torch.equal(again(inputs), masker(inputs))
+    assert next(model.parameters()).dtype == torch.bfloat16
+    problem = problem_for(model, random_ids(2, 5), output="logits")
+    assert problem.propose(masker).isfinite().all()
+
+
+def test_an_encoder_in_half_precision_is_taken_as_it_is() -> None:
+    encoder = tiny_encoder("bert").base_model.to(torch.bfloat16)
+    masker = TransformerMasker(encoder, n_classes=C).eval()
+    assert masker(shown(random_ids(2, 6))).dtype == torch.bfloat16
+
+
+def test_a_saved_encoder_can_be_the_start(model: PreTrainedModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
     masker = TransformerMasker.from_pretrained(tmp_path, n_classes=C).eval()
     assert masker.prediction.classes.shape[0] == C
+    state = model.base_model.state_dict()
     for name, tensor in masker.encoder.state_dict().items():
-        assert torch.equal(tensor, model.base_model.state_dict()[name]), name
+        assert torch.equal(tensor, state[name]), name
+
+
+# Sentence pairs
+
+
+@pytest.mark.parametrize("kind", ["bert", "electra"])
+def test_token_types_are_heard_and_the_prediction_has_that_of_the_last_token(kind: str) -> None:
+    masker = masker_of(tiny_encoder(kind, n_labels=C))
+    seen: dict[str, Tensor] = {}
+    masker.encoder.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.update(kwargs), with_kwargs=True
+    )
+    ids = random_ids(2, 5)
+    attention = torch.tensor([[1, 1, 1, 1, 0], [0, 1, 1, 1, 1]])
+    types = torch.tensor([[0, 0, 1, 1, 0], [1, 0, 0, 1, 1]])
+    inputs = shown(ids, attention=attention)
+    logits = masker(replace(inputs, token_type_ids=types))
+    assert seen["token_type_ids"].tolist() == [[0, 0, 1, 1, 1, 0], [1, 0, 0, 1, 1, 1]]
+    single = masker(replace(inputs, token_type_ids=torch.zeros_like(types)))
+    assert (logits - single)[attention.bool()].abs().max() > 1e-3
+    assert torch.equal(single, masker(inputs))
+
+
+def test_token_types_reach_the_masker_from_a_model_and_from_a_text_classifier() -> None:
+    tokenizer = word_piece_tokenizer()
+    model = bert_classifier(len(tokenizer))
+    classifier = TextClassifier(model, tokenizer)
+    ids, attention = torch.randint(5, 20, (2, 6)), torch.ones(2, 6, dtype=torch.long)
+    types = torch.tensor([[0, 0, 0, 1, 1, 1], [0, 1, 1, 1, 1, 1]])
+
+    class Keeps(nn.Module):
+        def forward(self, inputs: MaskerInputs) -> Tensor:
+            self.inputs = inputs
+            return torch.zeros(inputs.inputs[0].shape)
+
+    keeps = Keeps()
+    # Both take the types as their third argument; the classifier among its further inputs.
+    site = InputSite(classifier, (classifier.embedding_layer,))
+    for forward, given in ((model, None), (classifier, site)):
+        problem = problem_for(
+            forward, ids, site=given, additional_forward_args=(attention, types), output="logits"
+        )
+        problem.propose(keeps)
+        assert keeps.inputs.token_type_ids is not None
+        assert torch.equal(keeps.inputs.token_type_ids, types)
+        assert torch.equal(keeps.inputs.attention_mask, attention)
+    problem_for(model, ids, additional_forward_args=(attention,)).propose(keeps)
+    assert keeps.inputs.token_type_ids is None
+
+
+def test_an_encoder_with_one_token_type_takes_any() -> None:
+    model = tiny_encoder("roberta", n_labels=C)
+    model.config.type_vocab_size = 1
+    inputs = shown(random_ids(2, 4))
+    masker = masker_of(model)
+    pair = replace(inputs, token_type_ids=torch.tensor([[0, 0, 1, 1]] * 2))
+    assert torch.equal(masker(pair), masker(inputs))
+
+
+# Through the attribution
+
+
+def test_a_fit_lowers_the_loss_and_a_saved_masker_proposes_the_same(
+    model: PreTrainedModel, tmp_path: Path
+) -> None:
+    ids = random_ids(8, 7)
+    batch = {
+        "inputs": ids,
+        "baselines": torch.full_like(ids, model.config.pad_token_id),
+        "additional_forward_args": (torch.ones_like(ids),),
+    }
+    attribution = AMLAttribution(model, masker=masker_of(model), output="logits")
+    before = attribution.fit([batch], epochs=1, learning_rate=1e-9).evaluate(**batch).total.mean()
+    attribution.fit([batch], epochs=12, learning_rate=5e-3)
+    assert attribution.evaluate(**batch).total.mean() < before - 0.1
+    assert torch.equal(word_table(attribution.masker_), model.get_input_embeddings().weight)
+    attribution.save_pretrained(tmp_path)
+    loaded = AMLAttribution.from_pretrained(tmp_path, model)
+    assert torch.equal(loaded.attribute(**batch), attribution.attribute(**batch))
 
 
 def test_embeddings_are_taken_where_there_are_no_ids(model: PreTrainedModel) -> None:
