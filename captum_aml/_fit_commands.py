@@ -417,9 +417,7 @@ def _summary(summary: FitSummary, out: Path) -> str:
 def _require_packages(config: FitConfig) -> None:
     from captum_aml._optional import require
 
-    # The settings are written as YAML, and fitting runs on Accelerate.
     require("yaml", package="PyYAML", feature="captum-aml fit", extra="train")
-    require("accelerate", package="accelerate", feature="captum-aml fit", extra="train")
     if "tensorboard" in config.trackers:
         require("tensorboard", package="tensorboard", feature="--tracker", extra="train")
 
