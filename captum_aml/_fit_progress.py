@@ -60,10 +60,12 @@ class FitLines(FitCallback):
             self._bar = None
 
     def _left(self, state: FitState) -> str:
-        done = state.step - self._first
+        now, done = time.perf_counter(), state.step - self._first
+        since, self._start, self._first = now - self._start, now, state.step
         if not done or state.n_steps is None or state.step >= state.n_steps:
             return ""
-        seconds = (time.perf_counter() - self._start) / done * (state.n_steps - state.step)
+        # By the pace since the last validation: the first epoch computes what later ones reuse.
+        seconds = since / done * (state.n_steps - state.step)
         left = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
         return f"; about {left} left"
 
