@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,4 +32,25 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise
 
 
-__all__ = ["atomic_file"]
+@contextmanager
+def locked_folder(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A folder that no other process is in the middle of changing, where they all ask this way.
+
+    The lock is the operating system's and leaves no file; where there is none, as on Windows and on
+    some network drives, nothing is locked.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+__all__ = ["atomic_file", "locked_folder"]

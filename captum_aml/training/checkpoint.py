@@ -19,7 +19,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from captum_aml._files import atomic_file
+from captum_aml._files import atomic_file, locked_folder
 from captum_aml._version import __version__
 from captum_aml.exceptions import CheckpointError
 
@@ -134,12 +134,14 @@ class Checkpoint:
         config = json.loads(json.dumps(config))
         config["sha256"] = content_digest(config)
         text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        for file, content in ((name, weights), (_CONFIG, text.encode())):
-            with atomic_file(path / file) as stream:
-                stream.write(content)
-        for old in path.glob("masker-*.safetensors"):
-            if old.name != name:
-                old.unlink(missing_ok=True)
+        # One writer at a time: to another, weights that are not named yet would be leftovers.
+        with locked_folder(path):
+            for file, content in ((name, weights), (_CONFIG, text.encode())):
+                with atomic_file(path / file) as stream:
+                    stream.write(content)
+            for old in path.glob("masker-*.safetensors"):
+                if old.name != name:
+                    old.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Checkpoint:
@@ -151,6 +153,14 @@ class Checkpoint:
         path = Path(folder)
         if not path.is_dir():
             path = _download(os.fspath(folder))
+        try:
+            return cls._read(path)
+        except CheckpointError:
+            # Once more: it may have been replaced between the reading of its two files.
+            return cls._read(path)
+
+    @classmethod
+    def _read(cls, path: Path) -> Checkpoint:
         config = _read_config(path)
         try:
             file, digest = str(config["weights"]["file"]), config["weights"]["sha256"]

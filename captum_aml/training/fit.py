@@ -86,6 +86,7 @@ def fit_masker(
             bar = ProgressBar()
             stack.callback(bar.close)
             told.append(bar)
+        processes.share(masker)
         fit = FitLoop(masker, goal, train_batches, val_batches, settings, processes, told)
         fit.open(stack, identity or {})
         return fit.run()

@@ -65,6 +65,19 @@ class Processes:
         result: T = shared
         return result
 
+    def share(self, module: nn.Module) -> None:
+        """Gives a module in every process the main one's parameters and buffers.
+
+        Networks that each process drew for itself differ, unless they were seeded.
+        """
+        if self.count == 1:
+            return
+        from accelerate.utils import broadcast
+
+        with torch.no_grad():
+            for tensor in module.state_dict().values():
+                tensor.copy_(broadcast(tensor.detach().to(self._state.device).contiguous()))
+
     def any(self, flag: bool) -> bool:
         """Whether any process says yes."""
         return any(self.gather(flag))

@@ -132,10 +132,14 @@ def main(kind: str, out: str, number: str) -> None:
         run(out, callbacks=(KillAt(int(number)),), save_every=1)
         return
     batches = batches_of(int(number), 4)
-    aml = planted().fit(
-        Stream(batches), batches[:3], epochs=2, learning_rate=1e-2, validations_per_epoch=2
-    )
     rank = int(os.environ["RANK"])
+    aml = planted()
+    assert aml.masker is not None
+    with torch.no_grad():
+        for parameter in aml.masker.parameters():
+            # As if every process had drawn its own: that of the first one counts.
+            parameter.add_(0.1 * rank)
+    aml.fit(Stream(batches), batches[:3], epochs=2, learning_rate=1e-2, validations_per_epoch=2)
     save_file(weights_of(aml), f"{out}.{rank}")
     assert aml.history_ is not None
     Path(f"{out}.{rank}.txt").write_text(repr(aml.history_))
