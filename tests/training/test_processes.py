@@ -56,7 +56,7 @@ def _launch(out: Path, n_batches: int) -> None:
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()[-3000:]

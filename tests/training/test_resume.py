@@ -138,7 +138,7 @@ def test_a_run_that_was_killed_resumes_bit_for_bit(whole: Any, tmp_path: Path) -
         cwd=ROOT,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
         capture_output=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
