@@ -372,12 +372,18 @@ def search(
     flags = {k: v for k, v in locals().items() if k not in _OF_SEARCH}
     from captum_aml._fit_config import FitConfig, read_config
     from captum_aml._optional import require
+    from captum_aml.exceptions import InvalidInputError
     from captum_aml.training import SearchSettings
 
     require("optuna", package="optuna", feature="captum-aml search", extra="train")
     flags["select_by"] = ",".join(metric) if metric else None
     defaults = {**SEARCH_DEFAULTS, "select_by": "aopc-comprehensiveness"}
     chosen = FitConfig.of(_for_search(config, read_config), flags, defaults=defaults)
+    if chosen.chosen_loss != "objective":
+        raise InvalidInputError(
+            "loss: expected 'objective', whose weights are searched, got 'regression', which has "
+            "none"
+        )
     _require_packages(chosen)
     settings = SearchSettings(
         trials=trials, learning_rates=(lowest_rate, highest_rate), prune=prune, seed=chosen.seed

@@ -153,6 +153,8 @@ class FitConfig:
         # The objects that they become check the rest.
         self.objective()
         self.settings()
+        if self.chosen_loss == "regression":
+            self._check_regression()
         for name in ("batch_size", "validation_limit"):
             if getattr(self, name) < 1:
                 raise InvalidInputError(f"{name}: expected 1 or more, got {getattr(self, name)}")
@@ -166,6 +168,19 @@ class FitConfig:
             from captum_aml.perturbation import resolve_perturbation
 
             resolve_perturbation(self.perturbation)
+
+    def _check_regression(self) -> None:
+        if self.method == "la":
+            raise InvalidInputError(
+                "loss: expected 'objective' with method la, got 'regression', which knows nothing "
+                "of LA"
+            )
+        for name in _OF_OBJECTIVE:
+            if getattr(self, name) not in (None, 1.0, "bce"):
+                raise InvalidInputError(
+                    f"{name}: expected none, since loss=regression does not use it, got "
+                    f"{getattr(self, name)}; give loss=objective with it"
+                )
 
     @property
     def metrics(self) -> list[str]:

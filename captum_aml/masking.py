@@ -232,7 +232,7 @@ class MaskingProblem:
             mask=mask,
             live=self.layout.live,
         )
-        with _full_precision(mask.device):
+        with full_precision(mask.device):
             return objective(outcome)
 
     def _repeated(self, times: int) -> tuple[tuple[Tensor, ...], ForwardState]:
@@ -292,7 +292,7 @@ class MaskingProblem:
         return replace(self, readout=replace(self.readout, endpoints=endpoints))
 
 
-def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
     """Losses are computed in the precision of their terms, whatever autocast says."""
     if torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)

@@ -147,7 +147,18 @@ class TestFit:
 
     def test_the_written_configuration_repeats_it(self, fit: Run, run: Run, tmp_path: Path) -> None:
         first, second = tmp_path / "first", tmp_path / "second"
-        arguments = ("--epochs", "1", "--batch-size", "8", "--size-weight", "0.5", "--seed", "3")
+        arguments = (
+            "--epochs",
+            "1",
+            "--batch-size",
+            "8",
+            "--loss",
+            "objective",
+            "--size-weight",
+            "0.5",
+            "--seed",
+            "3",
+        )
         succeeded(fit("--out", str(first), *arguments))
         written = config_of(first)
         assert (written["epochs"], written["batch_size"], written["seed"]) == (1, 8, 3)
@@ -254,9 +265,9 @@ class TestGoingOn:
         refused = fit("--out", str(parts), *arguments)
         assert refused.code == 2
         assert "holds a run that is not complete; go on with it with --resume" in refused.err
-        other = fit("--out", str(parts), *arguments, "--resume", "--size-weight", "0.5")
+        other = fit("--out", str(parts), *arguments, "--resume", "--n-subsets", "4")
         assert other.code == 2
-        assert "holds another run: size_weight is 1.0 there and 0.5 here" in other.err
+        assert "holds another run: n_subsets is 16 there and 4 here" in other.err
         resumed = succeeded(fit("--out", str(parts), *arguments, "--resume"))
         assert "Goes on after step" in resumed.err
         assert Checkpoint.load(parts).digest == Checkpoint.load(whole).digest
@@ -331,6 +342,9 @@ class TestMistakes:
                 "expected one above 0, got all 0",
             ),
             (["--method", "magic"], "method: expected one of"),
+            (["--loss", "magic"], "loss: expected one of objective, regression"),
+            (["--loss", "regression", "--size-weight", "0.5"], "give loss=objective with it"),
+            (["--loss", "regression", "--method", "la"], "knows nothing of LA"),
             (["--method", "la", "--prediction-weight", "1"], "la has no prediction term"),
             (["--perturbation", "magic"], "perturbation: expected one of"),
             (["--perturbation", "causal-attention"], "perturbation: expected 'blend' or 'attent"),

@@ -231,7 +231,7 @@ class MaskAttribution(GradientAttribution):
         argument names (``inputs``, ``baselines``, ``target``, ``additional_forward_args``,
         ``feature_mask``). The masker given to the constructor is the starting point and stays as it
         is; without one, an :class:`~captum_aml.maskers.EmbeddingMasker` is made. A second call
-        forgets the first.
+        forgets the first; after ``from_pretrained`` the loaded masker is the starting point.
 
         Started by ``accelerate launch`` or ``torchrun``, all processes fit one masker: each takes
         its own of the batches, and one step is along the mean over all examples. A step whose loss
@@ -266,7 +266,9 @@ class MaskAttribution(GradientAttribution):
             mixed_precision: ``no``, ``bf16`` or ``fp16``; losses stay in float32. Default: "no"
             max_skipped_steps: The most steps in a row that may be skipped. Default: 10
             checkpoint_dir: A folder to keep the run in, so that it can be resumed. Default: None
-            resume: Whether to go on with the run in that folder, if there is one. Default: False
+            resume: Whether to go on with the run in that folder, if there is one. The settings,
+                the masker, the model and the number of batches have to be those of the run; what
+                is in the batches is not compared. Default: False
             save_every: Steps between two writes of the run beside those at every validation and
                 epoch. Default: None
             cache_predictions: Whether to keep the explained model's predictions for unmasked
@@ -368,6 +370,7 @@ class MaskAttribution(GradientAttribution):
                     "output": self.output,
                     "masker": masker_description(masker),
                     "model": asdict(self._known_fingerprint()),
+                    "validates": val_batches is not None,
                 },
             )
             if not fingerprints:  # a run that was over already
@@ -468,6 +471,8 @@ class MaskAttribution(GradientAttribution):
         checkpoint.fingerprint.check(attribution._known_fingerprint())
         module = rebuild_masker(checkpoint, masker, forward_func).eval()
         _set_fitted(module)
+        # A later fit goes on from it.
+        attribution.masker = module
         attribution.masker_, attribution.fingerprint_ = module, checkpoint.fingerprint
         attribution.training_cost_ = checkpoint.training
         return attribution

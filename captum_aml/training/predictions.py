@@ -50,7 +50,7 @@ class PredictionCache:
 
     def capture(self, call: Call, site: Site) -> Capture:
         """What a pass over the unmasked inputs shows, without the pass where that is possible."""
-        keys = None if _in_training(site) else example_keys(call)
+        keys = None if in_training(site) else example_keys(call)
         if keys is None:
             return site.capture(call)
         if self._earlier is not None and all(key in self._outputs for key in keys):
@@ -106,14 +106,20 @@ def modules_of(forward_func: Any) -> Iterator[nn.Module]:  # any callable of the
         waiting += [(each, depth + 1) for each in inside if callable(each)]
 
 
-def _in_training(site: Site) -> bool:
+def in_training(site: Site) -> bool:
+    """Whether a part of the explained model is in training mode, so that its answers are random."""
     modules = list(modules_of(site.forward_func))
     layer = site.embedding_layer()
     return any(m.training for m in [*modules, *([layer] if layer is not None else [])])
 
 
-def example_keys(call: Call) -> list[bytes] | None:
-    """A digest for each example, or None where the arguments cannot be compared."""
+def example_keys(call: Call, *more: Tensor) -> list[bytes] | None:
+    """A digest for each example, or None where the arguments cannot be compared.
+
+    Args:
+        call: What the forward function is given.
+        *more: Whatever else tells examples apart, (N, ...).
+    """
     n = call.n_examples
     hashes = [hashlib.blake2b(digest_size=16) for _ in range(n)]
 
@@ -121,7 +127,7 @@ def example_keys(call: Call) -> list[bytes] | None:
         for row, digest in enumerate(hashes):
             digest.update(content(row))
 
-    for argument in (*call.inputs, *call.additional_forward_args):
+    for argument in (*call.inputs, *call.additional_forward_args, *more):
         if isinstance(argument, Tensor):
             batched = argument.dim() > 0 and argument.shape[0] == n
             shape = argument.shape[1:] if batched else argument.shape
@@ -138,4 +144,4 @@ def example_keys(call: Call) -> list[bytes] | None:
     return [digest.digest() for digest in hashes]
 
 
-__all__ = ["MAX_EXAMPLES", "PredictionCache", "example_keys", "modules_of"]
+__all__ = ["MAX_EXAMPLES", "PredictionCache", "example_keys", "in_training", "modules_of"]

@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 
 from captum_aml._call import as_count
-from captum_aml.masking import GradientWatch, MaskingProblem
+from captum_aml.masking import GradientWatch, MaskingProblem, full_precision
 from captum_aml.objectives import Terms
-from captum_aml.training.predictions import MAX_EXAMPLES, example_keys
+from captum_aml.readout import as_float
+from captum_aml.training.predictions import MAX_EXAMPLES, example_keys, in_training
 
 #: The logit of a unit that contributes nothing, and how many logits stand for a probability of one.
 NEUTRAL_LOGIT = -2.0
@@ -67,10 +68,15 @@ class RegressionLoss:
         where: str,
         watch: GradientWatch | None = None,
     ) -> Terms:
-        """The term ``regression`` of each example, (N,)."""
+        """The term ``regression`` of each example, (N,), in full precision."""
+        with full_precision(problem.layout.live.device):
+            return self._terms(problem, as_float(logits), where)
+
+    def _terms(self, problem: MaskingProblem, logits: Tensor, where: str) -> Terms:
         live = problem.layout.live
         kept, values = self._values(problem, where)
-        full = _probability(problem, problem.capture.output, where)
+        values = values.to(logits.dtype)
+        full = _probability(problem, problem.capture.output, where).to(logits.dtype)
         empty = values[:, -1]
         contributions = (logits - NEUTRAL_LOGIT) / LOGITS_PER_UNIT * live
         missing = full - empty - contributions.sum(dim=1)
@@ -88,7 +94,7 @@ class RegressionLoss:
     def _values(self, problem: MaskingProblem, where: str) -> tuple[Tensor, Tensor]:
         """Subsets (N, K, U) and their values (N, K + 1), those of the empty subset last."""
         live = problem.layout.live
-        keys = example_keys(problem.call)
+        keys = _keys(problem)
         if keys is not None and all(key in self._known for key in keys):
             kept = torch.stack([self._known[key][0] for key in keys])
             values = torch.stack([self._known[key][1] for key in keys])
@@ -108,6 +114,17 @@ class RegressionLoss:
             rows = zip(subsets.cpu(), values.cpu(), strict=True)
             self._known.update(zip(keys, rows, strict=True))
         return subsets, values
+
+
+def _keys(problem: MaskingProblem) -> list[bytes] | None:
+    """What the values of each example depend on; None where they are not to be kept."""
+    if in_training(problem.site):
+        return None
+    layout = problem.layout
+    groups = () if layout.groups is None else (layout.groups.expand(len(layout.live), -1),)
+    return example_keys(
+        problem.call, *problem.baselines, layout.live, *groups, problem.readout.explained
+    )
 
 
 def _probability(

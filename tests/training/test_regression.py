@@ -56,7 +56,7 @@ def logits_of(contributions: Tensor) -> Tensor:
 
 
 def test_true_contributions_of_an_additive_model_have_no_loss() -> None:
-    model, x = Additive(), rows(4)
+    model, x = Additive().eval(), rows(4)
     loss = RegressionLoss(n_subsets=10)
     true = x.double() * model.weights.detach()
     terms = loss(additive_problem(model, x), logits_of(true), where="here")
@@ -67,7 +67,7 @@ def test_true_contributions_of_an_additive_model_have_no_loss() -> None:
 
 def test_a_constant_added_to_all_logits_changes_nothing() -> None:
     """The sum of the contributions is known, so only their differences are learned."""
-    model, x = Interacting(), rows(3)
+    model, x = Interacting().eval(), rows(3)
     logits = torch.randn(3, N_FEATURES, dtype=torch.float64)
     problem, loss = additive_problem(model, x), RegressionLoss(n_subsets=6)
     torch.testing.assert_close(
@@ -76,7 +76,7 @@ def test_a_constant_added_to_all_logits_changes_nothing() -> None:
 
 
 def test_the_loss_is_that_of_a_plain_loop() -> None:
-    model, x = Interacting(), rows(3)
+    model, x = Interacting().eval(), rows(3)
     problem, loss = additive_problem(model, x), RegressionLoss(n_subsets=6)
     logits = torch.randn(3, N_FEATURES, dtype=torch.float64)
     terms = loss(problem, logits, where="here")
@@ -126,7 +126,7 @@ def test_an_example_without_live_units_has_no_loss() -> None:
     x[1] = 0.0
     loss = RegressionLoss(n_subsets=4)
     logits = torch.randn(2, N_FEATURES, dtype=torch.float64, requires_grad=True)
-    terms = loss(additive_problem(Additive(), x), logits, where="here")
+    terms = loss(additive_problem(Additive().eval(), x), logits, where="here")
     assert float(terms.total[0].detach()) > 0
     assert float(terms.total[1].detach()) == 0
     (gradient,) = torch.autograd.grad(terms.total.sum(), logits)
@@ -136,7 +136,7 @@ def test_an_example_without_live_units_has_no_loss() -> None:
 
 def test_values_are_computed_once() -> None:
     calls = itertools.count()
-    model = Additive()
+    model = Additive().eval()
 
     def counted(x: Tensor) -> Tensor:
         next(calls)
@@ -156,6 +156,27 @@ def test_values_are_computed_once() -> None:
     assert not full._known
 
 
+def test_what_is_kept_is_of_the_same_target_baselines_and_units() -> None:
+    x = rows(4)
+    logits = torch.randn(4, N_FEATURES, dtype=torch.float64)
+    warm = RegressionLoss(n_subsets=6)
+    for settings in (
+        {"target": torch.ones(4, dtype=torch.long)},
+        {"target": torch.zeros(4, dtype=torch.long)},
+        {"target": torch.ones(4, dtype=torch.long), "baselines": torch.full_like(x, 0.1)},
+        {
+            "target": torch.ones(4, dtype=torch.long),
+            "feature_mask": torch.tensor([[0, 0, 1, 1, 2]]),
+        },
+    ):
+        problem = problem_for(Interacting().eval(), x, output="probabilities", **settings)
+        own = logits[:, : problem.layout.n_units]
+        found = warm(problem, own, where="here").total
+        torch.testing.assert_close(
+            found, RegressionLoss(n_subsets=6)(problem, own, where="here").total
+        )
+
+
 LENGTH = 7
 
 
@@ -173,7 +194,7 @@ def fitted(forward: Any, **settings: Any) -> AMLAttribution:
     return attribution.fit(list(ids.split(20)), **settings)
 
 
-PLANTED = PlantedClassifier()
+PLANTED = PlantedClassifier().eval()
 
 
 def test_the_deciding_token_comes_first() -> None:
@@ -238,3 +259,21 @@ def test_bad_numbers_of_subsets(n_subsets: Any) -> None:
 def test_an_unknown_loss_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="loss: expected one of objective, regression"):
         fitted(PLANTED, loss="hinge")
+
+
+def test_a_loaded_masker_is_where_fit_goes_on(tmp_path: Any) -> None:
+    first = fitted(PLANTED)
+    first.save_pretrained(tmp_path / "masker")
+    again = AMLAttribution.from_pretrained(tmp_path / "masker", PLANTED)
+    ids, _ = planted_texts(20, LENGTH, seed=3)
+    again.fit([ids], epochs=1, learning_rate=1e-9, weight_decay=0.0)
+    assert first.masker_ is not None
+    assert again.masker_ is not None
+    for a, b in zip(first.masker_.parameters(), again.masker_.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+
+
+def test_nothing_is_kept_of_a_model_whose_answers_are_random() -> None:
+    x, loss = rows(3), RegressionLoss(n_subsets=4)
+    loss(additive_problem(Additive().train(), x), torch.zeros(3, N_FEATURES), where="here")
+    assert not loss._known
