@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
+from captum_aml._modes import evaluating
+from captum_aml._sites import argument_named
+from captum_aml._trial import taken_removal
 from captum_aml.attr import AMLAttribution, LAAttribution
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.maskers.hidden import explained_model
 from captum_aml.methods.registry import Factory, MethodOptions, MethodSpec, Setting
+from captum_aml.perturbation import AttentionRemoval
 from captum_aml.typing import ForwardFunc
 
 _TokenMask: TypeAlias = AMLAttribution | LAAttribution
@@ -24,11 +32,14 @@ class MaskMethod:
         attribution: The Captum-style attribution.
         n_steps: Tuning steps; None for the attribution's own choice.
         settings: What is recorded.
+        through_attention: Whether tokens are removed through attention, in the way that the first
+            call finds the model to take.
     """
 
     attribution: _TokenMask
     n_steps: int | None
     settings: Mapping[str, Setting]
+    through_attention: bool = False
 
     def __call__(
         self,
@@ -39,6 +50,12 @@ class MaskMethod:
         additional_forward_args: tuple[object, ...] = (),
     ) -> Tensor:
         """See ``TokenMethod``."""
+        if self.through_attention and not isinstance(
+            self.attribution.perturbation, AttentionRemoval
+        ):
+            if not bool((ids != reference_ids).any()):
+                return torch.zeros(ids.shape, device=ids.device)
+            self._choose_removal(ids, reference_ids, additional_forward_args)
         scores = self.attribution.attribute(
             ids,
             baselines=reference_ids,
@@ -49,11 +66,37 @@ class MaskMethod:
         assert isinstance(scores, Tensor)
         return scores.detach().float()
 
+    def _choose_removal(self, ids: Tensor, reference_ids: Tensor, args: tuple[object, ...]) -> None:
+        function = self.attribution.forward_func
+        mask = argument_named(function, (ids,), args, "attention_mask")
+        places = [i for i, arg in enumerate(args) if arg is mask and isinstance(arg, Tensor)]
+        removal = None
+        if places:
+            model = explained_model(function)
+            # Dropout would tell one pass from another.
+            with torch.inference_mode(False), nullcontext() if model is None else evaluating(model):
+                removal = taken_removal(
+                    function, ids.clone(), ids != reference_ids, _cloned(args), places[0]
+                )
+        if removal is None:
+            raise InvalidInputError(
+                "forward_func: expected a model that takes an additive attention mask, so that "
+                "tokens can be removed through attention; use the method without '-attention'"
+            )
+        self.attribution.perturbation = removal
+
+
+def _cloned(args: tuple[object, ...]) -> tuple[object, ...]:
+    """Tensors that may take part in a graph, whatever mode they were made in."""
+    return tuple(arg.clone() if isinstance(arg, Tensor) else arg for arg in args)
+
 
 def _factory(
     attribution_class: type[AMLAttribution] | type[LAAttribution],
     default_n_steps: int | None,
     tune: Literal["mask", "masker"] = "mask",
+    *,
+    through_attention: bool = False,
 ) -> Factory:
     """Makes the factory of a name.
 
@@ -62,6 +105,7 @@ def _factory(
         default_n_steps: Tuning steps where the caller names none; None for the attribution's own
             choice.
         tune: What is tuned.
+        through_attention: Whether tokens are removed through attention.
     """
 
     def factory(
@@ -96,11 +140,11 @@ def _factory(
             "tune": attribution.tune,
             "learning_rate": attribution.tuning_learning_rate,
             "objective": repr(attribution.objective),
-            "perturbation": attribution.perturbation.name,
+            "perturbation": "attention" if through_attention else attribution.perturbation.name,
             "masker": name,
             "seed": options.seed,
         }
-        return MaskMethod(attribution, n_steps, settings)
+        return MaskMethod(attribution, n_steps, settings, through_attention)
 
     return factory
 
@@ -148,6 +192,14 @@ def _specs(
             name=f"{name}-free",
             summary=f"{name}, tuned for each text without a masker",
             factory=_factory(attribution_class, 50),
+            family="learned",
+            signed=False,
+            steps="tuning steps (50)",
+        ),
+        MethodSpec(
+            name=f"{name}-free-attention",
+            summary=f"{name} without a masker, removing tokens through attention",
+            factory=_factory(attribution_class, 50, through_attention=True),
             family="learned",
             signed=False,
             steps="tuning steps (50)",

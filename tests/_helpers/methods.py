@@ -29,8 +29,8 @@ class WithModel:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
 
-    def __call__(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        logits: Tensor = self.model(input_ids=ids, attention_mask=mask).logits
+    def __call__(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        logits: Tensor = self.model(input_ids=ids, attention_mask=attention_mask).logits
         return logits
 
 
@@ -62,7 +62,7 @@ def few(name: str) -> int | None:
 
 def subject(name: str) -> tuple[Callable[..., Tensor], nn.Module]:
     """A model that the method can explain, and its embeddings: additive ones where it can."""
-    if methods.spec(name).family == "attention":
+    if methods.spec(name).family == "attention" or name.endswith("-attention"):
         model = bert_classifier(40)
         return WithModel(model), model.get_input_embeddings()
     return LOGISTIC, LOGISTIC.embedding

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from captum_aml import AMLAttribution, LAAttribution, methods
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from tests._helpers.methods import IDS, LINEAR, MASK, REFERENCE, run
+from tests._helpers.models import tiny_encoder
 from tests._helpers.text_models import BagOfTokens
 
 
@@ -140,9 +142,38 @@ class TestMasks:
         with pytest.raises(InvalidInputError, match="n_steps: expected a positive number"):
             methods.create(name, LINEAR, LINEAR.embedding, n_steps=0, masker="folder")
 
-    @pytest.mark.parametrize("name", ["aml-free", "la-free"])
+    @pytest.mark.parametrize(
+        "name", ["aml-free", "la-free", "aml-free-attention", "la-free-attention"]
+    )
     def test_free_takes_no_masker_and_needs_a_step(self, name: str) -> None:
         with pytest.raises(InvalidInputError, match=f"method '{name}' uses none; those that do"):
             methods.create(name, LINEAR, LINEAR.embedding, masker="folder")
         with pytest.raises(InvalidInputError, match="n_steps: expected a positive number"):
             methods.create(name, LINEAR, LINEAR.embedding, n_steps=0)
+
+    @pytest.mark.parametrize(
+        ("name", "attribution"), [("aml", AMLAttribution), ("la", LAAttribution)]
+    )
+    def test_through_attention(self, name: str, attribution: type[AMLAttribution]) -> None:
+        model = tiny_encoder("bert").eval()
+        ids = torch.randint(5, 30, (3, 6), generator=torch.Generator().manual_seed(1))
+        reference = torch.full_like(ids, 4)
+        reference[:, 0] = ids[:, 0]
+        mask = torch.ones_like(ids)
+
+        def forward(ids: Tensor, attention_mask: Tensor) -> Tensor:
+            logits: Tensor = model(input_ids=ids, attention_mask=attention_mask).logits
+            return logits
+
+        layer = model.get_input_embeddings()
+        method = methods.create(f"{name}-free-attention", forward, layer, n_steps=4, seed=2)
+        assert method.settings["perturbation"] == "attention"
+        found = method(ids, reference, additional_forward_args=(mask,))
+        expected = attribution(
+            forward, embedding_layer=layer, output="logits", perturbation="attention", seed=2
+        ).attribute(ids, baselines=reference, additional_forward_args=(mask,), n_steps=4)
+        assert torch.equal(found, expected.float())
+
+    def test_a_model_without_attention_is_refused_there(self) -> None:
+        with pytest.raises(InvalidInputError, match="takes an additive attention mask"):
+            run("aml-free-attention", self.model(), n_steps=2)

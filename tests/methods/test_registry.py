@@ -95,7 +95,8 @@ class TestRegistry:
     def test_the_names_users_can_give(self) -> None:
         assert methods.available() == (
             "aml", "aml-tuned", "aml-tuned-masker", "aml-free",
-            "la", "la-tuned", "la-tuned-masker", "la-free",
+            "aml-free-attention",
+            "la", "la-tuned", "la-tuned-masker", "la-free", "la-free-attention",
             "integrated-gradients", "gradient-shap", "input-x-gradient", "saliency", "smooth-grad",
             "deep-lift", "occlusion", "lime", "kernel-shap", "shapley-sampling", "shap",
             "lime-text", "attention", "attention-rollout", "random",
