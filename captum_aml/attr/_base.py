@@ -408,6 +408,7 @@ class MaskAttribution(GradientAttribution):
                 at_layer=self._at_layer,
             )
             problem = self._problem(call, self._site())
+            self._make_ready(masker, problem)
             return problem.evaluate(
                 propose_mask(problem, masker), self.objective, where="the proposed masks"
             )
@@ -500,10 +501,7 @@ class MaskAttribution(GradientAttribution):
         for start in starts:
             rows = call.rows(start, start + size)
             problem = MaskingProblem.build(rows, site, self.perturbation, kind, (masker,))
-            if self.masker_ is not None:
-                self.masker_.to(problem.capture.features[0].device)
-            if masker is not None and self.fingerprint_ is not None:
-                self.fingerprint_.check(self._fingerprint_of(problem))
+            self._make_ready(masker, problem)
             parts.append(
                 explain(
                     problem,
@@ -537,6 +535,18 @@ class MaskAttribution(GradientAttribution):
         return MaskingProblem.build(
             call, site, self.perturbation, self.output, maskers, capture=capture
         )
+
+    def _make_ready(self, masker: nn.Module | None, problem: MaskingProblem) -> None:
+        """Moves a masker to the data, after checking that it was fitted for this model.
+
+        Raises:
+            CheckpointError: It was fitted for a model of other sizes.
+        """
+        if masker is None:
+            return
+        if self.fingerprint_ is not None:
+            self.fingerprint_.check(self._fingerprint_of(problem))
+        masker.to(problem.capture.features[0].device)
 
     def _active_masker(self) -> nn.Module | None:
         """The masker whose proposals count: the fitted one, or a given one that is fitted."""
