@@ -14,7 +14,6 @@ from torch import nn
 from captum_aml import AMLAttribution, LAAttribution, SharedMasker, TransformerMasker
 from captum_aml._fit_config import FitConfig
 from captum_aml._fit_data import FitData, load_data
-from captum_aml._random import isolated_rng
 from captum_aml.benchmark.data import LabelledText
 from captum_aml.benchmark.masker_score import MaskerScore
 from captum_aml.benchmark.provenance import model_fingerprint
@@ -156,22 +155,25 @@ def _perturbation(config: FitConfig, classifier: TextClassifier, data: FitData, 
 
 def _first_masker(config: FitConfig, classifier: TextClassifier) -> nn.Module:
     name = config.masker
-    with isolated_rng(config.seed):
-        if name == "transformer":
-            return TransformerMasker.from_model(classifier.model)
-        if name == "shared":
-            return SharedMasker.from_model(classifier.model)
-        file = Path(name) / "config.json"
-        if file.is_file() and _MASKER_CONFIG in file.read_text("utf-8", errors="replace"):
-            return _fitted_masker(config, classifier)
-        try:
-            masker = TransformerMasker.from_pretrained(name, n_classes=classifier.n_classes)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InvalidInputError(
-                "masker: expected transformer, shared, a folder with a fitted masker, or an "
-                f"encoder (a folder or a hub id), but {name!r} cannot be loaded: {reason}"
-            ) from None
+    if name == "transformer":
+        return TransformerMasker.from_model(classifier.model, seed=config.seed)
+    if name == "shared":
+        return SharedMasker.from_model(classifier.model, seed=config.seed)
+    file = Path(name) / "config.json"
+    if file.is_file() and _MASKER_CONFIG in file.read_text("utf-8", errors="replace"):
+        return _fitted_masker(config, classifier)
+    try:
+        masker = TransformerMasker.from_pretrained(
+            name, n_classes=classifier.n_classes, seed=config.seed
+        )
+    except InvalidInputError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InvalidInputError(
+            "masker: expected transformer, shared, a folder with a fitted masker, or an "
+            f"encoder (a folder or a hub id), but {name!r} cannot be loaded: {reason}"
+        ) from None
     entries = getattr(masker.encoder.get_input_embeddings(), "num_embeddings", None)
     own = getattr(classifier.embedding_layer, "num_embeddings", None)
     if entries != own:

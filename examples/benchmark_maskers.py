@@ -49,7 +49,6 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
-    torch.manual_seed(0)  # for the first weights of the maskers' heads
     if args.model is None:
         classifier = TextClassifier(*load_reviews_classifier())
         classifier.model.eval().requires_grad_(False).to(args.device)

@@ -39,7 +39,6 @@ def main() -> None:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)  # for the first weights of the masker's head
     classifier = TextClassifier.from_pretrained(args.model)
 
     def batches(file: Path, limit: int) -> list[dict[str, Any]]:
@@ -49,7 +48,7 @@ def main() -> None:
     attribution = METHODS[args.method](
         classifier,
         embedding_layer=classifier.embedding_layer,
-        masker=TransformerMasker.from_model(classifier.model),
+        masker=TransformerMasker.from_model(classifier.model, seed=args.seed),
         output="logits",
         seed=args.seed,
     )

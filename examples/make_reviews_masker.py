@@ -36,14 +36,13 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(1)  # the result depends on their number
-    torch.manual_seed(args.seed)  # for the first weights of the masker's head
     model, tokenizer = load_reviews_classifier()
     classifier = TextClassifier(model.requires_grad_(False), tokenizer)
     splits = load_reviews_splits()
     attribution = METHODS[args.method](
         classifier,
         embedding_layer=classifier.embedding_layer,
-        masker=TransformerMasker.from_model(model),
+        masker=TransformerMasker.from_model(model, seed=args.seed),
         seed=args.seed,
     )
 

@@ -35,6 +35,7 @@ from captum_aml.attr._persistence import (
 )
 from captum_aml.exceptions import CheckpointError, InvalidInputError, NotFittedError
 from captum_aml.maskers import EmbeddingMasker, explained_layers_of
+from captum_aml.maskers._encoders import without_inference_tensors
 from captum_aml.maskers.hidden import explained_model
 from captum_aml.masking import MaskingProblem
 from captum_aml.objectives import Objective, Terms
@@ -317,7 +318,6 @@ class MaskAttribution(GradientAttribution):
         train_batches = reusable("train_batches", train_batches, once=once)
         if val_batches is not None:
             val_batches = reusable("val_batches", val_batches, once=once)
-        masker = copy.deepcopy(self.masker)
         fingerprints: list[ModelFingerprint] = []
 
         def builder(cache: PredictionCache | None) -> BuildProblem:
@@ -327,14 +327,14 @@ class MaskAttribution(GradientAttribution):
                 capture = None if cache is None else cache.capture(call, site)
                 problem = self._problem(call, site, capture)
                 if not fingerprints:
-                    fingerprints.append(self._fingerprint_of(problem))
+                    fingerprints.append(self._with_weights(self._fingerprint_of(problem)))
                 return problem
 
             return build
 
         # What is read once only need not be kept.
         # Hidden states are not kept with predictions: a masker that reads them needs every pass.
-        cached = settings.cache_predictions and explained_layers_of(masker) is None
+        cached = settings.cache_predictions and explained_layers_of(self.masker) is None
         build = builder(PredictionCache() if cached and settings.epochs > 1 else None)
         several = settings.epochs * settings.validations_per_epoch > 1
         build_validation = builder(PredictionCache() if cached and several else None)
@@ -345,8 +345,10 @@ class MaskAttribution(GradientAttribution):
             isolated_rng(settings.seed or 0),
             frozen_weights(self.forward_func),
         ):
-            if masker is None:
+            if self.masker is None:
                 masker = _masker_for(next(iter(train_batches), None), build)
+            else:
+                masker = without_inference_tensors(copy.deepcopy(self.masker))
             view = copy.copy(self)
 
             def measure(current: nn.Module, batch: Batch) -> Tensor:
@@ -411,6 +413,7 @@ class MaskAttribution(GradientAttribution):
                 at_layer=self._at_layer,
             )
             problem = self._problem(call, self._site())
+            self._make_ready(masker, problem)
             return problem.evaluate(
                 propose_mask(problem, masker), self.objective, where="the proposed masks"
             )
@@ -426,7 +429,7 @@ class MaskAttribution(GradientAttribution):
             raise NotFittedError(f"{self.get_name()}: nothing to save yet; call fit first")
         Checkpoint(
             method=self._method,
-            masker=masker_description(self.masker_),
+            masker=masker_description(self.masker_, self.forward_func),
             settings={
                 "objective": objective_description(self.objective),
                 "perturbation": self.perturbation.name,
@@ -456,7 +459,8 @@ class MaskAttribution(GradientAttribution):
             **settings: Constructor arguments that replace the saved ones.
 
         Raises:
-            CheckpointError: The folder is missing, damaged, or of another model or method.
+            CheckpointError: The folder is missing, damaged, or of another model or method, or the
+                model's weights are others than at the fit.
         """
         checkpoint = Checkpoint.load(folder)
         if checkpoint.method != cls._method:
@@ -464,11 +468,24 @@ class MaskAttribution(GradientAttribution):
                 f"masker: it was fitted for the method {checkpoint.method!r}, "
                 f"but this is {cls._method!r}"
             )
+        # Loaded inside inference mode, a masker can still be tuned and fitted.
+        with torch.inference_mode(False), isolated_rng(0):
+            return cls._restored(checkpoint, forward_func, *args, masker=masker, **settings)
+
+    @classmethod
+    def _restored(
+        cls,
+        checkpoint: Checkpoint,
+        forward_func: ForwardFunc,
+        *args: Any,
+        masker: nn.Module | None,
+        **settings: Any,
+    ) -> Self:
         saved = {k: v for k, v in checkpoint.settings.items() if k in ("perturbation", "output")}
         if settings.get("objective") is None:
             settings["objective"] = rebuild_objective(checkpoint.settings.get("objective"))
         attribution = cls(forward_func, *args, **{**saved, **settings})
-        checkpoint.fingerprint.check(attribution._known_fingerprint())
+        checkpoint.fingerprint.check(attribution._with_weights(attribution._known_fingerprint()))
         module = rebuild_masker(checkpoint, masker, forward_func).eval()
         _set_fitted(module)
         # A later fit goes on from it.
@@ -505,10 +522,7 @@ class MaskAttribution(GradientAttribution):
         for start in starts:
             rows = call.rows(start, start + size)
             problem = MaskingProblem.build(rows, site, self.perturbation, kind, (masker,))
-            if self.masker_ is not None:
-                self.masker_.to(problem.capture.features[0].device)
-            if masker is not None and self.fingerprint_ is not None:
-                self.fingerprint_.check(self._fingerprint_of(problem))
+            self._make_ready(masker, problem)
             parts.append(
                 explain(
                     problem,
@@ -542,6 +556,18 @@ class MaskAttribution(GradientAttribution):
         return MaskingProblem.build(
             call, site, self.perturbation, self.output, maskers, capture=capture
         )
+
+    def _make_ready(self, masker: nn.Module | None, problem: MaskingProblem) -> None:
+        """Moves a masker to the data, after checking that it was fitted for this model.
+
+        Raises:
+            CheckpointError: It was fitted for a model of other sizes.
+        """
+        if masker is None:
+            return
+        if self.fingerprint_ is not None:
+            self.fingerprint_.check(self._fingerprint_of(problem))
+        without_inference_tensors(masker).to(problem.capture.features[0].device)
 
     def _active_masker(self) -> nn.Module | None:
         """The masker whose proposals count: the fitted one, or a given one that is fitted."""
@@ -588,6 +614,15 @@ class MaskAttribution(GradientAttribution):
             embedding_dim=known.embedding_dim if known.embedding_dim is not None else channels,
             n_classes=problem.readout.probabilities.shape[1],
         )
+
+    def _with_weights(self, fingerprint: ModelFingerprint) -> ModelFingerprint:
+        """A fingerprint that tells the model's weights, too.
+
+        For fitting and loading only: a model that is changed afterwards may be explained, as by
+        randomization checks, and calls need not pay for it.
+        """
+        model = explained_model(self.forward_func)
+        return fingerprint if model is None else fingerprint.with_weights_of(model)
 
     def _known_fingerprint(self) -> ModelFingerprint:
         """What can be told of the explained model without running it."""

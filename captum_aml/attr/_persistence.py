@@ -20,12 +20,21 @@ _OBJECTIVES: dict[str, type[AMLObjective] | type[LAObjective]] = {
 }
 
 
-def masker_description(masker: nn.Module) -> dict[str, Any]:
-    """A masker's type and configuration, as JSON values."""
+def masker_description(
+    masker: nn.Module, forward_func: ForwardFunc | None = None
+) -> dict[str, Any]:
+    """A masker's type and configuration, as JSON values.
+
+    Args:
+        masker: The masker.
+        forward_func: What is explained, to say which part of its model the masker reads.
+    """
     if isinstance(masker, TransformerMasker):
         return {"type": "transformer", "config": masker.config}
     if isinstance(masker, SharedMasker):
-        return {"type": "shared", "config": masker.config}
+        model = explained_model(forward_func)
+        place = {} if model is None else masker.place_in(model)
+        return {"type": "shared", "config": {**masker.config, **place}}
     if isinstance(masker, EmbeddingMasker):
         return {"type": "embedding", "config": masker.config}
     return {"type": "custom", "config": getattr(masker, "config", None)}

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_aml._call import as_count
+from captum_aml._random import isolated_rng
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers._base import MaskerInputs
 from captum_aml.maskers.hidden import ExplainedLayers
@@ -128,6 +129,7 @@ class SharedMasker(nn.Module):
         layers: Sequence[str] | None = None,
         state_size: int | None = None,
         width: int = 128,
+        seed: int = 0,
     ) -> SharedMasker:
         """A masker that reads this model.
 
@@ -140,6 +142,8 @@ class SharedMasker(nn.Module):
             state_size: Channels D of the hidden states. Default: the configuration's
                 ``hidden_size``
             width: Channels of the head. Default: 128
+            seed: The seed of the head's first weights; torch's own state is left as it is.
+                Default: 0
 
         Raises:
             InvalidInputError: The layers, the number of classes or the size cannot be found.
@@ -159,7 +163,8 @@ class SharedMasker(nn.Module):
                 )
         assert state_size is not None
         assert n_classes is not None
-        return cls(reads, state_size=state_size, n_classes=n_classes, width=width)
+        with torch.inference_mode(False), isolated_rng(as_count("seed", seed)):
+            return cls(reads, state_size=state_size, n_classes=n_classes, width=width)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -177,21 +182,36 @@ class SharedMasker(nn.Module):
     def from_config(cls, config: Mapping[str, Any], model: nn.Module) -> SharedMasker:
         """Builds the network with random weights from :attr:`config`, to read this model.
 
+        Torch's own random state is left as it is.
+
+        Args:
+            config: The configuration, and possibly what :meth:`place_in` told of the model.
+            model: The explained model.
+
         Raises:
-            InvalidInputError: It was made for another model; the message names what differs.
+            InvalidInputError: It was made for another model, or without a path several parts of
+                this one could be meant; the message names what differs.
         """
-        # What it was made from may be a part of what is explained now, as the encoder in it.
-        made_for = config["model"]
-        parts = (part for part in model.modules() if _description(part) == made_for)
-        inner = next(parts, model)
-        _check_description(made_for, _description(inner))
+        inner = _part_meant(config, model)
         reads = ExplainedLayers(inner, config["layers"], with_input=config["with_input"])
-        return cls(
-            reads,
-            state_size=config["state_size"],
-            n_classes=config["n_classes"],
-            width=config["width"],
-        )
+        with torch.inference_mode(False), isolated_rng(0):
+            return cls(
+                reads,
+                state_size=config["state_size"],
+                n_classes=config["n_classes"],
+                width=config["width"],
+            )
+
+    def place_in(self, model: nn.Module) -> dict[str, Any]:
+        """Which part of a model is read, for :meth:`from_config`; empty where none is.
+
+        Its name in ``named_modules`` as ``path``, and as ``n_modules`` how many there are: within
+        another model the same name may be another part's.
+        """
+        parts = dict(model.named_modules())
+        read = self.explained_layers.model
+        paths = [name for name, part in parts.items() if part is read]
+        return {"path": paths[0], "n_modules": len(parts)} if paths else {}
 
     def check_config(self, config: Mapping[str, Any]) -> None:
         """Checks that weights saved with a configuration are meant for this masker.
@@ -239,6 +259,34 @@ def _visible(inputs: MaskerInputs, tokens: tuple[int, ...]) -> Tensor:
     if given is not None and tuple(given.shape) == tokens:
         return given > 0
     return ~inputs.protected[0]
+
+
+def _part_meant(config: Mapping[str, Any], model: nn.Module) -> nn.Module:
+    """What a masker was made from, which may be a part of what is explained, as its encoder.
+
+    Raises:
+        InvalidInputError: There is no such part, or several could be meant.
+    """
+    made_for, layers = config["model"], config["layers"]
+    fitting = {
+        name: part
+        for name, part in model.named_modules()
+        if _description(part) == made_for and set(layers) <= {n for n, _ in part.named_modules()}
+    }
+    path = config.get("path")
+    if path in fitting and config.get("n_modules") == len(list(model.modules())):
+        return fitting[path]
+    if len(fitting) > 1:
+        raise InvalidInputError(
+            f"masker: several parts of the {type(model).__name__} have the layers that it reads: "
+            f"{', '.join(repr(name) for name in fitting)}. Pass masker=SharedMasker.from_model() "
+            "of the right one"
+        )
+    inner = next(iter(fitting.values()), None)
+    if inner is None:
+        inner = next((p for p in model.modules() if _description(p) == made_for), model)
+        _check_description(made_for, _description(inner))
+    return inner
 
 
 def _description(model: nn.Module) -> dict[str, Any]:

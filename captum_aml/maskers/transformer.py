@@ -11,7 +11,6 @@ no padding index, so that every class learns.
 
 from __future__ import annotations
 
-import copy
 import inspect
 import os
 from collections.abc import Mapping
@@ -20,9 +19,15 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from captum_aml._call import is_integral
+from captum_aml._call import as_count, is_integral
+from captum_aml._random import isolated_rng
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers._base import MaskerInputs
+from captum_aml.maskers._encoders import (
+    copy_without_hooks,
+    is_causal,
+    without_inference_tensors,
+)
 from captum_aml.maskers.prediction import PredictionEmbedding
 
 if TYPE_CHECKING:  # importing transformers takes seconds: only what needs it pays for it
@@ -39,13 +44,19 @@ class TransformerMasker(nn.Module):
         n_classes: The number of outcomes C of the explained distribution.
 
     Raises:
-        InvalidInputError: ``n_classes`` is below 1.
+        InvalidInputError: ``n_classes`` is below 1, or no position of the encoder hears those after
+            it, as in causal decoders: the prediction, which stands last, would not be heard.
     """
 
     def __init__(self, encoder: PreTrainedModel, *, n_classes: int) -> None:
         super().__init__()
         if n_classes < 1:
             raise InvalidInputError(f"n_classes: expected at least 1, got {n_classes}")
+        with torch.inference_mode(False):
+            self._build(without_inference_tensors(encoder), n_classes)
+
+    def _build(self, encoder: PreTrainedModel, n_classes: int) -> None:
+        _check_hears_all(encoder)
         self.fitted = False
         self.encoder = encoder
         if getattr(encoder, "pooler", None) is not None:
@@ -65,7 +76,7 @@ class TransformerMasker(nn.Module):
 
     @classmethod
     def from_model(
-        cls, model: PreTrainedModel, *, n_classes: int | None = None
+        cls, model: PreTrainedModel, *, n_classes: int | None = None, seed: int = 0
     ) -> TransformerMasker:
         """Starts from a copy of the explained model's own encoder, in float32 or wider.
 
@@ -75,14 +86,23 @@ class TransformerMasker(nn.Module):
         Args:
             model: The explained model, for example a ``BertForSequenceClassification``.
             n_classes: The number of outcomes. Default: the model's ``num_labels``, at least 2
+            seed: The seed of the head's first weights; torch's own state is left as it is.
+                Default: 0
+
+        Raises:
+            InvalidInputError: The model is a causal decoder, whose tokens would not hear the
+                prediction.
         """
-        encoder = cast("PreTrainedModel", copy.deepcopy(model.base_model))  # stubbed as Module
-        encoder.requires_grad_(True)
-        # Called as the module's own: transformers hides the signature of its `to`.
-        nn.Module.to(encoder, torch.promote_types(_table(encoder).dtype, torch.float32))
-        # One value per example is explained as two outcomes: retained, or not.
-        known = max(2, int(model.config.num_labels or 0))
-        return cls(encoder, n_classes=known if n_classes is None else n_classes)
+        source = cast("PreTrainedModel", model.base_model)  # stubbed as Module
+        with torch.inference_mode(False), isolated_rng(as_count("seed", seed)):
+            _check_hears_all(source)  # before copying, as decoders are large
+            encoder = copy_without_hooks(source)
+            encoder.requires_grad_(True)
+            # Called as the module's own: transformers hides the signature of its `to`.
+            nn.Module.to(encoder, torch.promote_types(_table(encoder).dtype, torch.float32))
+            # One value per example is explained as two outcomes: retained, or not.
+            known = max(2, int(model.config.num_labels or 0))
+            return cls(encoder, n_classes=known if n_classes is None else n_classes)
 
     @classmethod
     def from_pretrained(
@@ -91,6 +111,7 @@ class TransformerMasker(nn.Module):
         *,
         n_classes: int,
         revision: str | None = None,
+        seed: int = 0,
     ) -> TransformerMasker:
         """Starts from a pretrained encoder in float32: a local folder or a hub id.
 
@@ -100,16 +121,22 @@ class TransformerMasker(nn.Module):
             name_or_path: What ``transformers.AutoModel`` takes.
             n_classes: The number of classes of the explained model.
             revision: Branch, tag or commit of a hub repository. Default: None, its main branch
+            seed: The seed of the head's first weights; torch's own state is left as it is.
+                Default: 0
+
+        Raises:
+            InvalidInputError: It is a causal decoder, whose tokens would not hear the prediction.
         """
         from transformers import AutoModel
 
-        encoder = AutoModel.from_pretrained(
-            os.fspath(name_or_path),
-            revision="main" if revision is None else revision,
-            trust_remote_code=False,
-            dtype=torch.float32,
-        )
-        return cls(encoder, n_classes=n_classes)
+        with torch.inference_mode(False), isolated_rng(as_count("seed", seed)):
+            encoder = AutoModel.from_pretrained(
+                os.fspath(name_or_path),
+                revision="main" if revision is None else revision,
+                trust_remote_code=False,
+                dtype=torch.float32,
+            )
+            return cls(encoder, n_classes=n_classes)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -127,17 +154,21 @@ class TransformerMasker(nn.Module):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> TransformerMasker:
-        """Builds the network with random weights from :attr:`config`."""
+        """Builds the network with random weights from :attr:`config`.
+
+        Torch's own random state is left as it is.
+        """
         from transformers import AutoConfig, AutoModel
 
         settings = dict(config["encoder"])
         built = AutoConfig.for_model(settings.pop("model_type"), **settings)
         attention = config.get("attention")
         chosen = {} if attention is None else {"attn_implementation": attention}
-        encoder = AutoModel.from_config(built, trust_remote_code=False, **chosen)
-        # What was saved, whatever the configuration says of the weights it was loaded from.
-        encoder.to(getattr(torch, config.get("dtype", "float32")))
-        return cls(encoder, n_classes=config["n_classes"])
+        with torch.inference_mode(False), isolated_rng(0):
+            encoder = AutoModel.from_config(built, trust_remote_code=False, **chosen)
+            # What was saved, whatever the configuration says of the weights it was loaded from.
+            encoder.to(getattr(torch, config.get("dtype", "float32")))
+            return cls(encoder, n_classes=config["n_classes"])
 
     def forward(self, inputs: MaskerInputs) -> Tensor:
         """One logit for each token, (N, L).
@@ -230,6 +261,17 @@ class TransformerMasker(nn.Module):
             # A text as long as the model takes leaves no position for the one that was added.
             positions = (positions + offset).clamp(max=table.num_embeddings - 1)
         return {"position_ids": positions}
+
+
+def _check_hears_all(encoder: PreTrainedModel) -> None:
+    if is_causal(encoder, _table(encoder)):
+        raise InvalidInputError(
+            "encoder: expected one in which every token hears those after it, but in this "
+            f"{type(encoder).__name__} none does, so that none would hear the prediction, which "
+            "stands last. Use SharedMasker.from_model(model), or "
+            "TransformerMasker.from_pretrained(encoder) with a bidirectional encoder of the "
+            "same vocabulary"
+        )
 
 
 def _table(encoder: PreTrainedModel) -> Tensor:
