@@ -515,27 +515,40 @@ class MaskAttribution(GradientAttribution):
         size = chunk_size(internal_batch_size, call.n_examples, n_passes)
         masker = self._active_masker()
         starts = range(0, call.n_examples, size)
+        chunks = [call.rows(start, start + size) for start in starts]
         kind = self.output
-        if kind == "auto" and len(starts) > 1:
-            kind = self._detected_kind([call.rows(start, start + size) for start in starts], call)
-        parts = []
-        for start in starts:
-            rows = call.rows(start, start + size)
+        undecided = kind == "auto" and len(chunks) > 1
+        if undecided and steps:  # a pass costs little beside the steps, and these could be in vain
+            kind = self._detected_kind(chunks, call)
+
+        def part(rows: Call, kind: str) -> tuple[Explained, Tensor]:
             problem = MaskingProblem.build(rows, site, self.perturbation, kind, (masker,))
             self._make_ready(masker, problem)
-            parts.append(
-                explain(
-                    problem,
-                    self.objective,
-                    masker,
-                    n_steps=steps,
-                    tune=self.tune,
-                    learning_rate=self.tuning_learning_rate,
-                    scores=self.scores,
-                    with_delta=with_delta,
-                    show_progress=show_progress,
-                )
+            explained = explain(
+                problem,
+                self.objective,
+                masker,
+                n_steps=steps,
+                tune=self.tune,
+                learning_rate=self.tuning_learning_rate,
+                scores=self.scores,
+                with_delta=with_delta,
+                show_progress=show_progress,
             )
+            return explained, output_tensor(problem.capture.output)
+
+        parts, outputs = [], []
+        for rows in chunks:
+            explained, output = part(rows, kind)
+            parts.append(explained)
+            if undecided and not steps:
+                outputs.append(output)
+        if outputs:
+            # Each chunk was read as it looks by itself; all count as they look together.
+            kind = _kind_of(outputs, call)
+            for index, rows in enumerate(chunks):
+                if parts[index].output != kind:
+                    parts[index], _ = part(rows, kind)
         explained = Explained.concatenate(parts)
         self.last_terms_ = explained.terms
         self.best_step_ = explained.best_step
@@ -548,7 +561,7 @@ class MaskAttribution(GradientAttribution):
             output_tensor(run_forward(self.forward_func, c.inputs, c.additional_forward_args))
             for c in chunks
         ]
-        return Readout.resolve(torch.cat(outputs), call.target, "auto", call.n_examples).kind
+        return _kind_of(outputs, call)
 
     def _problem(self, call: Call, site: Site, capture: Capture | None = None) -> MaskingProblem:
         # Before a fit that is the given masker, which may read the explained model's hidden states.
@@ -643,6 +656,11 @@ class MaskAttribution(GradientAttribution):
             hidden_size=_setting(config, "hidden_size", int),
             num_hidden_layers=_setting(config, "num_hidden_layers", int),
         )
+
+
+def _kind_of(outputs: list[Tensor], call: Call) -> str:
+    """What ``auto`` decides for the outputs of all chunks of a call."""
+    return Readout.resolve(torch.cat(outputs), call.target, "auto", call.n_examples).kind
 
 
 _T = TypeVar("_T")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -110,7 +109,8 @@ class MaskerScore:
     def metric(self) -> ValidationMetric:
         """What ``fit`` can choose the best weights by: the measure, or the signed sum of several.
 
-        It is for these texts alone: ``batches`` have to be the validation batches.
+        It is for these texts alone: ``batches`` have to be the validation batches. Of several
+        measures a text counts if it has a value of every one.
         """
         if len(self.signs) == 1:
             ((name, sign),) = self.signs.items()
@@ -120,28 +120,35 @@ class MaskerScore:
         )
 
     def __call__(self, attribution: Any) -> dict[str, float]:
-        """The mean of each measure over the texts that have a value.
+        """The mean of each measure over the texts that have a value of every one of them.
+
+        So their signed sum is the mean that ``metric`` leads to, which counts the same texts.
 
         Args:
             attribution: A fitted ``AMLAttribution`` or ``LAAttribution``.
 
         Raises:
-            InvalidInputError: No text has a value for a measure.
+            InvalidInputError: No text has a value for a measure, or for all of them.
             NonFiniteError: The model or the masker gave NaN or an infinite value.
         """
         parts = [self._values(attribution, batch) for batch in self.batches]
-        means = {
-            name: float(torch.cat([part[name] for part in parts]).nanmean()) for name in self.signs
-        }
-        for name, mean in means.items():
-            if math.isnan(mean):
+        values = torch.stack([torch.cat([part[name] for part in parts]) for name in self.signs])
+        for name, row in zip(self.signs, values, strict=True):
+            if bool(row.isnan().all()):
                 raise InvalidInputError(
                     f"metrics: expected some with a value for the validation texts, {name!r} has "
                     "none for any of them"
                 )
-        return means
+        complete = values[:, ~values.isnan().any(dim=0)]
+        if not complete.shape[1]:
+            raise InvalidInputError(
+                "metrics: expected a validation text with a value of every one of "
+                f"{', '.join(self.signs)}; there is none"
+            )
+        return dict(zip(self.signs, complete.mean(dim=1).tolist(), strict=True))
 
     def _sum(self, attribution: Any, batch: Mapping[str, Any], *, signs: dict[str, int]) -> Tensor:
+        """The sum (N,), NaN for a text without a value of one measure: means leave it out."""
         values = self._values(attribution, batch)
         return torch.stack([sign * values[name] for name, sign in signs.items()]).sum(dim=0)
 

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 
 
-def is_matrix(module: nn.Module) -> bool:
-    """Whether a module can be read as a matrix, and whether its weight is trained."""
+def is_matrix(module: nn.Module, *, frozen: bool = False) -> bool:
+    """Whether a module can be read as a matrix, and its weight is trained unless ``frozen``."""
     if isinstance(module, _CONVOLUTIONS):
         supported = module.groups == 1
     else:
         supported = isinstance(module, nn.Linear)
     weight = getattr(module, "weight", None)
-    return supported and isinstance(weight, Tensor) and weight.requires_grad
+    return supported and isinstance(weight, Tensor) and (frozen or weight.requires_grad)
 
 
 def is_batched(module: nn.Module, given: Tensor) -> bool:
@@ -60,10 +60,10 @@ def as_output(module: nn.Module, rows: Tensor, output: Tensor) -> Tensor:
     return rows.reshape(output.shape).to(output.dtype)
 
 
-def has_bias(module: nn.Module) -> bool:
-    """Whether there is a bias that is trained."""
+def has_bias(module: nn.Module, *, frozen: bool = False) -> bool:
+    """Whether there is a bias, which is trained unless ``frozen``."""
     bias = getattr(module, "bias", None)
-    return isinstance(bias, Tensor) and bias.requires_grad
+    return isinstance(bias, Tensor) and (frozen or bias.requires_grad)
 
 
 def _patches(module: nn.Conv1d | nn.Conv2d, given: Tensor) -> Tensor:

@@ -48,6 +48,7 @@ class MatrixUpdate:
         n_examples: The number of examples N.
         rank: The number of directions r.
         seed: The seed of the directions.
+        frozen: Whether a bias that needs no gradient is changed, too. Default: False
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class MatrixUpdate:
         *,
         rank: int,
         seed: int,
+        frozen: bool = False,
     ) -> None:
         self.module = module
         self._factors = tuple(factors)
@@ -67,13 +69,15 @@ class MatrixUpdate:
         assert isinstance(weight, Tensor)
         dtype = torch.promote_types(weight.dtype, torch.float32)
         # A bias is a weight of an input that is always 1.
-        n_inputs += has_bias(module)
+        self._has_bias = has_bias(module, frozen=frozen)
+        n_inputs += self._has_bias
         drawn = directions(n_inputs, rank, seed=seed).to(weight.device, dtype)
         rank = drawn.shape[1]
         self._directions, self._for_bias = drawn[: matrix_shape(module)[0]], drawn[-1]
-        self._has_bias = has_bias(module)
         self.scale = n_inputs / rank
         self.coefficients = self._directions.new_zeros(n_examples, rank, n_outputs)
+        # They put the outputs of a masker whose weights need no gradient into a graph.
+        self.coefficients.requires_grad_()
         self._call = 0
         self._seen: list[tuple[Tensor, GradientEdge]] = []
 
@@ -137,13 +141,14 @@ def applied(updates: Sequence[MatrixUpdate]) -> Iterator[None]:
 
 
 @contextmanager
-def leading_sizes(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, list[int]]]:
-    """Records the leading dimension of what modules are given, call by call; 0 without one."""
-    seen: dict[nn.Module, list[int]] = {module: [] for module in modules}
+def inputs_given(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, list[Tensor | None]]]:
+    """Records what modules are given, call by call; None where it cannot be of the examples."""
+    seen: dict[nn.Module, list[Tensor | None]] = {module: [] for module in modules}
 
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = args[0] if args else kwargs["input"]
-        seen[module].append(given.shape[0] if is_batched(module, given) else 0)
+        # A copy: another module may change it in place.
+        seen[module].append(given.detach().clone() if is_batched(module, given) else None)
 
     with ExitStack() as stack:
         for module in modules:
@@ -152,4 +157,4 @@ def leading_sizes(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, list
         yield seen
 
 
-__all__ = ["MatrixUpdate", "applied", "directions", "leading_sizes"]
+__all__ = ["MatrixUpdate", "applied", "directions", "inputs_given"]

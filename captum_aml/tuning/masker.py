@@ -12,7 +12,7 @@ weight decay.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from captum_aml.masking import MaskingProblem
 from captum_aml.objectives import Objective
 from captum_aml.tuning._descent import TuningResult, descend
 from captum_aml.tuning._rows import is_matrix
-from captum_aml.tuning._updates import MatrixUpdate, applied, leading_sizes
+from captum_aml.tuning._updates import MatrixUpdate, applied, inputs_given
 
 #: The number of directions in which each matrix of a masker can change.
 RANK = 16
@@ -46,14 +46,15 @@ def tune_masker(
 
     The masker itself is not changed; it runs in evaluation mode, without dropout. ``n_steps`` steps
     cost as many forward and backward passes of masker and explained model, and one forward pass of
-    both more. Memory, beyond a pass's own, is about ``12 * rank`` bytes for each output of each
-    tuned matrix, per example.
+    both more. Memory, beyond a pass's own, is about ``16 * rank`` bytes for each output of each
+    tuned matrix, per example: a coefficient, its gradient, and Adam's two moments.
 
     Args:
         problem: What is masked and explained.
         objective: The loss.
         masker: The fitted masker. Its linear and convolutional modules must be given one or more
-            rows of the leading dimension for each example, in the examples' order.
+            rows of the leading dimension for each example, in the examples' order; others stay as
+            they are. So do modules whose weights need no gradient, unless none does.
         n_steps: The number of steps; 0 only scores the masker's proposal.
         learning_rate: Adam's learning rate at the first step, for weights that are all free; it
             falls linearly to zero. Coefficients of fewer directions change faster in proportion.
@@ -91,15 +92,15 @@ class _MaskerPerExample:
     ) -> None:
         self._problem, self._masker, self._dtype = problem, masker, dtype
         n = problem.call.n_examples
-        self._updates = (
-            [
-                MatrixUpdate(module, factors, n, rank=rank, seed=index)
-                for index, (module, factors) in enumerate(_tunable(problem, masker).items())
-                if any(factors)
-            ]
-            if n_steps
-            else []
-        )
+        # Whoever freezes the whole masker wants it kept as it is, and it is: only the changes of
+        # each example are tuned. Freezing a part of it says which part to tune.
+        frozen = not any(parameter.requires_grad for parameter in masker.parameters())
+        tunable = _tunable(problem, masker, frozen=frozen) if n_steps else {}
+        self._updates = [
+            MatrixUpdate(module, factors, n, rank=rank, seed=index, frozen=frozen)
+            for index, (module, factors) in enumerate(tunable.items())
+            if any(factors)
+        ]
         if n_steps and not self._updates:
             raise _nothing_to_tune(masker)
         groups = [{"params": [update.coefficients]} for update in self._updates]
@@ -133,14 +134,17 @@ def _nothing_to_tune(masker: nn.Module) -> InvalidInputError:
 
 
 @torch.no_grad()
-def _tunable(problem: MaskingProblem, masker: nn.Module) -> dict[nn.Module, list[int | None]]:
+def _tunable(
+    problem: MaskingProblem, masker: nn.Module, *, frozen: bool
+) -> dict[nn.Module, list[int | None]]:
     """The modules to tune, and for each of their calls how many leading rows are one example's.
 
     Leading dimensions that happen to be a multiple of N do not tell: a table of positions that goes
-    through a linear module is none of the examples'. So one example is proposed for alone and
-    twice, and what is given for it doubles.
+    through a linear module is none of the examples', and a masker may put the first tokens of all
+    examples before their second ones. So the masker proposes for one example alone, and for it and
+    another one: what is given for the example has to come first, and unchanged.
     """
-    modules = [module for module in masker.modules() if is_matrix(module)]
+    modules = [module for module in masker.modules() if is_matrix(module, frozen=frozen)]
     given: list[MaskerInputs] = []
 
     def note(_: nn.Module, args: tuple[Any, ...]) -> None:  # whatever a masker is called with
@@ -151,33 +155,60 @@ def _tunable(problem: MaskingProblem, masker: nn.Module) -> dict[nn.Module, list
         problem.propose(as_masker(masker))
     finally:
         handle.remove()
-    sizes = []
-    for times in (1, 2):
-        rows = torch.zeros(times, dtype=torch.long)
-        with leading_sizes(modules) as seen:
-            masker(_rows_of(given[0], rows, problem.call.n_examples))
-        sizes.append(seen)
-    once, twice = sizes
+    seen = []
+    for with_another in (False, True):
+        with inputs_given(modules) as calls:
+            masker(_first(given[0], problem.call.n_examples, with_another=with_another))
+        seen.append(calls)
+    alone, beside = seen
     return {
         module: [
-            one if one > 0 and two == 2 * one else None
-            for one, two in zip(once[module], twice[module], strict=False)
+            len(one) if one is not None and _comes_first(one, both) else None
+            for one, both in zip(alone[module], beside[module], strict=False)
         ]
         for module in modules
     }
 
 
-def _rows_of(inputs: MaskerInputs, rows: Tensor, n_examples: int) -> MaskerInputs:
-    """Some examples of what a masker is given."""
+def _comes_first(one: Tensor, both: Tensor | None) -> bool:
+    """Whether what is given for an example is the first half of what is given for it and another.
 
-    def cut(value: Any) -> Any:  # a field's value: tensors, tuples of them, or None
+    In a batch, numbers may be rounded otherwise.
+    """
+    if both is None or not len(one) or both.shape != (2 * len(one), *one.shape[1:]):
+        return False
+    tolerance = max(0.01, torch.finfo(one.dtype).eps ** 0.5)
+    exact, first = one.double(), both[: len(one)].double()
+    return bool((exact - first).norm() <= tolerance * exact.norm())
+
+
+def _first(inputs: MaskerInputs, n_examples: int, *, with_another: bool) -> MaskerInputs:
+    """What a masker is given for the first example, perhaps with one that is like no other.
+
+    That has the first one's length and padding, and the second one's ids, which can be embedded.
+    """
+
+    def cut(value: Any, second: int, *, turned: bool = False) -> Any:  # a field's value
         if isinstance(value, tuple):
-            return tuple(cut(part) for part in value)
-        if isinstance(value, Tensor) and value.dim() and len(value) == n_examples:
-            return value[rows.to(value.device)]
-        return value
+            return tuple(cut(part, second, turned=turned) for part in value)
+        if not isinstance(value, Tensor) or not value.dim() or len(value) != n_examples:
+            return value
+        other = value[second : second + 1]
+        if turned and value.is_floating_point():
+            other = -value[:1].flip(1) if value.dim() > 1 else -value[:1]
+        return torch.cat([value[:1], other]) if with_another else value[:1]
 
-    return replace(inputs, **{f.name: cut(getattr(inputs, f.name)) for f in fields(inputs)})
+    second = min(1, n_examples - 1)
+    return replace(
+        inputs,
+        features=cut(inputs.features, second, turned=True),
+        inputs=cut(inputs.inputs, second, turned=True),
+        probabilities=cut(inputs.probabilities, second),
+        protected=cut(inputs.protected, 0),
+        attention_mask=cut(inputs.attention_mask, 0),
+        token_type_ids=cut(inputs.token_type_ids, 0),
+        hidden_states=cut(inputs.hidden_states, second, turned=True),
+    )
 
 
 __all__ = ["RANK", "tune_masker"]

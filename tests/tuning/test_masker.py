@@ -60,6 +60,22 @@ class Twice(nn.Module):
         return self.read(torch.tanh(self.mix(hidden + shared))).squeeze(-1)
 
 
+class Flattened(nn.Module):
+    """One linear module sees the tokens of all examples as rows, position by position."""
+
+    def __init__(self, *, alone: bool = False) -> None:
+        super().__init__()
+        self.alone = alone
+        self.net = nn.Linear(8, 8)
+        self.read = nn.Linear(8, 1)
+
+    def forward(self, inputs: MaskerInputs) -> Tensor:
+        n, length, channels = inputs.features[0].shape
+        rows = inputs.features[0].transpose(0, 1).reshape(length * n, channels)
+        hidden = torch.tanh(self.net(rows)).reshape(length, n, channels).transpose(0, 1)
+        return hidden.sum(dim=-1) if self.alone else self.read(hidden).squeeze(-1)
+
+
 def embedding_masker(**_: Any) -> nn.Module:
     return EmbeddingMasker(feature_shapes=[(LENGTH, 8)], n_classes=3, hidden_size=6)
 
@@ -68,6 +84,7 @@ MASKERS: dict[str, Callable[[], nn.Module]] = {
     "embedding": embedding_masker,
     "rows": Rows,
     "twice": lambda: Twice(5),
+    "flattened by position": Flattened,
 }
 
 
@@ -300,6 +317,28 @@ def test_the_masker_stays_as_it_is_and_runs_without_dropout() -> None:
     assert all(p.grad is None and p.requires_grad for p in masker.parameters())
 
 
+@pytest.mark.parametrize("name", MASKERS)
+def test_a_masker_that_its_owner_froze_is_tuned_all_the_same(name: str) -> None:
+    found = []
+    for frozen in (False, True):
+        masker = made(MASKERS[name]).requires_grad_(not frozen)
+        found.append(tune_masker(planted(), OBJECTIVE, masker, n_steps=3, learning_rate=0.02))
+        assert all(p.requires_grad is not frozen for p in masker.parameters())
+    torch.testing.assert_close(found[1].mask, found[0].mask, rtol=0, atol=TOLERANCE)
+    assert found[1].best_step.max() > 0
+
+
+def test_what_is_frozen_among_trained_modules_stays() -> None:
+    """Otherwise freezing the rest would change nothing."""
+    whole, part = made(Rows), made(Rows)
+    part.net.requires_grad_(False)
+    masks = [
+        tune_masker(planted(), OBJECTIVE, m, n_steps=3, learning_rate=0.02).mask
+        for m in (whole, part)
+    ]
+    assert (masks[0] - masks[1]).abs().max() > 0.005
+
+
 def test_hooks_are_removed_after_an_error() -> None:
     masker = made(embedding_masker)
     with pytest.raises(NoGradientError):
@@ -358,7 +397,7 @@ class Detached(Rows):
 
 
 @pytest.mark.parametrize(
-    "build", [Constant, PositionsFirst, Detached, lambda: Rows().requires_grad_(False)]
+    "build", [Constant, PositionsFirst, Detached, lambda: Flattened(alone=True)]
 )
 def test_a_masker_with_nothing_to_tune_is_named(build: Callable[[], nn.Module]) -> None:
     masker = made(build)

@@ -85,6 +85,7 @@ def test_a_frozen_bias_is_no_input() -> None:
     module = nn.Linear(5, 3)
     module.bias.requires_grad_(False)
     assert not has_bias(module)
+    assert has_bias(module, frozen=True)
     assert has_bias(nn.Linear(5, 3))
 
 
@@ -93,5 +94,7 @@ def test_what_is_no_matrix() -> None:
     assert not is_matrix(nn.Embedding(3, 3))
     assert not is_matrix(nn.Conv1d(4, 4, 3, groups=2))
     assert not is_matrix(nn.Linear(3, 3).requires_grad_(False))
+    assert is_matrix(nn.Linear(3, 3).requires_grad_(False), frozen=True)
+    assert not is_matrix(nn.LayerNorm(3), frozen=True)
     assert not is_batched(nn.Linear(3, 3), torch.ones(3))
     assert not is_batched(nn.Conv1d(3, 3, 1), torch.ones(3, 4))
