@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -232,7 +233,12 @@ class FitLoop:
         name = "total" if goal.metric is None else goal.metric.name
         sign = -1 if goal.metric is not None and goal.metric.higher_is_better else 1
         value = result[name]
-        improved = progress.best is None or sign * value < sign * progress.best.value
+        # What is not finite improves on nothing, and anything finite improves on it.
+        improved = math.isfinite(value) and (
+            progress.best is None
+            or not math.isfinite(progress.best.value)
+            or sign * value < sign * progress.best.value
+        )
         record = ValidationRecord(progress.epoch, progress.step, result, value, improved)
         progress.validations.append(record)
         progress.since_best = 0 if improved else progress.since_best + 1
