@@ -381,7 +381,7 @@ class MaskAttribution(GradientAttribution):
         self.masker_, self.history_, self.fingerprint_ = masker, summary.history, fingerprints[0]
         self.fit_summary_ = summary
         self.training_cost_ = TrainingCost(
-            n_examples=summary.history[0].n_examples,
+            n_examples=summary.history[0].n_examples if summary.history else 0,
             epochs=len(summary.history),
             seconds=summary.seconds,
         )

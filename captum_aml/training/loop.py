@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -92,7 +93,7 @@ class FitLoop:
         progress, settings = self.progress, self.settings
         if progress.stopped is None:
             self._tell("on_fit_start")
-            while progress.epoch <= settings.epochs and self._goes_on():
+            while self._goes_on() and progress.epoch <= settings.epochs:
                 self._epoch()
             if not self.requests and progress.stopped is None:
                 progress.stopped = "completed"
@@ -111,6 +112,10 @@ class FitLoop:
         )
 
     def _goes_on(self) -> bool:
+        # Callbacks run on the main process; every process has to know that one asked to stop. This
+        # is the only place where they tell each other, and all of them come by equally often.
+        if self.processes.count > 1 and self.processes.any(bool(self.requests)):
+            self.requests[:] = ["stop"]
         return self.progress.stopped is None and not self.requests
 
     def _epoch(self) -> None:
@@ -125,7 +130,6 @@ class FitLoop:
             progress.step_in_epoch += 1
             progress.step += 1
             self._tell("on_step_end")
-            self._share_requests()
             if progress.step_in_epoch in self.validate_after:
                 self._validate()
                 self._save()
@@ -152,7 +156,6 @@ class FitLoop:
         progress.step_in_epoch = progress.batches = progress.skipped_in_epoch = 0
         progress.means, progress.validations = Means(), []
         self._tell("on_epoch_end", epoch=progress.epoch - 1)
-        self._share_requests()
         self._save()
 
     def _partial_record(self) -> list[EpochRecord]:
@@ -232,7 +235,12 @@ class FitLoop:
         name = "total" if goal.metric is None else goal.metric.name
         sign = -1 if goal.metric is not None and goal.metric.higher_is_better else 1
         value = result[name]
-        improved = progress.best is None or sign * value < sign * progress.best.value
+        # What is not finite improves on nothing, and anything finite improves on it.
+        improved = math.isfinite(value) and (
+            progress.best is None
+            or not math.isfinite(progress.best.value)
+            or sign * value < sign * progress.best.value
+        )
         record = ValidationRecord(progress.epoch, progress.step, result, value, improved)
         progress.validations.append(record)
         progress.since_best = 0 if improved else progress.since_best + 1
@@ -241,7 +249,6 @@ class FitLoop:
             self.best = {k: t.detach().clone() for k, t in learned(self.masker).items()}
             self.best_is_new = True
         self._tell("on_validation_end")
-        self._share_requests()
         patience = self.settings.patience
         if patience is not None and progress.since_best >= patience:
             progress.stopped = "patience"
@@ -286,11 +293,6 @@ class FitLoop:
         )
         for callback in self.callbacks:
             getattr(callback, event)(state)
-
-    def _share_requests(self) -> None:
-        """Callbacks run on the main process; every process has to know that one asked to stop."""
-        if self.processes.count > 1 and self.processes.any(bool(self.requests)):
-            self.requests[:] = ["stop"]
 
     def _warn_of_poor_data(self) -> None:
         progress = self.progress

@@ -304,9 +304,11 @@ class _Report(FitCallback):
         """Reports the value."""
         assert state.validation is not None
         self._count += 1
-        self._trial.report(state.validation.value, step=self._count)
         if state.best is not None and math.isfinite(state.best.value):
             self.best = state.best.value
+        if not math.isfinite(state.validation.value):
+            return  # says nothing yet: the pruner would take it for the worst
+        self._trial.report(state.validation.value, step=self._count)
         # What has no validation ahead is as good as complete.
         if self._count < self._n_validations and self._trial.should_prune():
             self.pruned = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from accelerate.tracking import GeneralTracker
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.training import FitCallback, FitState
+from captum_aml.training.processes import Processes
 from captum_aml.training.trackers import LOGS, PROJECT
-from tests._helpers.fit_runs import batches_of, planted
+from tests._helpers.fit_runs import batches_of, equal, planted, weights_of
 
 EVENTS = (
     "on_fit_start",
@@ -68,6 +70,68 @@ def test_events_come_in_order_and_say_where_the_fit_stands(tmp_path: Path) -> No
     validations = [state for name, state in seen.calls if name == "on_validation_end"]
     assert [s.validation for s in validations] == [r.validations[0] for r in aml.history_]
     assert all(s.folder == str(tmp_path) for _, s in seen.calls)
+
+
+@pytest.mark.parametrize(
+    ("event", "steps"), [("on_fit_start", 0), ("on_epoch_start", 0), ("on_checkpoint", 1)]
+)
+def test_every_event_can_stop_the_fit(tmp_path: Path, event: str, steps: int) -> None:
+    callback = FitCallback()
+    setattr(callback, event, lambda state: state.request_stop())
+    stopped = fit(callbacks=(callback,), checkpoint_dir=tmp_path, save_every=1)
+    assert stopped.fit_summary_.stopped == "callback"
+    assert stopped.fit_summary_.n_steps == steps
+    assert stopped.training_cost_.n_examples == 4 * steps
+    resumed = fit(checkpoint_dir=tmp_path, save_every=1, resume=True)
+    assert equal(weights_of(resumed), weights_of(fit()))
+
+
+@pytest.mark.parametrize("event", [e for e in EVENTS if e not in ("on_fit_end", "on_checkpoint")])
+def test_every_process_hears_of_a_stop(event: str) -> None:
+    """Two loops in step, as two processes: the other one ends where the main one ends."""
+    asked: list[bool] = []
+    n_main = _run_as(0, event, asked)
+    assert asked[-1] is True
+    told = iter(asked)
+    assert _run_as(1, None, [], told) == n_main
+    assert next(told, None) is None  # as many questions as the main one asked
+
+
+def _run_as(
+    index: int, event: str | None, asked: list[bool], told: Iterator[bool] | None = None
+) -> tuple[int, str]:
+    """A fit as one of two processes, without what they compute for each other."""
+
+    class Pretended(Processes):
+        def __init__(self) -> None:
+            self.count, self.index = 2, index
+
+        def gather(self, value: Any) -> list[Any]:
+            return [value]
+
+        def from_main(self, value: Any) -> Any:
+            return value
+
+        def share(self, module: Any) -> None:
+            pass
+
+        def any(self, flag: bool) -> bool:
+            asked.append(flag)
+            return flag if told is None else next(told)
+
+        def sum_gradients(self, gradients: Any, parameters: Any) -> Any:
+            return list(gradients)
+
+    callback = FitCallback()
+    if event is not None:
+        setattr(callback, event, lambda state: state.request_stop())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("captum_aml.training.fit.Processes", Pretended)
+        aml = planted().fit(
+            batches_of(4, 4), batches_of(2, 4, seed=2), epochs=2, callbacks=(callback,)
+        )
+    assert aml.fit_summary_ is not None
+    return aml.fit_summary_.n_steps, aml.fit_summary_.stopped
 
 
 def test_a_stop_keeps_the_best_weights_so_far() -> None:

@@ -232,6 +232,19 @@ class TestFailures:
         with pytest.raises(NonFiniteError, match="all 2 failed"):
             _ = result.best
 
+    def test_a_first_value_that_is_not_finite_neither_counts_nor_prunes(self) -> None:
+        calls: list[int] = []
+
+        def nan_at_first(_: object, batch: Mapping[str, Any]) -> Tensor:
+            calls.append(1)
+            first = (len(calls) - 1) // len(VALIDATION) % 2 == 0
+            return torch.full((len(batch["inputs"]),), torch.nan if first else 0.5)
+
+        metric = ValidationMetric("nan-at-first", nan_at_first, True)
+        # Beyond the five trials that the pruner leaves alone.
+        result = search(metric=metric, trials=7)
+        assert [(t.state, t.value) for t in result.trials] == [("complete", 0.5)] * 7
+
     def test_hopeless_trials_are_pruned(self) -> None:
         values = iter([0.9, 0.9] * 5 + [0.1] + [0.9, 0.95])
         current = {"value": 0.0, "left": 0}

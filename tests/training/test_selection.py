@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,6 +57,27 @@ def test_the_weights_of_the_best_value_are_kept(higher: bool, best: int) -> None
     assert aml.fit_summary_ is not None
     assert aml.fit_summary_.best == records[best]
     assert aml.fit_summary_.stopped == "completed"
+
+
+@pytest.mark.parametrize("higher", [True, False])
+@pytest.mark.parametrize("first", [math.nan, math.inf, -math.inf])
+def test_any_finite_value_is_better_than_one_that_is_not(higher: bool, first: float) -> None:
+    plan = Planned([first, 2.0, first])
+    aml = fit(plan, higher=higher)
+    assert equal(weights_of(aml), plan.weights[1])
+    assert aml.fit_summary_ is not None
+    assert aml.fit_summary_.best is not None
+    assert aml.fit_summary_.best.value == 2.0
+    validations = [v for r in aml.history_ or [] for v in r.validations]
+    assert [v.improved for v in validations] == [False, True, False]
+
+
+def test_without_a_finite_value_the_last_weights_are_kept() -> None:
+    plan = Planned([math.nan] * 3)
+    aml = fit(plan, higher=True)
+    assert equal(weights_of(aml), plan.weights[-1])
+    assert aml.fit_summary_ is not None
+    assert aml.fit_summary_.best is None
 
 
 def test_patience_counts_validations_since_the_best() -> None:
