@@ -53,7 +53,7 @@ def without_inference_tensors(module: _Module) -> _Module:
                         fresh = nn.Parameter(fresh, requires_grad=tensor.requires_grad)
                     made[id(tensor)] = fresh
                 # The two dictionaries have different types of values.
-                replaced: dict[str, Any] = tensors  # type: ignore[assignment]
+                replaced: dict[str, Any] = tensors
                 replaced[name] = made[id(tensor)]
     return module
 

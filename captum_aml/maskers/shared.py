@@ -268,14 +268,14 @@ def _part_meant(config: Mapping[str, Any], model: nn.Module) -> nn.Module:
         InvalidInputError: There is no such part, or several could be meant.
     """
     made_for, layers = config["model"], config["layers"]
-    fitting = {
+    fitting: dict[str, nn.Module] = {
         name: part
         for name, part in model.named_modules()
         if _description(part) == made_for and set(layers) <= {n for n, _ in part.named_modules()}
     }
     path = config.get("path")
     if path in fitting and config.get("n_modules") == len(list(model.modules())):
-        return fitting[path]
+        return fitting[str(path)]
     if len(fitting) > 1:
         raise InvalidInputError(
             f"masker: several parts of the {type(model).__name__} have the layers that it reads: "
