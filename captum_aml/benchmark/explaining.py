@@ -261,6 +261,9 @@ def _networks(method: TokenMethod, classifier: TextClassifier) -> list[nn.Module
     """
     attribution = getattr(method, "attribution", None)
     masker = getattr(attribution, "masker_", None)
+    # One that is fitted may also have been given as a module.
+    if masker is None and getattr(attribution, "is_fitted", False):
+        masker = getattr(attribution, "masker", None)
     if not isinstance(masker, nn.Module) or explained_layers_of(masker) is not None:
         return [classifier.model]
     return [classifier.model, masker]

@@ -21,6 +21,7 @@ from captum_aml.benchmark.explaining import (
 )
 from captum_aml.benchmark.plan import Plan
 from captum_aml.exceptions import CheckpointError, InvalidInputError
+from captum_aml.methods.masked import MaskMethod
 from captum_aml.text import TextClassifier, explain_texts, fit_batches
 from captum_aml.training import Checkpoint
 from tests._helpers.benchmark_runs import (
@@ -152,6 +153,25 @@ class TestRecords:
         run = MethodRun(methods.spec("aml"), 0, None, masker.folder, masker.digest)
         records = explain(tmp_path / "run", run, classifier)
         assert [record["forward_passes"] for record in records] == [passes] * len(TEXTS)
+
+    @pytest.mark.parametrize(("fitted", "passes"), [(True, 2), (False, 1)])
+    def test_a_fitted_masker_that_is_given_as_a_module_has_passes_of_its_own(
+        self, tmp_path: Path, classifier: TextClassifier, fitted: bool, passes: int
+    ) -> None:
+        masker = TransformerMasker.from_model(classifier.model)
+        masker.fitted = fitted
+        method = MaskMethod(
+            AMLAttribution(classifier, embedding_layer=classifier.embedding_layer, masker=masker),
+            0 if fitted else 1,
+            {},
+        )
+        run, plan = MethodRun(methods.spec("random"), 0), Plan.of(classifier, TEXTS, batch_size=2)
+        with opened(tmp_path, run, classifier, plan) as (_, file):
+            explain_run(run, method, classifier, plan, file)
+            records = list(file)
+        # A step of tuning is a pass over two masked inputs, and one scores its result.
+        expected = passes if fitted else passes + 2 * 2
+        assert [record["forward_passes"] for record in records] == [expected] * len(TEXTS)
 
     def test_the_same_as_the_package_explains_elsewhere(self, tmp_path: Path) -> None:
         classifier = reviews_classifier()
