@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from captum_aml._files import atomic_file
 from captum_aml.benchmark.store import check_same, lock_folder
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.training.checkpoint import FORMAT
+from captum_aml.training.run_folder import FORMAT as RUN_FORMAT
+from captum_aml.training.run_folder import RUN
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -110,10 +113,12 @@ class FitFolder:
             self.summary = str(there.get("summary", "")) if is_complete else None
             same = {k: v for k, v in there.items() if k not in _PROGRESS}
             check_same(same, self._identity, f"out: {os.fspath(self.path)!r} holds another run")
-            return
-        with atomic_file(self.path / CONFIG) as stream:
-            stream.write(config.encode())
-        self._write(self._identity)
+        else:
+            # First of all: a folder with this file can be gone on with, whatever else is missing.
+            self._write(self._identity)
+        if not (self.path / CONFIG).exists():
+            with atomic_file(self.path / CONFIG) as stream:
+                stream.write(config.encode())
 
     def _write(self, fields: Mapping[str, Any]) -> None:
         with atomic_file(self.path / _RUN) as stream:
@@ -207,8 +212,11 @@ def _remove(folder: Path) -> None:
     if _masker_of(folder) is not None:
         for file in (folder / _MASKER, *folder.glob("masker-*.safetensors")):
             file.unlink()
-    if (folder / _RUN).exists():
-        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+    ours = (folder / _RUN).exists()
+    if ours or (_json(folder / CHECKPOINT / RUN) or {}).get("format") == RUN_FORMAT:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder / CHECKPOINT)
+    if ours:
         for name in (HISTORY, CONFIG, _RUN):
             (folder / name).unlink(missing_ok=True)
 

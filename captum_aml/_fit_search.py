@@ -17,6 +17,7 @@ from captum_aml._fit_config import FitConfig, config_text
 from captum_aml._fit_setup import FitSetup, Say, prepare
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.training import SearchResult, SearchSettings, Trial, search_weights
+from captum_aml.training.search import refuse_several_processes
 
 BEST = "best.yaml"
 _SHOWN = 10
@@ -46,6 +47,7 @@ def run_search(
     """
     if out.exists() and not out.is_dir():
         raise InvalidInputError(f"out: expected a folder, got the file {os.fspath(out)!r}")
+    refuse_several_processes()
     setup = prepare(config, say)
     score = setup.score
     assert score is not None, "a search is by a metric"
@@ -69,7 +71,12 @@ def run_search(
         score=score,
         on_trial=lambda trial: say(_line(trial, settings.trials)),
     )
-    if result.n_added == 0:
+    if result.n_running:
+        say(
+            f"{result.n_running} of {settings.trials} trials count as running in other processes; "
+            "those of one that was killed are made again by a search on its machine."
+        )
+    elif result.n_added == 0:
         say("No trial is missing: the storage has them all.")
     _write(out, result, setup)
     best = result.best

@@ -6,13 +6,13 @@ import json
 import math
 import os
 import platform
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil  # a dependency of Accelerate
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages.journal import JournalFileBackend
@@ -22,6 +22,8 @@ from captum_aml.exceptions import InvalidInputError
 from captum_aml.training.feeding import derived_seed
 from captum_aml.training.search import Trial
 
+#: Seconds: the time that a process began at is derived from a clock that may be set.
+_SAME_START = 10.0
 _STUDY = "captum-aml"
 _IDENTITY = "captum_aml_search"
 _NOTE = "captum_aml_trial"
@@ -169,15 +171,18 @@ def _check_journal(file: Path) -> None:
 
 
 def missing_trials(study: optuna.Study, n_trials: int) -> Iterator[optuna.Trial]:
-    """New trials until there are enough, those that other processes are busy with included."""
+    """New trials until there are enough, those that other processes are busy with included.
+
+    One search of a storage at a time in a process: what this one left behind is over.
+    """
     here = platform.node()
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         owner = frozen.user_attrs.get(_OWNER)
-        if isinstance(owner, list) and owner[0] == here and not _is_alive(owner[1]):
+        if isinstance(owner, list) and owner[0] == here and not _is_of_another(*owner[1:]):
             study.tell(frozen.number, state=TrialState.FAIL)
     while len(_counted(study)) < n_trials:
         trial = study.ask()
-        trial.set_user_attr(_OWNER, [here, os.getpid()])
+        trial.set_user_attr(_OWNER, [here, os.getpid(), _started(os.getpid())])
         # Others may have asked at the same time: the lower number goes on.
         if sum(number < trial.number for number in _counted(study)) >= n_trials:
             study.tell(trial, state=TrialState.FAIL)
@@ -195,16 +200,27 @@ def _is_finished(trial: FrozenTrial) -> bool:
     return trial.state in _STATES and _NOTE in trial.user_attrs
 
 
-def _is_alive(process: int) -> bool:
-    if sys.platform == "win32":  # where the question would end the process
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+def n_running(study: optuna.Study) -> int:
+    """How many trials count as under way."""
+    return len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
+
+def _is_of_another(process: int, started: float | None = None) -> bool:
+    """Whether another process that goes on has this number, and began then."""
+    if process == os.getpid():
         return False
-    except OSError:
-        return True
-    return True
+    now = _started(process)
+    if now is None:
+        return psutil.pid_exists(process)
+    return started is None or abs(now - started) < _SAME_START
+
+
+def _started(process: int) -> float | None:
+    """When a process began, in seconds; None where that cannot be known, or there is none."""
+    try:
+        return float(psutil.Process(process).create_time())
+    except psutil.Error:
+        return None
 
 
 def note(
@@ -241,4 +257,4 @@ def record(trial: FrozenTrial, weights: Sequence[str]) -> Trial:
     )
 
 
-__all__ = ["finished", "missing_trials", "note", "open_study", "quiet", "record"]
+__all__ = ["finished", "missing_trials", "n_running", "note", "open_study", "quiet", "record"]

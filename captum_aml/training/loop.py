@@ -96,6 +96,8 @@ class FitLoop:
             while self._goes_on() and progress.epoch <= settings.epochs:
                 self._epoch()
             if not self.requests and progress.stopped is None:
+                if progress.skipped == progress.step:
+                    raise NonFiniteError(_too_many(self.last_error, "every step"))
                 progress.stopped = "completed"
                 self._save()
             self._tell("on_fit_end")
@@ -146,8 +148,6 @@ class FitLoop:
         progress = self.progress
         if progress.step_in_epoch == 0:
             raise InvalidInputError("train_batches: expected at least one batch, got none")
-        if progress.skipped_in_epoch == progress.step_in_epoch:
-            raise NonFiniteError(_too_many(self.last_error, "every step of an epoch"))
         self._validate()
         progress.history += self._partial_record()
         if progress.epoch == 1:
@@ -200,6 +200,9 @@ class FitLoop:
                 errors.append(
                     f"masker: expected a finite gradient at training step {progress.step}"
                 )
+                if self.updater.lowered_scale:
+                    # Usual with fp16 until the scale fits; it cannot go on for ever.
+                    progress.skipped_in_row -= 1
         if errors:
             self._skip(errors[0])
             return True

@@ -104,17 +104,25 @@ class Processes:
         ]
 
 
+def n_launched() -> int:
+    """How many processes a launcher started together, without joining them."""
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_world_size()
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def _launched_without_accelerator() -> bool:
     """Whether a launcher started several processes where there is only the CPU.
 
     Accelerate joins such processes only where it is told to use the CPU; each would otherwise take
     itself for the only one.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if n_launched() < 2:
         return False
     if hasattr(torch, "accelerator"):
         return not torch.accelerator.is_available()
     return not torch.cuda.is_available()
 
 
-__all__ = ["Processes"]
+__all__ = ["Processes", "n_launched"]

@@ -24,6 +24,7 @@ from captum_aml._call import as_count
 from captum_aml._optional import require
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.training.callbacks import FitCallback, FitState
+from captum_aml.training.processes import n_launched
 from captum_aml.training.settings import FitSettings, ValidationMetric
 from captum_aml.tuning import check_learning_rate
 from captum_aml.typing import Batches
@@ -113,12 +114,14 @@ class SearchResult:
         higher_is_better: Its direction.
         trials: Every finished trial, by number.
         n_added: How many of them this call added.
+        n_running: How many more count as under way, in other processes.
     """
 
     metric: str
     higher_is_better: bool
     trials: tuple[Trial, ...]
     n_added: int
+    n_running: int = 0
 
     @property
     def ranked(self) -> list[Trial]:
@@ -198,10 +201,12 @@ def search_weights(
         on_trial: Called with every trial that this call finished. Default: nothing.
 
     Raises:
-        InvalidInputError: An argument is not as described, or the storage is of another search.
+        InvalidInputError: An argument is not as described, the storage is of another search, or
+            a launcher started several processes together.
         ImportError: Optuna is not installed.
     """
     require("optuna", package="optuna", feature="searching weights", extra="train")
+    refuse_several_processes()
     from captum_aml.training import _studies
 
     settings = settings or SearchSettings()
@@ -250,6 +255,20 @@ def search_weights(
             higher_is_better=metric.higher_is_better,
             trials=tuple(_studies.record(t, names) for t in _studies.finished(study)),
             n_added=n_added,
+            n_running=_studies.n_running(study),
+        )
+
+
+def refuse_several_processes() -> None:
+    """Refuses a launcher's processes, each of which would ask for a trial of its own.
+
+    Raises:
+        InvalidInputError: There are several.
+    """
+    if n_launched() > 1:
+        raise InvalidInputError(
+            f"search: expected one process, got {n_launched()} that a launcher started; start "
+            "independent processes with one storage instead"
         )
 
 

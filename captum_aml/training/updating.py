@@ -32,6 +32,8 @@ class Updater:
 
     Attributes:
         parameters: What is learned.
+        lowered_scale: Whether the last step was left out while fp16's scale of the loss, which is
+            lower now, was above 1: then it is the scale that was too high, as far as is known.
 
     Raises:
         InvalidInputError: There is nothing to learn.
@@ -50,6 +52,7 @@ class Updater:
         self._half = settings.mixed_precision == "fp16"
         self._scaler: torch.amp.GradScaler | None = None
         self._restored: dict[str, Any] | None = None
+        self.lowered_scale = False
 
     def scaled(self, loss: Tensor) -> Tensor:
         """The loss to differentiate: a multiple of it for fp16."""
@@ -87,7 +90,9 @@ class Updater:
                 group["lr"] = rate
             self._follow()
             self._optimizer.step()
+        self.lowered_scale = False
         if self._scaler is not None and any_gradient:
+            self.lowered_scale = not finite and self._scaler.get_scale() > 1
             self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
         return finite

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import optuna
+import psutil
 import pytest
 import torch
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from torch import Tensor
 
 from captum_aml import AMLAttribution, AMLObjective, LAAttribution, LAObjective
@@ -19,6 +25,7 @@ from captum_aml.training import (
     SearchSettings,
     Trial,
     ValidationMetric,
+    _studies,
     search_weights,
 )
 from tests._helpers.models import PlantedClassifier, planted_texts
@@ -179,6 +186,35 @@ class TestGoingOn:
         result = search_weights(interrupted, *arguments, **options)
         assert [trial.number for trial in result.trials] == [0, 2, 3]
         assert result.n_added == 2
+
+    @pytest.mark.parametrize("owner", ["own", "reused", "gone", "alive"])
+    def test_a_killed_searchs_trial_is_made_again(self, tmp_path: Path, owner: str) -> None:
+        process = psutil.Process(os.getppid())
+        start = process.create_time()
+        pid, began = {
+            "own": (os.getpid(), start),
+            "reused": (process.pid, start - 3600),
+            "gone": (2**22 + 1, start),
+            "alive": (process.pid, start),
+        }[owner]
+        search(tmp_path / "trials.log", trials=1)
+        study = optuna.load_study(
+            study_name="captum-aml",
+            storage=JournalStorage(JournalFileBackend(str(tmp_path / "trials.log"))),
+        )
+        study.ask().set_user_attr("captum_aml_process", [platform.node(), pid, began])
+        made = []
+        for trial in _studies.missing_trials(study, 2):
+            made.append(trial.number)
+            _studies.note(trial, seconds=0.0)
+            study.tell(trial, 0.0)
+        assert made == ([] if owner == "alive" else [2])
+        assert _studies.n_running(study) == (1 if owner == "alive" else 0)
+
+    def test_a_launchers_processes_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        with pytest.raises(InvalidInputError, match="independent processes with one storage"):
+            search(trials=1)
 
     def test_another_search_is_refused(self, found: tuple[SearchResult, Path]) -> None:
         with pytest.raises(InvalidInputError, match=r"holds another search: seed is 0 there and 5"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from captum_aml.masking import MaskingProblem
 from captum_aml.objectives import MaskedOutcome, Terms
 from captum_aml.training import FitCallback, FitSettings, FitState
 from captum_aml.training.schedules import learning_rates
+from captum_aml.training.updating import Updater
 from captum_aml.typing import Batch
 from tests._helpers.fit_runs import (
     batches_of,
@@ -91,9 +93,46 @@ def test_too_many_in_a_row_stop_the_fit_and_say_what_to_try() -> None:
     assert fit([*bad[:2], good[0], *bad[:2], good[1]], max_skipped_steps=2).is_fitted
 
 
-def test_an_epoch_without_a_good_step_stops_the_fit() -> None:
-    with pytest.raises(NonFiniteError, match="every step of an epoch"):
+def test_a_fit_without_a_good_step_is_an_error() -> None:
+    with pytest.raises(NonFiniteError, match="every step had"):
         fit([spoilt(b) for b in clean(2)])
+
+
+def test_an_epoch_without_a_good_step_is_allowed_as_long_as_the_limit_is() -> None:
+    class BadAtFirst:
+        """One bad batch in the first epoch, good ones later."""
+
+        epoch = 0
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epoch = epoch
+
+        def __iter__(self) -> Iterator[Tensor]:
+            (batch,) = clean(1)
+            yield spoilt(batch) if self.epoch == 0 else batch
+
+    aml = fit(BadAtFirst(), epochs=2)  # type: ignore[arg-type]
+    assert [r.n_skipped_steps for r in aml.history_ or []] == [1, 0]
+    with pytest.raises(NonFiniteError, match="1 steps in a row"):
+        fit(BadAtFirst(), epochs=2, max_skipped_steps=0)  # type: ignore[arg-type]
+
+
+def test_lowering_the_scale_is_no_skip_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four steps overflow until the scale fits."""
+    step, left = Updater.step, iter(range(4))
+
+    def overflowing(self: Updater, gradients: Any, *rest: Any) -> bool:
+        if next(left, None) is not None:
+            gradients = [None if g is None else g * math.inf for g in gradients]
+        return step(self, gradients, *rest)
+
+    monkeypatch.setattr(Updater, "step", overflowing)
+    aml = fit(clean(6), mixed_precision="fp16", max_skipped_steps=0)
+    assert aml.fit_summary_ is not None
+    assert aml.fit_summary_.n_skipped_steps == 4
+    left = iter(range(100))  # it does not go on below a scale of 1
+    with pytest.raises(NonFiniteError, match="2 steps in a row"):
+        fit(clean(1) * 30, mixed_precision="fp16", max_skipped_steps=1)
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_too() -> None:
