@@ -106,7 +106,8 @@ def explain(
     method: Annotated[
         str,
         typer.Option(
-            help="aml, aml-tuned, aml-tuned-masker, aml-free, aml-free-attention, the same of la, "
+            help="aml, aml-tuned, aml-tuned-masker, aml-free, aml-free-attention, la, la-tuned, "
+            "la-tuned-masker, la-free, la-free-attention, "
             "integrated-gradients (or ig), gradient-shap, input-x-gradient, saliency, "
             "smooth-grad, deep-lift, occlusion, lime, kernel-shap, shapley-sampling, shap, "
             "lime-text, attention, attention-rollout or random."

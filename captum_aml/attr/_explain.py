@@ -92,7 +92,7 @@ def explain(
     masker: nn.Module | None,
     *,
     n_steps: int,
-    tune: TuneKind,
+    tune: TuneKind = "mask",
     learning_rate: float,
     scores: ScoreKind,
     with_delta: bool,
@@ -105,7 +105,7 @@ def explain(
         objective: The loss for tuning.
         masker: Proposes the masks to start from; None starts with almost everything kept.
         n_steps: Tuning steps; 0 takes the proposals as they are.
-        tune: Whether these steps are the mask's own, or the masker's.
+        tune: Whether these steps are the mask's own, or the masker's. Default: "mask"
         learning_rate: The learning rate of the first step.
         scores: Whether scores are mask values or contributions.
         with_delta: Whether to compute the convergence delta.
