@@ -211,7 +211,7 @@ def _is_of_another(process: int, started: float | None = None) -> bool:
         return False
     now = _started(process)
     if now is None:
-        return psutil.pid_exists(process)
+        return bool(psutil.pid_exists(process))
     return started is None or abs(now - started) < _SAME_START
 
 
