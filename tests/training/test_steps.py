@@ -308,9 +308,9 @@ def test_problems_are_built_once_for_each_batch_and_epoch() -> None:
     built: list[int] = []
     original = MaskingProblem.build.__func__  # type: ignore[attr-defined]
 
-    def counting(cls: type, *args: Any) -> Any:
+    def counting(cls: type, *args: Any, **options: Any) -> Any:
         built.append(1)
-        return original(cls, *args)
+        return original(cls, *args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MaskingProblem, "build", classmethod(counting))
