@@ -289,7 +289,7 @@ class MaskAttribution(GradientAttribution):
             CheckpointError: ``checkpoint_dir`` holds another run, or another process writes it.
             NoGradientError: The forward function cannot be differentiated.
             NonFiniteError: More steps in a row than ``max_skipped_steps`` were skipped, or all of
-                an epoch.
+                them.
         """
         settings = FitSettings(
             epochs=epochs,

@@ -49,7 +49,7 @@ class Feed:
     def generators(self) -> list[torch.Generator]:
         """Generators of the batches' own, as a ``DataLoader`` may have."""
         found = []
-        for part in self._parts():
+        for part in self.parts:
             generator = getattr(part, "generator", None)
             if isinstance(generator, torch.Generator) and generator not in found:
                 found.append(generator)
@@ -64,7 +64,7 @@ class Feed:
         states = [generator.get_state() for generator in self.generators]
         n_batches = length_of(self._batches)
         if n_batches is None:
-            n_batches = sum(1 for _ in self._drawing(derived_seed(self._seed, "count")))
+            n_batches = sum(1 for _ in self.drawing(derived_seed(self._seed, "count")))
         for generator, state in zip(self.generators, states, strict=True):
             generator.set_state(state)
         if n_batches == 0:
@@ -78,16 +78,16 @@ class Feed:
             number: The epoch, from 1. Whatever has ``set_epoch`` is told, counting from 0.
             skip: Batches that were consumed already.
         """
-        for part in self._parts():
+        for part in self.parts:
             if callable(getattr(part, "set_epoch", None)):
                 part.set_epoch(number - 1)
-        batches = self._drawing(derived_seed(self._seed, "epoch", number))
+        batches = self.drawing(derived_seed(self._seed, "epoch", number))
         for _ in range(skip):
             next(batches, None)
         return batches
 
-    def _drawing(self, seed: int) -> Iterator[Batch]:
-        """The batches, made under a random state of their own."""
+    def drawing(self, seed: int) -> Iterator[Batch]:
+        """The batches, made under a random state of their own, which the seed begins."""
         with self._own_state(seed):
             iterator = iter(self._batches)
         while True:
@@ -112,7 +112,9 @@ class Feed:
             torch.set_rng_state(outer)
 
     # What users give as batches, and what that is made of, has no type of its own.
-    def _parts(self) -> list[Any]:
+    @property
+    def parts(self) -> list[Any]:
+        """The batches, and what they are made of, as far as a ``DataLoader`` tells."""
         given: Any = self._batches
         parts = [given]
         for name in ("dataset", "sampler", "batch_sampler"):
@@ -158,6 +160,33 @@ def reusable(name: str, batches: Any, *, once: bool) -> Batches:
     return checked
 
 
+def check_unshared(name: str, batches: Batches, n_processes: int) -> None:
+    """Refuses a loader that gives each process a part: fitting takes a share of what it reads.
+
+    Args:
+        name: The argument's name.
+        batches: The batches.
+        n_processes: The processes that fit.
+
+    Raises:
+        InvalidInputError: There are several processes, and the loader is one for each.
+    """
+    if n_processes == 1:
+        return
+    from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard
+
+    for part in Feed(batches, seed=0).parts:
+        # DistributedSampler and its like have the one, Accelerate's shards the other.
+        counts = (getattr(part, "num_replicas", 1), getattr(part, "num_processes", 1))
+        shared = any(isinstance(count, int) and count > 1 for count in counts)
+        if shared or isinstance(part, DataLoaderDispatcher | DataLoaderShard):
+            raise InvalidInputError(
+                f"{name}: expected batches that are the same in every process, got a "
+                f"{type(part).__name__}, which gives each its own part; pass the loader itself: "
+                "fit shares it out"
+            )
+
+
 def length_of(batches: Batches) -> int | None:
     """The number of batches where they tell it."""
     if isinstance(batches, Sized):
@@ -188,6 +217,7 @@ def own_share(batches: Sequence[Batch], *, index: int, count: int) -> Sequence[B
 
 __all__ = [
     "Feed",
+    "check_unshared",
     "derived_seed",
     "length_of",
     "own_share",

@@ -17,6 +17,7 @@ from torch import nn
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.objectives import Objective
 from captum_aml.training.callbacks import FitCallback, ProgressBar
+from captum_aml.training.feeding import check_unshared
 from captum_aml.training.goal import BuildProblem, FitGoal
 from captum_aml.training.loop import FitLoop
 from captum_aml.training.losses import ObjectiveLoss
@@ -72,6 +73,9 @@ def fit_masker(
             if asked is not None:
                 raise InvalidInputError(f"{name}: expected val_batches with it, got None")
     processes = Processes()
+    check_unshared("train_batches", train_batches, processes.count)
+    if val_batches is not None:
+        check_unshared("val_batches", val_batches, processes.count)
     with ExitStack() as stack:
         told = list(callbacks)
         if processes.is_main and trackers:

@@ -233,7 +233,13 @@ class FitLoop:
         progress, goal = self.progress, self.goal
         seed_torch(derived_seed(self.seed, "validation", progress.step, self.processes.index))
         result = validation_means(
-            self.masker, goal, self.val_batches, self.settings, self.processes
+            self.masker,
+            goal,
+            self.val_batches,
+            self.settings,
+            self.processes,
+            # Without the number of the process: all read the same batches.
+            seed=derived_seed(self.seed, "validation batches", progress.step),
         )
         name = "total" if goal.metric is None else goal.metric.name
         sign = -1 if goal.metric is not None and goal.metric.higher_is_better else 1

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterator
 from itertools import islice
 
 import torch
 from torch import nn
 
-from captum_aml.exceptions import InvalidInputError
+from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.maskers import as_masker
+from captum_aml.training.feeding import Feed
 from captum_aml.training.goal import BuildProblem, FitGoal, problems_of
 from captum_aml.training.losses import FitLoss
 from captum_aml.training.processes import Processes
@@ -25,25 +28,51 @@ def validation_means(
     batches: Batches,
     settings: FitSettings,
     processes: Processes,
+    *,
+    seed: int,
 ) -> dict[str, float]:
     """Means over the validation examples of all processes, each of which takes its own batches.
 
+    Args:
+        masker: The masker.
+        goal: What it is fitted for.
+        batches: Validation batches.
+        settings: The settings.
+        processes: The processes.
+        seed: Seeds the order of the batches, for all processes alike: each reads them all.
+
     Returns:
-        The total, each term, and the metric under its name.
+        The total, each term, and the metric under its name. Where a value that is not finite ended
+        it in one of the processes, what they are chosen by is NaN: a mean over the other examples
+        could not be compared with that of another validation. A warning says what it was.
 
     Raises:
         InvalidInputError: There is no batch.
     """
-    own = _Share(batches, processes)
-    means = sums_of_terms(masker, goal.build_validation or goal.build, goal.loss, own, settings)
-    if goal.metric is not None and goal.measure is not None:
-        for batch in own:
-            values = goal.measure(masker, batch).double()
-            there = ~values.isnan()
-            means.add(goal.metric.name, float(values[there].sum()), int(there.sum()))
+    own = Share(batches, processes, seed=seed)
+    means, error = Means(), ""
+    try:
+        means = sums_of_terms(masker, goal.build_validation or goal.build, goal.loss, own, settings)
+        if goal.metric is not None and goal.measure is not None:
+            for batch in own:
+                values = goal.measure(masker, batch).double()
+                there = ~values.isnan()
+                means.add(goal.metric.name, float(values[there].sum()), int(there.sum()))
+    except NonFiniteError as caught:
+        error = str(caught)
     together = Means()
-    for part in processes.gather(means):
+    errors = []
+    for part, problem in processes.gather((means, error)):
         together.merge(part)
+        errors += [problem] if problem else []
+    if errors:
+        if processes.is_main:
+            warnings.warn(
+                f"val_batches: expected finite values; this one does not count ({errors[0]})",
+                stacklevel=2,
+            )
+        names = ["total", *together.sums, *([] if goal.metric is None else [goal.metric.name])]
+        return dict.fromkeys(names, math.nan)
     if together.count == 0:
         raise InvalidInputError("val_batches: expected at least one batch, got none")
     return together.result()
@@ -68,15 +97,18 @@ def sums_of_terms(
     return means
 
 
-class _Share:
+class Share:
     """Of batches those that are for this process."""
 
-    def __init__(self, batches: Batches, processes: Processes) -> None:
-        self._batches = batches
+    def __init__(self, batches: Batches, processes: Processes, *, seed: int) -> None:
+        self._feed = Feed(batches, seed=seed)
+        self._seed = seed
         self._processes = processes
 
     def __iter__(self) -> Iterator[Batch]:
-        return islice(iter(self._batches), self._processes.index, None, self._processes.count)
+        # What is drawn in between differs between the processes; what they read must not.
+        batches = self._feed.drawing(self._seed)
+        return islice(batches, self._processes.index, None, self._processes.count)
 
 
-__all__ = ["sums_of_terms", "validation_means"]
+__all__ = ["Share", "sums_of_terms", "validation_means"]

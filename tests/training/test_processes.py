@@ -10,10 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.data_loader import BatchSamplerShard, DataLoaderShard
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler
 
+from captum_aml.exceptions import InvalidInputError
 from captum_aml.training import EpochRecord, ValidationRecord
+from captum_aml.training.feeding import check_unshared
+from captum_aml.training.processes import Processes
 from tests._helpers.fit_runs import Stream, batches_of, equal, planted, weights_of
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +50,40 @@ def test_examples_count_the_same_whatever_batch_they_are_in() -> None:
     ids = torch.cat(batches_of(2, 4))
     a = fit([ids[:6], ids[6:]], gradient_accumulation_steps=2)
     assert close(weights_of(a), weights_of(fit([ids])))
+
+
+def test_loaders_that_are_shared_out_already_are_refused() -> None:
+    rows: Any = range(12)
+    plain = DataLoader(rows, batch_size=2)
+    sampler: Any = DistributedSampler(rows, num_replicas=2, rank=0)
+    shard: Any = BatchSamplerShard(plain.batch_sampler, num_processes=2, process_index=0)
+    loaders: list[Any] = [
+        DataLoader(rows, batch_size=2, sampler=sampler),
+        DataLoader(rows, batch_sampler=shard),
+        DataLoaderShard(rows, batch_size=2),
+    ]
+    for loader in loaders:
+        with pytest.raises(InvalidInputError, match=r"^val_batches: .* pass the loader itself"):
+            check_unshared("val_batches", loader, 2)
+        check_unshared("val_batches", loader, 1)
+    check_unshared("val_batches", plain, 2)
+    check_unshared("val_batches", batches_of(2, 4), 2)
+
+
+def test_fit_refuses_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Two(Processes):
+        def __init__(self) -> None:
+            super().__init__()
+            self.count = 2
+
+    monkeypatch.setattr("captum_aml.training.fit.Processes", Two)
+    ids = torch.cat(batches_of(2, 4))
+    sampler: Any = DistributedSampler(ids, num_replicas=2, rank=0)  # type: ignore[arg-type]
+    loader: Any = DataLoader(ids, batch_size=4, sampler=sampler)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match=r"^train_batches: .* a DistributedSampler"):
+        fit(loader)
+    with pytest.raises(InvalidInputError, match=r"^val_batches: .* a DistributedSampler"):
+        fit(batches_of(2, 4), loader)
 
 
 def _launch(out: Path, n_batches: int) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from captum_aml import AMLAttribution, LayerAMLAttribution
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.metrics import comprehensiveness, log_odds, sufficiency
-from captum_aml.training import ValidationMetric, validation_metrics
+from captum_aml.training import FitCallback, FitState, ValidationMetric, validation_metrics
+from captum_aml.training.validating import Share
 from tests._helpers.fit_runs import Stream, batches_of, equal, planted, weights_of
+from tests._helpers.models import PlantedClassifier
 
 
 class Planned:
@@ -78,6 +82,45 @@ def test_without_a_finite_value_the_last_weights_are_kept() -> None:
     assert equal(weights_of(aml), plan.weights[-1])
     assert aml.fit_summary_ is not None
     assert aml.fit_summary_.best is None
+
+
+def test_a_validation_that_is_not_finite_does_not_count() -> None:
+    class NaNLater(PlantedClassifier):
+        """NaN for the validation examples after the first epoch."""
+
+        def forward(self, ids: Tensor) -> Tensor:
+            bad = later and len(ids) % 5 == 0  # the masked passes are made together
+            return super().forward(ids) * (math.nan if bad else 1.0)
+
+    class Later(FitCallback):
+        def on_epoch_end(self, state: FitState) -> None:
+            later.append(1)
+
+    later: list[int] = []
+    aml = planted()
+    aml.forward_func = NaNLater().eval()
+    val = batches_of(1, 5, seed=2)
+    with pytest.warns(UserWarning, match=r"^val_batches: expected finite values.*forward_func"):
+        aml.fit(batches_of(2, 4), val, epochs=2, learning_rate=1e-2, callbacks=(Later(),))
+    first, second = [r.validations[0] for r in aml.history_ or []]
+    assert (first.improved, second.improved) == (True, False)
+    assert math.isnan(second.value)
+    assert aml.fit_summary_ is not None
+    assert aml.fit_summary_.best == first
+    assert [r.n_steps for r in aml.history_ or []] == [2, 2]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_share_out_every_shuffled_batch_once(count: int) -> None:
+    loader: Any = DataLoader(range(11), shuffle=True)  # type: ignore[arg-type]
+    seen: list[int] = []
+    for index in range(count):
+        torch.manual_seed(index)
+        processes: Any = SimpleNamespace(index=index, count=count)
+        for batch in Share(loader, processes, seed=4):
+            torch.rand(index)
+            seen += batch.tolist()
+    assert sorted(seen) == list(range(11))
 
 
 def test_patience_counts_validations_since_the_best() -> None:
