@@ -8,10 +8,13 @@ read as contributions :math:`\phi_u = (g_u - b) / a`, shifted by what makes them
 .. math:: \ell(g) = \frac{1}{K} \sum_{k=1}^{K}
     \Bigl(v(S_k) - v(\emptyset) - \sum_{u \in S_k} \phi_u \Bigr)^2 .
 
-A unit without any contribution gets the logit :math:`b = -2`, a mask of 0.12; :math:`a = 8` logits
-stand for a probability of one. Subsets come in pairs with their complements, their sizes are
-uniform from 1 to U - 1. They are removed as the perturbation removes, entirely: with ``attention``
-that is deletion but for the positions of what is left.
+Here :math:`b = -2`, a mask of 0.12, and :math:`a = 8` logits stand for a probability of one.
+Because of the shift, a constant added to all logits of an example changes nothing: only their differences
+are learned, and scores are to be compared within a text, not with 0 or 1.
+
+Subsets come in pairs with their complements, their sizes are uniform from 1 to U - 1. They are
+removed as the perturbation removes, entirely: with ``attention`` that is deletion but for the
+positions of what is left.
 
 Values do not depend on the masker: they are computed once for each example and kept, so that later
 epochs cost the masker's own passes alone. No gradient of the explained model is needed.
@@ -31,7 +34,7 @@ from captum_aml.objectives import Terms
 from captum_aml.readout import as_float
 from captum_aml.training.predictions import MAX_EXAMPLES, example_keys, in_training
 
-#: The logit of a unit that contributes nothing, and how many logits stand for a probability of one.
+#: The logit of no contribution before the shift, and how many stand for a probability of one.
 NEUTRAL_LOGIT = -2.0
 LOGITS_PER_UNIT = 8.0
 
