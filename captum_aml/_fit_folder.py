@@ -13,11 +13,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from captum_aml._files import atomic_file
-from captum_aml.benchmark.store import check_same, lock_folder
+from captum_aml._held_folder import HeldFolder
+from captum_aml.benchmark.store import check_same
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.training.checkpoint import FORMAT
 from captum_aml.training.run_folder import FORMAT as RUN_FORMAT
@@ -37,7 +37,7 @@ _LOGS = "logs"
 _PROGRESS = ("complete", "summary")
 
 
-class FitFolder:
+class FitFolder(HeldFolder):
     """A folder that one run at a time writes its masker to. Use ``FitFolder.open``.
 
     Attributes:
@@ -45,10 +45,9 @@ class FitFolder:
         summary: Of a run that is complete, what it said at its end; else None.
     """
 
-    def __init__(self, path: Path, lock: int | None) -> None:
-        self.path = path
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
         self.summary: str | None = None
-        self._lock = lock
         self._identity: dict[str, Any] = {}
 
     @classmethod
@@ -79,7 +78,7 @@ class FitFolder:
             raise InvalidInputError(f"out: expected a folder, got the file {os.fspath(path)!r}")
         check_free(folder, resume=resume, overwrite=overwrite)
         folder.mkdir(parents=True, exist_ok=True)
-        opened = cls(folder, lock_folder(folder))
+        opened = cls(folder)
         try:
             opened._begin(json.loads(json.dumps(dict(identity))), config, overwrite=overwrite)
         except BaseException:
@@ -123,23 +122,6 @@ class FitFolder:
     def _write(self, fields: Mapping[str, Any]) -> None:
         with atomic_file(self.path / _RUN) as stream:
             stream.write(json.dumps(fields, indent=2).encode() + b"\n")
-
-    def close(self) -> None:
-        """Lets other processes write to the folder."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def check_free(folder: Path, *, resume: bool, overwrite: bool) -> None:

@@ -19,10 +19,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate, islice
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from captum_aml._files import atomic_file
+from captum_aml._held_folder import LOCK, HeldFolder
 from captum_aml._rows import shown
 from captum_aml._version import __version__
 from captum_aml.exceptions import InvalidInputError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 if sys.platform != "win32":
-    import fcntl
+    pass
 
 #: What JSON can hold. Tuples are read back as lists.
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
@@ -43,14 +43,13 @@ _FORMAT = 1
 _IDENTITY = "run.json"
 _EXPLANATIONS = "explanations"
 _VALUES = "values"
-_LOCK = ".lock"
 #: The fields that tell our files from others; their value is the format's version.
 _RUN_FIELD = "captum_aml_run"
 _METHOD_FIELD = "captum_aml_explanations"
 _LONGEST_NAME = 100
 
 
-class RunFolder:
+class RunFolder(HeldFolder):
     """A folder that one process at a time writes one run's results to.
 
     Use ``RunFolder.open``, and ``close`` at the end or a ``with`` block.
@@ -60,10 +59,9 @@ class RunFolder:
         identity: What ``run.json`` says, with the format's and the package's version.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, JSON], lock: int | None) -> None:
-        self.path = path
+    def __init__(self, path: Path, identity: Mapping[str, JSON]) -> None:
+        super().__init__(path)
         self.identity = identity
-        self._lock = lock
 
     @classmethod
     def open(
@@ -97,7 +95,7 @@ class RunFolder:
         # Before anything is written to it, and again when nobody else can write.
         _identity_of(folder, may_be_foreign=overwrite)
         folder.mkdir(parents=True, exist_ok=True)
-        run = cls(folder, fields, lock_folder(folder))
+        run = cls(folder, fields)
         try:
             there = _identity_of(folder, may_be_foreign=overwrite)
             if there is not None and not overwrite:
@@ -192,23 +190,6 @@ class RunFolder:
         path = self.path / folder
         path.mkdir(exist_ok=True)
         return MethodFile(path / f"{_file_name(name)}.jsonl", header, batch_sizes)
-
-    def close(self) -> None:
-        """Lets other processes write to the folder."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class MethodFile:
@@ -346,7 +327,7 @@ def _identity_of(folder: Path, *, may_be_foreign: bool) -> dict[str, Any] | None
     try:
         content = (folder / _IDENTITY).read_bytes()
     except FileNotFoundError:
-        ours = re.compile(rf"{re.escape(_LOCK)}|{_fragment(_IDENTITY)}")
+        ours = re.compile(rf"{re.escape(LOCK)}|{_fragment(_IDENTITY)}")
         foreign = folder.is_dir() and any(not ours.fullmatch(p.name) for p in folder.iterdir())
         if foreign and not may_be_foreign:
             raise InvalidInputError(
@@ -416,36 +397,6 @@ def _remove_results(folder: Path, *, with_report: bool) -> None:
             file.unlink()
     for name in REPORT_FILES if with_report else ():
         (folder / name).unlink(missing_ok=True)
-
-
-def lock_folder(folder: Path) -> int | None:
-    """Takes the folder's lock, which the system takes back when the process ends.
-
-    Returns:
-        What to close to give it back; None on systems and disks without locks, where two runs in
-        one folder go unnoticed.
-
-    Raises:
-        InvalidInputError: Another process has it.
-    """
-    if sys.platform == "win32":
-        return None
-    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(lock, 20).decode("ascii", "replace").strip()
-        os.close(lock)
-        raise InvalidInputError(
-            f"out: expected a folder that nobody writes to, got {os.fspath(folder)!r}, which "
-            f"process {owner or 'unknown'} is writing to; wait for it, or choose another folder"
-        ) from None
-    except OSError:
-        os.close(lock)
-        return None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
-    return lock
 
 
 def _sync_folder(folder: Path) -> None:

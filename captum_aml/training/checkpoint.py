@@ -231,19 +231,32 @@ class Checkpoint:
 
 def _read_config(path: Path) -> dict[str, Any]:
     file = path / _CONFIG
+    if not file.exists():
+        raise CheckpointError(f"{path}: expected a masker folder, but there is no {_CONFIG}")
+    return read_signed(file, format=FORMAT, version=FORMAT_VERSION, what="a masker")
+
+
+def read_signed(file: Path, *, format: str, version: int, what: str) -> dict[str, Any]:
+    """A file of ours that holds its own checksum, :func:`content_digest`.
+
+    Args:
+        file: The file.
+        format: What its ``format`` has to be.
+        version: What its ``format_version`` has to be.
+        what: What the file is of, for an error.
+
+    Raises:
+        CheckpointError: It cannot be read, is something else, or does not fit its checksum.
+    """
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path}: expected a masker folder, but there is no {_CONFIG}"
-        ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{file}: damaged or truncated ({error})") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise CheckpointError(f"{file}: this is not a masker saved by captum_aml")
-    if config.get("format_version") != FORMAT_VERSION:
+    if not isinstance(config, dict) or config.get("format") != format:
+        raise CheckpointError(f"{file}: this is not {what} saved by captum_aml")
+    if config.get("format_version") != version:
         raise CheckpointError(
-            f"{file}: expected format version {FORMAT_VERSION}, "
+            f"{file}: expected format version {version}, "
             f"got {config.get('format_version')!r}; another captum_aml wrote it"
         )
     if config.get("sha256") != content_digest(config):

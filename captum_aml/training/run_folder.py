@@ -25,7 +25,7 @@ from torch import Tensor
 from captum_aml._files import atomic_file
 from captum_aml._version import __version__
 from captum_aml.exceptions import CheckpointError
-from captum_aml.training.checkpoint import content_digest
+from captum_aml.training.checkpoint import content_digest, read_signed
 from captum_aml.training.records import EpochRecord, Means, ValidationRecord
 
 FORMAT = "captum_aml.run"
@@ -170,7 +170,7 @@ class RunFolder:
                 f"checkpoint_dir: {self.path} holds a run already; pass resume=True to go on with "
                 "it, or another folder"
             )
-        content = _read(file)
+        content = read_signed(file, format=FORMAT, version=FORMAT_VERSION, what="a run")
         saved = content["configuration"]
         difference = _first_difference(saved, json.loads(json.dumps(configuration)))
         if difference is not None:
@@ -256,25 +256,6 @@ class RunFolder:
             return load_tensors(content)
         except SafetensorError as error:
             raise CheckpointError(f"{self.path / name}: not a safetensors file") from error
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{file}: damaged or truncated ({error})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"{file}: this is not a run saved by captum_aml")
-    if content.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{file}: expected format version {FORMAT_VERSION}, "
-            f"got {content.get('format_version')!r}; another captum_aml wrote it"
-        )
-    if content.get("sha256") != content_digest(content):
-        raise CheckpointError(
-            f"{file}: damaged, or changed by hand (its checksum does not fit its content)"
-        )
-    return content
 
 
 # JSON values of any type.
