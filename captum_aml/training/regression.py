@@ -9,8 +9,8 @@ read as contributions :math:`\phi_u = (g_u - b) / a`, shifted by what makes them
     \Bigl(v(S_k) - v(\emptyset) - \sum_{u \in S_k} \phi_u \Bigr)^2 .
 
 Here :math:`b = -2`, a mask of 0.12, and :math:`a = 8` logits stand for a probability of one.
-Because of the shift, a constant added to all logits of an example changes nothing: only their differences
-are learned, and scores are to be compared within a text, not with 0 or 1.
+Because of the shift, a constant added to all logits of an example changes nothing: only their
+differences are learned, and scores are to be compared within a text, not with 0 or 1.
 
 Subsets come in pairs with their complements, their sizes are uniform from 1 to U - 1. They are
 removed as the perturbation removes, entirely: with ``attention`` that is deletion but for the
