@@ -9,7 +9,7 @@ from typing import Any
 from captum_aml.benchmark.plan import Plan
 from captum_aml.benchmark.scoring import RunKey
 from captum_aml.benchmark.summary import Tally
-from captum_aml.text import TextClassifier
+from captum_aml.text import TextModel
 from captum_aml.visualization import ScoredText, TextCard
 
 
@@ -29,7 +29,7 @@ class Collected:
             self.scores.setdefault((key.method, record["index"]), record)
 
     def cards(
-        self, classifier: TextClassifier, plan: Plan, signed: Mapping[str, bool]
+        self, classifier: TextModel, plan: Plan, signed: Mapping[str, bool]
     ) -> list[TextCard]:
         """Texts with every method's scores; ``signed`` says of each what its scores can be."""
         places = {index: place for place, index in enumerate(plan.indices)}

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 from captum_aml._optional import require
 from captum_aml._rows import Lines, json_rows, missing_column, shown, table_rows, text_rows
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.encoding import Span
+from captum_aml.text.inputs import Span
 
 _ID_COLUMN = "id"
 _DEFAULT_SPLIT = "validation"

@@ -26,7 +26,7 @@ from captum_aml.benchmark.settings import BenchmarkSettings
 from captum_aml.benchmark.summary import MethodFacts, method_rows, removal_curves
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.metrics.conventions import resolve_convention
-from captum_aml.text import TextClassifier
+from captum_aml.text import TextModel
 
 _UNNAMED = "given"
 #: Settings that say how explanations are made, which is not known here.
@@ -35,7 +35,7 @@ _NO_COST = Cost(math.nan, math.nan, math.nan, None)
 
 
 def evaluate_explanations(
-    classifier: TextClassifier,
+    classifier: TextModel,
     explanations: Sequence[GivenExplanation],
     settings: BenchmarkSettings | None = None,
     *,
@@ -160,7 +160,7 @@ def _merged(first: LabelledText, second: LabelledText) -> LabelledText:
 
 
 def _targets(
-    classifier: TextClassifier,
+    classifier: TextModel,
     texts: Sequence[LabelledText],
     explanations: Sequence[GivenExplanation],
 ) -> list[int] | None:
@@ -188,7 +188,7 @@ def _targets(
 
 
 def _predictions(
-    classifier: TextClassifier,
+    classifier: TextModel,
     texts: Sequence[LabelledText],
     targets: Sequence[int] | None,
     batch_size: int,

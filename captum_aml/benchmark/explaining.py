@@ -17,7 +17,7 @@ from captum_aml.benchmark.store import JSON, MethodFile
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import explained_layers_of
 from captum_aml.methods import MethodSpec, Setting, TokenMethod
-from captum_aml.text import TextClassifier, TokenizedText
+from captum_aml.text import TextModel, TokenizedText
 from captum_aml.training import Checkpoint, TrainingCost
 
 #: What one method said about one text, with one seed, as it lies on disk.
@@ -49,7 +49,7 @@ class MethodRun:
         """The method's name."""
         return self.spec.name
 
-    def create(self, classifier: TextClassifier, *, batch_size: int) -> TokenMethod:
+    def create(self, classifier: TextModel, *, batch_size: int) -> TokenMethod:
         """The method, ready to explain."""
         return methods.create(
             self.name,
@@ -159,7 +159,7 @@ def plan_runs(
 def explain_run(
     run: MethodRun,
     method: TokenMethod,
-    classifier: TextClassifier,
+    classifier: TextModel,
     plan: Plan,
     file: MethodFile,
     *,
@@ -193,7 +193,7 @@ def explain_run(
 
 def _one_by_one(
     method: TokenMethod,
-    classifier: TextClassifier,
+    classifier: TextModel,
     texts: Sequence[TokenizedText],
     indices: Sequence[int],
 ) -> Iterator[Record]:
@@ -207,7 +207,7 @@ def _one_by_one(
 
 def _explain_batch(
     method: TokenMethod,
-    classifier: TextClassifier,
+    classifier: TextModel,
     texts: Sequence[TokenizedText],
     indices: Sequence[int],
 ) -> list[Record]:
@@ -253,7 +253,7 @@ def _check_scores(scores: Any, ids: Tensor) -> None:  # whatever a user's method
         raise InvalidInputError("scores: expected finite numbers, got NaN or an infinite one")
 
 
-def _networks(method: TokenMethod, classifier: TextClassifier) -> list[nn.Module]:
+def _networks(method: TokenMethod, classifier: TextModel) -> list[nn.Module]:
     """The explained model, and a fitted masker, whose passes cost as well.
 
     A masker that reads the explained model's hidden states is a small head, not a network of its

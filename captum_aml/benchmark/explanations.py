@@ -13,7 +13,7 @@ from typing import Any
 from captum_aml._rows import Lines, json_rows, missing_column, shown
 from captum_aml.benchmark.data import LabelledText, check_span, is_int, labelled_text
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.encoding import Span
+from captum_aml.text.inputs import Span
 
 _CONTINUES = "##"
 _SPACES = ("Ġ", "▁")

@@ -18,7 +18,7 @@ from captum_aml.exceptions import InvalidInputError
 from captum_aml.metrics import AOPCLimits, Convention, Removal, RemovalEvaluator
 from captum_aml.metrics.conventions import resolve_convention
 from captum_aml.metrics.limits import limits_of
-from captum_aml.text import TextBatch, TextClassifier
+from captum_aml.text import TextBatch, TextModel
 from captum_aml.training import ValidationMetric
 
 
@@ -73,7 +73,7 @@ class MaskerScore:
 
     def __init__(
         self,
-        classifier: TextClassifier,
+        classifier: TextModel,
         texts: Sequence[LabelledText],
         metrics: Sequence[str],
         *,

@@ -37,7 +37,7 @@ from captum_aml.metrics.faithfulness import comprehensiveness_of, log_odds_of, s
 from captum_aml.metrics.limits import normalize
 from captum_aml.metrics.removal import resolve_removal
 from captum_aml.metrics.soft import soft_of
-from captum_aml.text import TextClassifier
+from captum_aml.text import TextModel
 
 #: Shares at which the removal curves are measured: steps of 10 %.
 CURVE_POINTS = 11
@@ -59,7 +59,7 @@ class Window:
         limits_of: Gives the limits of normalized AOPC for a removal operator.
     """
 
-    classifier: TextClassifier
+    classifier: TextModel
     evaluator: RemovalEvaluator
     ordinary: Tensor
     rationales: Tensor | None

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from captum_aml.text import TextClassifier, TokenizedText
+from captum_aml.text import TextModel, TokenizedText
 
 #: Texts that are scored together, in batches.
 _BATCHES_PER_WINDOW = 4
@@ -34,7 +34,7 @@ class Plan:
     digest: str
 
     @classmethod
-    def of(cls, classifier: TextClassifier, texts: Sequence[str], *, batch_size: int) -> Plan:
+    def of(cls, classifier: TextModel, texts: Sequence[str], *, batch_size: int) -> Plan:
         """The plan for texts."""
         tokenized = classifier.tokenize(texts)
         indices = sorted(range(len(tokenized)), key=lambda i: len(tokenized[i]))

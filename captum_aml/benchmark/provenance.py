@@ -17,7 +17,7 @@ from captum_aml.benchmark.scoring import Scored, Scorer
 from captum_aml.benchmark.settings import BenchmarkSettings
 from captum_aml.metrics import Convention
 from captum_aml.metrics.removal import resolve_removal
-from captum_aml.text import TextClassifier
+from captum_aml.text import TextModel
 
 _PACKAGES = (
     "torch",
@@ -49,9 +49,11 @@ _HOW_MADE = (
 )
 
 
-def model_fingerprint(classifier: TextClassifier) -> str:
-    """SHA-256 of a model's weights, by name, and of the names of its classes."""
+def model_fingerprint(classifier: TextModel) -> str:
+    """SHA-256 of a model's weights, by name, of its classes' names, and of a prompt."""
     digest = hashlib.sha256(repr(classifier.label_names).encode())
+    if classifier.settings:
+        digest.update(repr(sorted(classifier.settings.items())).encode())
     for name, tensor in sorted(classifier.model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         plain = tensor.detach().cpu().contiguous()
@@ -59,7 +61,7 @@ def model_fingerprint(classifier: TextClassifier) -> str:
     return digest.hexdigest()
 
 
-def environment(classifier: TextClassifier) -> dict[str, str]:
+def environment(classifier: TextModel) -> dict[str, str]:
     """What times and the last bits of scores depend on: results of two are never mixed."""
     device = classifier.device
     name = platform.machine()
@@ -125,9 +127,7 @@ def protocol(scorer: Scorer, scored: Scored, *, n_texts: int, made_here: bool = 
     return sentences
 
 
-def text_notes(
-    plan: Plan, texts: Sequence[LabelledText], classifier: TextClassifier
-) -> Iterator[str]:
+def text_notes(plan: Plan, texts: Sequence[LabelledText], classifier: TextModel) -> Iterator[str]:
     """What a reader has to know of the texts."""
     cut = sum(text.n_tokens_cut > 0 for text in plan.texts)
     if cut:
@@ -144,7 +144,7 @@ def text_notes(
 
 def recorded_settings(
     settings: BenchmarkSettings,
-    classifier: TextClassifier,
+    classifier: TextModel,
     convention: Convention,
     measures: Sequence[BoundMeasure],
 ) -> dict[str, object]:
@@ -160,6 +160,7 @@ def recorded_settings(
         "max_search_tokens": settings.search.max_tokens,
         "max_length": classifier.max_length,
         "threads": torch.get_num_threads(),
+        **classifier.settings,
     }
 
 

@@ -40,13 +40,13 @@ from captum_aml.exceptions import InvalidInputError
 from captum_aml.methods import TokenMethod
 from captum_aml.metrics import Removal
 from captum_aml.metrics.conventions import resolve_convention
-from captum_aml.text import TextClassifier
+from captum_aml.text import TextModel
 
 _ROLES: Mapping[str, Role] = {"learned": "learned", "random": "random"}
 
 
 def run_benchmark(
-    classifier: TextClassifier,
+    classifier: TextModel,
     texts: Sequence[LabelledText],
     out: str | os.PathLike[str],
     settings: BenchmarkSettings | None = None,
@@ -193,7 +193,7 @@ def _relative(run: MethodRun) -> bool:
 
 
 def _created(
-    runs: Sequence[MethodRun], classifier: TextClassifier, settings: BenchmarkSettings
+    runs: Sequence[MethodRun], classifier: TextModel, settings: BenchmarkSettings
 ) -> tuple[list[tuple[MethodRun, TokenMethod]], list[str]]:
     """The methods, and sentences about those left out for want of a package.
 
@@ -287,7 +287,7 @@ def _training(run: MethodRun, maskers: Mapping[str, FittedMasker]) -> str:
 def _table(
     plan: Plan,
     texts: Sequence[LabelledText],
-    classifier: TextClassifier,
+    classifier: TextModel,
     files: Mapping[RunKey, MethodFile],
 ) -> Iterator[dict[str, Any]]:
     """A row for each method, seed and text, for ``scores.parquet``."""

@@ -26,7 +26,7 @@ from captum_aml.benchmark.store import JSON, MethodFile
 from captum_aml.metrics import AOPCLimits, Convention, Removal, RemovalEvaluator, rationale_labels
 from captum_aml.metrics.curves import curve_of
 from captum_aml.metrics.limits import limits_of
-from captum_aml.text import TextBatch, TextClassifier
+from captum_aml.text import TextBatch, TextModel
 
 _CURVE = "removal-curve"
 
@@ -86,7 +86,7 @@ class Scorer:
             one.
     """
 
-    classifier: TextClassifier
+    classifier: TextModel
     plan: Plan
     data: Sequence[LabelledText]
     measures: Sequence[BoundMeasure]

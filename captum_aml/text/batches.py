@@ -10,7 +10,8 @@ from typing import Any
 
 from captum_aml._call import as_count
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.classifier import TextClassifier
+from captum_aml.text.inputs import TextLike
+from captum_aml.text.model import TextModel
 
 # Texts are tokenized and sorted by length this many batches at a time: enough for batches without
 # much padding, and few enough that memory does not grow with the number of texts.
@@ -43,7 +44,8 @@ class TextBatches:
 
     Args:
         classifier: The model to explain.
-        texts: A list, or anything that gives its strings each time it is read.
+        texts: A list, or anything that gives its texts each time it is read: strings, pairs of
+            strings, or lists of words.
         batch_size: Texts in a batch. Default: 20, as published.
         seed: Seed of the order of the batches. Default: 0.
         shuffle: Whether there is such an order; else they are as they come, shortest first within
@@ -60,8 +62,8 @@ class TextBatches:
 
     def __init__(
         self,
-        classifier: TextClassifier,
-        texts: Iterable[str],
+        classifier: TextModel,
+        texts: Iterable[TextLike],
         *,
         batch_size: int = 20,
         seed: int = 0,
@@ -123,7 +125,7 @@ class TextBatches:
                 empty += not any(text.ordinary)
         return TextSurvey(self.n_texts, truncated, empty)
 
-    def _windows(self, order: random.Random | None) -> Iterator[list[str]]:
+    def _windows(self, order: random.Random | None) -> Iterator[list[TextLike]]:
         size = self.batch_size * _BATCHES_PER_WINDOW
         starts = list(range(0, self.n_texts, size))
         if isinstance(self._texts, Sequence):
@@ -146,7 +148,7 @@ class TextBatches:
 
 
 def fit_batches(
-    classifier: TextClassifier, texts: Sequence[str], *, batch_size: int = 20, seed: int = 0
+    classifier: TextModel, texts: Sequence[TextLike], *, batch_size: int = 20, seed: int = 0
 ) -> list[dict[str, Any]]:  # keyword arguments of ``attribute``
     """The batches of :class:`TextBatches` as a list, for a few thousand texts.
 

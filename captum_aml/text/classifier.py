@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.encoding import (
-    BaselineToken,
-    TextBatch,
-    TokenizedText,
-    baseline_token,
-    collate,
-    reference_ids,
-    require_offsets,
-    tokenize,
-)
+from captum_aml.text._causal import last_tokens, positions, shown_tokens
 from captum_aml.text.loading import load_classifier, resolve_device
-
-# Tokenizers without a limit of their own report a number of about 1e30.
-_NO_LIMIT = 10**9
+from captum_aml.text.model import TextModel
 
 
-class TextClassifier:
-    """A sequence-classification model and its tokenizer.
+class TextClassifier(TextModel):
+    """A sequence-classification model, encoder or decoder, and its tokenizer.
 
     Calling it gives logits for token ids, which makes it a forward function for Captum:
     ``classifier(ids, attention_mask, ...) -> logits (N, C)``. Nothing of the model is changed.
+
+    A decoder's class is read at the last token that the attention mask shows, whichever side the
+    padding is on, whatever its id, and also without a padding token.
 
     Args:
         model: A sequence-classification model with two classes or more.
@@ -56,20 +49,10 @@ class TextClassifier:
         baseline: str | None = None,
         max_length: int | None = None,
     ) -> None:
-        require_offsets(tokenizer)
-        self.model = model
-        self.tokenizer = tokenizer
-        _check_belong_together(model, tokenizer)
-        self._baseline = baseline_token(tokenizer, baseline)
-        self._max_length = self._checked_length(max_length)
-        accepted = inspect.signature(model.forward).parameters
-        self._extra_inputs = tuple(
-            name
-            for name in tokenizer.model_input_names
-            if name not in ("input_ids", "attention_mask") and name in accepted
-        )
-        # `forward` takes them by position: this tells those who look for an argument by its name.
-        self.__signature__ = _signature(self._extra_inputs)
+        _check_classifies(model)
+        self._scores = _scores_of_tokens(model)
+        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        super().__init__(model, tokenizer, baseline=baseline, max_length=max_length)
 
     @classmethod
     def from_pretrained(
@@ -77,10 +60,11 @@ class TextClassifier:
         source: str | os.PathLike[str],
         *,
         device: str | torch.device = "auto",
+        dtype: torch.dtype = torch.float32,
         baseline: str | None = None,
         max_length: int | None = None,
     ) -> TextClassifier:
-        """Loads a model and its tokenizer, in float32, for evaluation and without gradients.
+        """Loads a model and its tokenizer, for evaluation and without gradients.
 
         Code that comes with a model is never run.
 
@@ -88,6 +72,7 @@ class TextClassifier:
             source: A local folder or a hub id.
             device: A torch device, or "auto": CUDA where there is one, else Apple's MPS, else
                 the CPU. Default: "auto".
+            dtype: The precision of the weights. Default: float32.
             baseline (str, optional): See the class.
             max_length (int, optional): See the class.
 
@@ -96,59 +81,15 @@ class TextClassifier:
                 classifier, or the device is not there.
         """
         torch_device = resolve_device(device)
-        model, tokenizer = load_classifier(os.fspath(source))
+        model, tokenizer = load_classifier(os.fspath(source), dtype=dtype)
         model.eval().requires_grad_(False).to(torch_device)
         return cls(model, tokenizer, baseline=baseline, max_length=max_length)
-
-    @property
-    def embedding_layer(self) -> nn.Module:
-        """The layer that turns token ids into embeddings."""
-        layer = self.model.get_input_embeddings()
-        assert isinstance(layer, nn.Module)
-        return layer
-
-    @property
-    def device(self) -> torch.device:
-        """Where token ids have to be."""
-        return next(self.embedding_layer.parameters()).device
-
-    @property
-    def baseline(self) -> BaselineToken:
-        """The token that stands for a removed one."""
-        return self._baseline
 
     @property
     def label_names(self) -> tuple[str, ...]:
         """The names of the C classes, in order."""
         names = {int(index): name for index, name in (self.model.config.id2label or {}).items()}
-        return tuple(names.get(i, f"LABEL_{i}") for i in range(self.n_classes))
-
-    @property
-    def n_classes(self) -> int:
-        """The number of classes C."""
-        return _n_outputs(self.model)
-
-    @property
-    def max_length(self) -> int | None:
-        """The most tokens of a text, special ones included; None where there is no limit."""
-        return self._max_length
-
-    def _checked_length(self, wanted: int | None) -> int | None:
-        limit = _most_tokens(self.model, self.tokenizer)
-        if wanted is None:
-            return limit
-        least = int(self.tokenizer.num_special_tokens_to_add()) + 1
-        if not least <= wanted <= (limit or wanted):
-            raise InvalidInputError(
-                f"max_length: expected {least} to {limit or 'any number of'} tokens, got {wanted}"
-            )
-        return wanted
-
-    def __call__(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, *extra_inputs: Tensor
-    ) -> Tensor:
-        """See ``forward``."""
-        return self.forward(input_ids, attention_mask, *extra_inputs)
+        return tuple(names.get(i, f"LABEL_{i}") for i in range(_n_outputs(self.model)))
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *extra_inputs: Tensor
@@ -157,101 +98,37 @@ class TextClassifier:
 
         Args:
             input_ids: (N, L).
-            attention_mask (Tensor, optional): (N, L), 1 where there is a token. Default: None,
-                tokens everywhere.
+            attention_mask (Tensor, optional): (N, L), 1 where there is a token; or what is added
+                to attention logits, (N, 1, Q, L). Default: None, tokens everywhere.
             *extra_inputs: What else the model takes, (N, L) each, in the order of
                 ``TextBatch.forward_args``.
 
         Returns:
             Logits (N, C).
         """
-        named = dict(zip(self._extra_inputs, extra_inputs, strict=False))
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask, **named)
-        logits = output.logits
-        assert isinstance(logits, Tensor)
-        return logits
+        named: dict[str, Any] = dict(zip(self._extra_inputs, extra_inputs, strict=False))
+        if self._scores is None:
+            output = self.model(input_ids=input_ids, attention_mask=attention_mask, **named)
+            logits = output.logits
+            assert isinstance(logits, Tensor)
+            return logits.to(input_ids.device)
+        shown = shown_tokens(attention_mask, input_ids)
+        if self._takes_positions and not bool(shown[:, 0].all()):
+            named.setdefault("position_ids", positions(shown))
+        with _padding_known(self.model.config), _outputs_of(self._scores) as outputs:
+            self.model(input_ids=input_ids, attention_mask=attention_mask, **named)
+        scores = outputs[-1]
+        rows = torch.arange(len(input_ids), device=scores.device)
+        pooled: Tensor = scores[rows, last_tokens(shown).to(scores.device)]
+        return pooled.to(input_ids.device)
 
-    def tokenize(self, texts: Sequence[str]) -> list[TokenizedText]:
-        """Tokenizes texts, cut to what the model takes."""
-        return tokenize(self.tokenizer, texts, max_length=self.max_length)
-
-    def collate(self, texts: Sequence[TokenizedText]) -> TextBatch:
-        """Pads tokenized texts into one batch on the model's device."""
-        batch = collate(self.tokenizer, texts, extra_inputs=self._extra_inputs)
-        return batch.to(self.device)
-
-    def reference_ids(self, batch: TextBatch) -> Tensor:
-        """The batch's ids (N, L) with every ordinary token replaced by the baseline token."""
-        return reference_ids(batch, self._baseline)
-
-    def class_index(self, target: int | str) -> int:
-        """The index of a class given by its name or its index.
-
-        A name goes first: with classes named "1" and "5", the string "1" is the first class.
-
-        Raises:
-            InvalidInputError: The model has no such class.
-        """
-        names = self.label_names
-        if isinstance(target, str) and target in names:
-            return names.index(target)
-        try:
-            index = int(target)
-        except ValueError:
-            raise InvalidInputError(
-                f"target: expected one of the labels {', '.join(names)} or an index from 0 to "
-                f"{self.n_classes - 1}, got {target!r}"
-            ) from None
-        if not 0 <= index < self.n_classes:
-            raise InvalidInputError(
-                f"target: expected an index from 0 to {self.n_classes - 1} "
-                f"({', '.join(names)}), got {index}"
-            )
-        return index
-
-    def predict(self, texts: Sequence[str], *, batch_size: int = 32) -> Tensor:
-        """Class probabilities, in batches of similar length.
-
-        Returns:
-            Probabilities (N, C) on the CPU, in the order of ``texts``.
-        """
-        tokenized = self.tokenize(texts)
-        order = sorted(range(len(tokenized)), key=lambda i: len(tokenized[i]))
-        probabilities = torch.empty(len(tokenized), self.n_classes)
-        with self.evaluating(), torch.no_grad():
-            for start in range(0, len(order), batch_size):
-                rows = order[start : start + batch_size]
-                batch = self.collate([tokenized[row] for row in rows])
-                logits = self(batch.input_ids, *batch.forward_args)
-                probabilities[rows] = logits.float().softmax(dim=-1).cpu()
-        return probabilities
-
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Holds the model in evaluation mode and gives every module its own mode back."""
-        training = [module for module in self.model.modules() if module.training]
-        self.model.eval()
-        try:
-            yield
-        finally:
-            for module in training:
-                module.training = True
+    @property
+    def _padding_side(self) -> str | None:
+        # Positions count from the left: padding there would move the tokens of some models.
+        return None if self._scores is None else "right"
 
 
-def _check_belong_together(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    entries = len(tokenizer)
-    if entries <= len(set(tokenizer.all_special_ids)):
-        raise InvalidInputError(
-            "tokenizer: expected a vocabulary, got special tokens only; are its files beside the "
-            "model's?"
-        )
-    table = model.get_input_embeddings()
-    n_embeddings = getattr(table, "num_embeddings", None)
-    if n_embeddings is not None and entries > n_embeddings:
-        raise InvalidInputError(
-            f"tokenizer: expected at most the {n_embeddings} entries the model has embeddings "
-            f"for, got {entries}; does it belong to this model?"
-        )
+def _check_classifies(model: PreTrainedModel) -> None:
     if _n_outputs(model) < 2:
         raise InvalidInputError(
             "model: expected a classifier with two classes or more, got one with a single output"
@@ -263,36 +140,40 @@ def _check_belong_together(model: PreTrainedModel, tokenizer: PreTrainedTokenize
         )
 
 
-def _signature(extra_inputs: Sequence[str]) -> inspect.Signature:
-    """That of ``forward``, with the names of the model's further inputs."""
-    kind, rest = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
-    return inspect.Signature(
-        [
-            inspect.Parameter("input_ids", kind),
-            *(inspect.Parameter(n, kind, default=None) for n in ("attention_mask", *extra_inputs)),
-            inspect.Parameter("others", rest),
-        ]
-    )
-
-
 def _n_outputs(model: PreTrainedModel) -> int:
     return int(model.config.num_labels or 0)
 
 
-def _most_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The most tokens that a model takes, special ones included; None where there is no limit."""
-    limits = [int(tokenizer.model_max_length)]
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if isinstance(positions, int) and positions > 0:
-        # RoBERTa and its kin number positions from the padding index plus one.
-        padding = _position_padding(model)
-        limits.append(positions if padding is None else positions - padding - 1)
-    limit = min(limits)
-    return limit if limit < _NO_LIMIT else None
+def _scores_of_tokens(model: PreTrainedModel) -> nn.Module | None:
+    """What gives a decoder's logits for every token; None for other models."""
+    head = getattr(model, "score", None)
+    decoder = isinstance(head, nn.Module) and not model.config.is_encoder_decoder
+    return head if decoder else None
 
 
-def _position_padding(model: PreTrainedModel) -> int | None:
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return module.padding_idx
-    return None
+@contextmanager
+def _outputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects what a layer gives while open."""
+    outputs: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda _, __, output: outputs.append(output))
+    try:
+        yield outputs
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _padding_known(config: PreTrainedConfig) -> Iterator[None]:
+    """Names a padding token while open: without one, decoders refuse batches.
+
+    Which one does not matter, as what they read with its help is not used.
+    """
+    text_config = config.get_text_config()
+    if text_config.pad_token_id is not None:
+        yield
+        return
+    text_config.pad_token_id = 0
+    try:
+        yield
+    finally:
+        text_config.pad_token_id = None

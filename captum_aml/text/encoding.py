@@ -7,8 +7,7 @@ between the two steps.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,11 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from captum_aml.exceptions import InvalidInputError
-
-#: Start and end of a token's characters in its text.
-Span = tuple[int, int]
-
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+from captum_aml.text.inputs import Span, Text, TextLike, each_text
 
 
 @dataclass(frozen=True)
@@ -35,6 +30,8 @@ class TokenizedText:
         ordinary: For each token whether it stands for characters of the text, rather than being
             added by the tokenizer.
         n_tokens_cut: Ordinary tokens beyond the model's maximum length, which it never sees.
+        parts: The spans of both texts of a pair; () for a single text.
+        words: The spans of words that were given one by one; None otherwise.
     """
 
     text: str
@@ -43,6 +40,8 @@ class TokenizedText:
     offsets: tuple[Span, ...]
     ordinary: tuple[bool, ...]
     n_tokens_cut: int
+    parts: tuple[Span, ...] = ()
+    words: tuple[Span, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -138,18 +137,19 @@ def reference_ids(batch: TextBatch, baseline: BaselineToken) -> Tensor:
 
 def tokenize(
     tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
+    texts: Iterable[TextLike],
     *,
     max_length: int | None = None,
 ) -> list[TokenizedText]:
     """Tokenizes texts without padding.
 
     A text without any token, such as an empty one for a tokenizer that adds no special tokens,
-    gets one special token, because models take no empty sequences.
+    gets one special token, because models take no empty sequences. Of a pair that is too long, the
+    longer text is cut.
 
     Args:
         tokenizer: A fast tokenizer.
-        texts: Strings.
+        texts: Strings, pairs of strings, or lists of words.
         max_length (int, optional): The most tokens the model takes; the rest is cut off and
             counted. Default: None, no limit.
 
@@ -157,16 +157,25 @@ def tokenize(
         InvalidInputError: The tokenizer gives no character offsets, or a text is no string.
     """
     require_offsets(tokenizer)
-    for position, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InvalidInputError(
-                f"texts: expected strings, got {type(text).__name__} at position {position}"
-            )
-    clean = [_LONE_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text) for text in texts]
-    if not clean:
-        return []
+    given = list(each_text(texts))
+    results: dict[int, TokenizedText] = {}
+    # A tokenizer takes strings or pairs of them, not both at once.
+    for pair in (False, True):
+        rows = [row for row, text in enumerate(given) if bool(text.parts) is pair]
+        if rows:
+            chosen = [given[row] for row in rows]
+            tokenized = _tokenize_alike(tokenizer, chosen, max_length=max_length)
+            results.update(zip(rows, tokenized, strict=True))
+    return [results[row] for row in range(len(given))]
+
+
+def _tokenize_alike(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], *, max_length: int | None
+) -> list[TokenizedText]:
+    """Tokenizes texts that are all single, or all pairs."""
+    pieces = [text.pieces for text in texts]
     encoded = tokenizer(
-        clean,
+        *([text[i] for text in pieces] for i in range(len(pieces[0]))),
         truncation=max_length is not None,
         max_length=max_length,
         return_attention_mask=True,
@@ -175,24 +184,32 @@ def tokenize(
     assert encodings is not None, "fast tokenizers give encodings"
     names = [name for name in encoded if name in tokenizer.model_input_names]
     results = []
-    for row, (text, encoding) in enumerate(zip(clean, encodings, strict=True)):
+    for row, (text, encoding) in enumerate(zip(texts, encodings, strict=True)):
         if not encoding.ids:
             results.append(_lone_special_token(tokenizer, text, names))
             continue
         ordinary = tuple(not special for special in encoding.special_tokens_mask)
+        starts = [start for start, _ in text.parts] or [0]
+        cut = sum(part.special_tokens_mask.count(0) for part in encoding.overflowing)
+        if text.parts and len(encoding.ids) == max_length:
+            # What overflows of a pair, tokenizers repeat for each of its texts.
+            whole = tokenizer(*text.pieces).encodings[0]
+            cut = whole.special_tokens_mask.count(0) - sum(ordinary)
         results.append(
             TokenizedText(
-                text=text,
+                text=text.text,
                 model_inputs={name: list(encoded[name][row]) for name in names},
                 tokens=tuple(encoding.tokens),
                 offsets=tuple(
-                    (start, end) if keep else (0, 0)
-                    for (start, end), keep in zip(encoding.offsets, ordinary, strict=True)
+                    (start + starts[part or 0], end + starts[part or 0]) if keep else (0, 0)
+                    for (start, end), keep, part in zip(
+                        encoding.offsets, ordinary, encoding.sequence_ids, strict=True
+                    )
                 ),
                 ordinary=ordinary,
-                n_tokens_cut=sum(
-                    part.special_tokens_mask.count(0) for part in encoding.overflowing
-                ),
+                n_tokens_cut=cut,
+                parts=text.parts,
+                words=text.words,
             )
         )
     return results
@@ -203,8 +220,9 @@ def collate(
     texts: Sequence[TokenizedText],
     *,
     extra_inputs: Sequence[str] = (),
+    padding_side: str | None = None,
 ) -> TextBatch:
-    """Pads tokenized texts to the longest one, on the tokenizer's padding side.
+    """Pads tokenized texts to the longest one.
 
     Args:
         tokenizer: The tokenizer that made them.
@@ -212,6 +230,7 @@ def collate(
         extra_inputs: Names of further model inputs, in the order in which the forward function
             takes them after ids and attention mask; those that the tokenizer does not give are
             left out.
+        padding_side (str, optional): "left" or "right". Default: None, the tokenizer's.
 
     Raises:
         InvalidInputError: There is no text.
@@ -219,7 +238,7 @@ def collate(
     if not texts:
         raise InvalidInputError("texts: expected at least one text, got none")
     length = max(len(text) for text in texts)
-    left = tokenizer.padding_side == "left"
+    left = (padding_side or tokenizer.padding_side) == "left"
 
     def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
         filled = torch.full((len(rows), length), value, dtype=torch.long)
@@ -269,15 +288,17 @@ def _padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _lone_special_token(
-    tokenizer: PreTrainedTokenizerBase, text: str, names: Sequence[str]
+    tokenizer: PreTrainedTokenizerBase, text: Text, names: Sequence[str]
 ) -> TokenizedText:
     token_id = _special_id(tokenizer, ("bos", "cls", "eos", "pad", "unk"))
     values = {"input_ids": token_id, "attention_mask": 1}
     return TokenizedText(
-        text=text,
+        text=text.text,
         model_inputs={name: [values.get(name, 0)] for name in names},
         tokens=(str(tokenizer.convert_ids_to_tokens(token_id)),),
         offsets=((0, 0),),
         ordinary=(False,),
         n_tokens_cut=0,
+        parts=text.parts,
+        words=text.words,
     )

@@ -13,16 +13,16 @@ from tqdm import tqdm
 from captum_aml import methods
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.methods import Setting, TokenMethod
-from captum_aml.text.classifier import TextClassifier
 from captum_aml.text.encoding import TokenizedText
 from captum_aml.text.explanation import Explanation
+from captum_aml.text.model import TextModel
 
 # Texts are read this many batches ahead, to be sorted by length.
 _BATCHES_PER_WINDOW = 16
 
 
 def explain_texts(
-    classifier: TextClassifier,
+    classifier: TextModel,
     texts: Iterable[str],
     *,
     method: str = "aml",
@@ -105,7 +105,7 @@ class _BatchExplainer:
     def __init__(
         self,
         *,
-        classifier: TextClassifier,
+        classifier: TextModel,
         method: TokenMethod,
         name: str,
         signed: bool,

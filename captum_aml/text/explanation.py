@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.methods import Setting
-from captum_aml.text.encoding import Span
+from captum_aml.text.inputs import Span
 from captum_aml.visualization import ScoredText, TextCard, captum_record
 
 if TYPE_CHECKING:

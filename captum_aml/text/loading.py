@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
@@ -39,16 +43,41 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-def load_classifier(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Loads a sequence classifier in float32, and its tokenizer; never runs code of theirs.
+def load_classifier(
+    source: str, *, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads a sequence classifier and its tokenizer; never runs code of theirs.
 
     Args:
         source: A local folder or a hub id.
+        dtype: The precision of the weights. Default: float32.
 
     Raises:
         InvalidInputError: There is none, it is damaged, or it has no classification head.
     """
     expected = "a sequence-classification model (a local folder or a hub id)"
+    return _load(source, AutoModelForSequenceClassification, expected, dtype)
+
+
+def load_language_model(
+    source: str, *, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads a language model, decoder or encoder-decoder, and its tokenizer, likewise.
+
+    Raises:
+        InvalidInputError: There is none, or it is damaged.
+    """
+    expected = "a language model (a local folder or a hub id)"
+    _check_place(source, expected)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # as below
+        raise _cannot_load(source, expected, error) from error
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    return _load(source, kind, expected, dtype)
+
+
+def _check_place(source: str, expected: str) -> None:
     if os.path.isdir(source) and not os.path.isfile(os.path.join(source, "config.json")):
         raise InvalidInputError(
             f"model: expected {expected}, got the folder {source!r} without a config.json"
@@ -57,16 +86,29 @@ def load_classifier(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
         source.startswith((".", "~", os.sep)) or source.count("/") > 1
     ):
         raise InvalidInputError(f"model: expected {expected}, but there is no folder {source!r}")
+
+
+def _cannot_load(source: str, expected: str, error: Exception) -> InvalidInputError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return InvalidInputError(
+        f"model: expected {expected}, but {source!r} cannot be loaded: {reason}"
+    )
+
+
+def _load(
+    source: str,
+    kind: Any,  # one of transformers' Auto classes, which share no type
+    expected: str,
+    dtype: torch.dtype,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    _check_place(source, expected)
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            source, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
+        model, info = kind.from_pretrained(
+            source, dtype=dtype, trust_remote_code=False, output_loading_info=True
         )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # transformers and safetensors raise errors of many types here
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidInputError(
-            f"model: expected {expected}, but {source!r} cannot be loaded: {reason}"
-        ) from error
+        raise _cannot_load(source, expected, error) from error
     if info["missing_keys"]:
         # transformers would classify with these weights drawn at random.
         missing = ", ".join(sorted(info["missing_keys"])[:3])

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from captum_aml._trial import taken_removal
-from captum_aml.text.classifier import TextClassifier
+from captum_aml.text.inputs import TextLike
+from captum_aml.text.model import TextModel
 
 
-def attention_removal(classifier: TextClassifier, texts: Sequence[str]) -> str | None:
+def attention_removal(classifier: TextModel, texts: Sequence[TextLike]) -> str | None:
     """The perturbation that hides tokens from a model's attention, if the model takes it.
 
     ``attention`` and ``causal-attention`` give the model an additive mask (N, 1, Q, L). Whether it

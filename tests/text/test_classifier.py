@@ -18,6 +18,8 @@ from transformers import (
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text import TextClassifier
 from captum_aml.text.loading import resolve_device
+from captum_aml.text.removing import attention_removal
+from tests._helpers.decoders import DECODERS, bpe_tokenizer, decoder_classifier
 from tests._helpers.text_models import bert_classifier, save_classifier, word_piece_tokenizer
 
 TEXTS = ["a good film", "", "the plot is not very good , but the actor is great !", "bad"]
@@ -244,3 +246,94 @@ def test_a_length_that_the_model_cannot_take_is_refused(
 ) -> None:
     with pytest.raises(InvalidInputError, match="max_length"):
         TextClassifier(classifier.model, classifier.tokenizer, max_length=length)
+
+
+class TestDecoders:
+    """Classification heads on decoders: the class is read at the last token that is shown."""
+
+    @pytest.mark.parametrize("pad_token_id", [None, 0])
+    @pytest.mark.parametrize("kind", DECODERS)
+    @torch.no_grad()
+    def test_logits_are_those_of_the_text_alone(self, kind: str, pad_token_id: int | None) -> None:
+        tokenizer = bpe_tokenizer(eos_token="</s>")
+        model = decoder_classifier(kind, len(tokenizer), pad_token_id=pad_token_id)
+        classifier = TextClassifier(model, tokenizer)
+        texts = ["a gripping film", "the plot was not good , but the film was", "dull"]
+        batch = classifier.collate(classifier.tokenize(texts))
+        found = classifier(batch.input_ids, *batch.forward_args)
+        for row, text in enumerate(texts):
+            # Without a padding token and alone, transformers reads the last token.
+            ids = torch.tensor([tokenizer(text)["input_ids"]])
+            assert torch.allclose(found[row], model(ids).logits[0], atol=1e-5)
+        assert model.config.pad_token_id == pad_token_id
+
+    @pytest.mark.parametrize("kind", DECODERS)
+    @torch.no_grad()
+    def test_padding_on_the_left_moves_nothing(self, kind: str) -> None:
+        tokenizer = bpe_tokenizer(eos_token="</s>")
+        tokenizer.padding_side = "left"
+        classifier = TextClassifier(decoder_classifier(kind, len(tokenizer)), tokenizer)
+        (text,) = classifier.tokenize(["a gripping film"])
+        batch = classifier.collate([text])
+        alone = classifier(batch.input_ids, *batch.forward_args)
+        pad = torch.full((1, 4), 3)
+        ids = torch.cat([pad, batch.input_ids], dim=1)
+        mask = torch.cat([torch.zeros_like(pad), batch.attention_mask], dim=1)
+        assert torch.allclose(classifier(ids, mask), alone, atol=1e-5)
+
+    @torch.no_grad()
+    def test_a_baseline_of_padding_tokens_is_read_at_its_end(self) -> None:
+        tokenizer = bpe_tokenizer(pad_token="<pad>")
+        model = decoder_classifier("llama", len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+        classifier = TextClassifier(model, tokenizer)
+        assert classifier.baseline.kind == "pad"
+        batch = classifier.collate(classifier.tokenize(["a gripping film"]))
+        reference = classifier.reference_ids(batch)
+        hidden = model.model(reference, attention_mask=batch.attention_mask).last_hidden_state
+        expected = model.score(hidden[:, -1])
+        assert torch.allclose(classifier(reference, *batch.forward_args), expected, atol=1e-6)
+
+    @pytest.mark.parametrize("kind", DECODERS)
+    def test_tokens_can_be_hidden_from_their_attention(self, kind: str) -> None:
+        tokenizer = bpe_tokenizer(eos_token="</s>")
+        classifier = TextClassifier(decoder_classifier(kind, len(tokenizer)), tokenizer)
+        assert attention_removal(classifier, ["a gripping film", "dull"]) == "causal-attention"
+
+
+class TestPairs:
+    def test_logits_are_those_of_the_pair(self, classifier: TextClassifier) -> None:
+        pairs = [("a good film", "the plot"), ("bad", "the actor is very good")]
+        given = classifier.tokenizer(
+            [a for a, _ in pairs], [b for _, b in pairs], padding=True, return_tensors="pt"
+        )
+        with torch.no_grad():
+            expected = classifier.model(**given).logits.softmax(dim=-1)
+        assert torch.allclose(classifier.predict(pairs), expected, atol=1e-6)
+
+    def test_offsets_point_into_both_texts(self, classifier: TextClassifier) -> None:
+        (tokenized,) = classifier.tokenize([("a good film", "bad plot")])
+        own = [
+            tokenized.text[slice(*span)]
+            for span, keep in zip(tokenized.offsets, tokenized.ordinary, strict=True)
+            if keep
+        ]
+        assert own == ["a", "good", "film", "bad", "plot"]
+        assert [tokenized.text[slice(*part)] for part in tokenized.parts] == [
+            "a good film",
+            "bad plot",
+        ]
+
+    def test_mixed_forms_keep_their_order(self, classifier: TextClassifier) -> None:
+        given = ["bad", ("good", "film"), ["a", "good", "film"], {"text": "bad"}]
+        tokenized = classifier.tokenize(given)
+        assert [t.text for t in tokenized] == ["bad", "good\nfilm", "a good film", "bad"]
+        assert tokenized[2].words == ((0, 1), (2, 6), (7, 11))
+        assert tokenized[0].model_inputs == tokenized[3].model_inputs
+
+    def test_what_is_cut_of_a_pair_is_counted(self, classifier: TextClassifier) -> None:
+        short = TextClassifier(classifier.model, classifier.tokenizer, max_length=12)
+        pair = ("good " * 5, "bad " * 30)
+        (whole,), (cut,) = classifier.tokenize([pair]), short.tokenize([pair])
+        assert len(cut) == 12
+        assert whole.n_tokens_cut == 0
+        assert cut.n_tokens_cut == sum(whole.ordinary) - sum(cut.ordinary) == 35 - 9

@@ -96,9 +96,9 @@ class TestTokenize:
         (tokenized,) = tokenize(WORD_PIECE, ["good " * 30])
         assert len(tokenized) == 32
 
-    @pytest.mark.parametrize("text", [None, 3, ["good"]])
+    @pytest.mark.parametrize("text", [None, 3, b"good", ("a", "b", "c")])
     def test_what_is_no_string_is_named(self, text: object) -> None:
-        with pytest.raises(InvalidInputError, match=r"texts: expected strings, got .* position 1"):
+        with pytest.raises(InvalidInputError, match=r"texts: expected strings.* position 1"):
             tokenize(WORD_PIECE, ["good", text])
 
     def test_slow_tokenizer_is_refused(self) -> None:

@@ -1,0 +1,134 @@
+"""Prompts with a slot for the text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from string import Formatter
+
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.text.inputs import Span, Text, TextLike
+
+_SLOTS = ("text", "text_pair")
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """A prompt cut at its slots.
+
+    Attributes:
+        pieces: What stands before, between and after the slots.
+        slots: The slots between the pieces, ``text`` or ``text_pair``.
+    """
+
+    pieces: tuple[str, ...]
+    slots: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        template: str,
+        words: Mapping[str, str],
+        *,
+        examples: Sequence[tuple[TextLike, str]],
+        description: str,
+        separator: str,
+    ) -> PromptTemplate:
+        """A template with everything that goes before it.
+
+        Args:
+            template: The prompt of one text.
+            words: The word of each class.
+            examples: Texts with the name or the word of their class.
+            description: What goes first.
+            separator: What stands between.
+
+        Raises:
+            InvalidInputError: The template is malformed, or an example is.
+        """
+        own = cls._parsed(template)
+        before = [description] if description else []
+        for number, example in enumerate(examples):
+            if not isinstance(example, tuple) or len(example) != 2:
+                raise InvalidInputError(
+                    "examples: expected pairs of a text and its class, got "
+                    f"{type(example).__name__} at position {number}"
+                )
+            text, label = example
+            known = {**{word.strip(): word for word in words.values()}, **words}
+            if label not in known and str(label).strip() not in known:
+                raise InvalidInputError(
+                    f"examples: expected classes among {', '.join(words)}, got {label!r} at "
+                    f"position {number}"
+                )
+            word = known.get(label) or known[str(label).strip()]
+            before.append(own.fill(Text.of(text, number))[0] + own.joined(word))
+        first = separator.join([*before, own.pieces[0]])
+        return cls((first, *own.pieces[1:]), own.slots)
+
+    @classmethod
+    def _parsed(cls, template: str) -> PromptTemplate:
+        expected = "template: expected a string with the slot {text}"
+        if not isinstance(template, str):
+            raise InvalidInputError(f"{expected}, got {type(template).__name__}")
+        try:
+            parts = list(Formatter().parse(template))
+        except ValueError as error:
+            raise InvalidInputError(
+                f"{expected}, got {template!r} ({error}); double braces that are meant as such"
+            ) from None
+        pieces, slots = [""], []
+        for literal, field, specification, conversion in parts:
+            pieces[-1] += literal
+            if field is None:
+                continue
+            if field not in _SLOTS or specification or conversion:
+                raise InvalidInputError(
+                    f"{expected} and possibly {{text_pair}}, got the slot {field!r} in "
+                    f"{template!r}; double braces that are meant as such"
+                )
+            slots.append(field)
+            pieces.append("")
+        if sorted(slots) not in (["text"], ["text", "text_pair"]):
+            raise InvalidInputError(
+                f"{expected} once, and {{text_pair}} once where texts are pairs, got {template!r}"
+            )
+        return cls(tuple(pieces), tuple(slots))
+
+    @property
+    def tail(self) -> str:
+        """What stands after the last slot."""
+        return self.pieces[-1]
+
+    def joined(self, word: str) -> str:
+        """A label word as it follows the prompt: with a space, unless there is one already."""
+        spaced = self.tail[-1:].isspace() or word[:1].isspace()
+        return word if spaced else f" {word}"
+
+    def fill(self, text: Text) -> tuple[str, list[tuple[Span, int]]]:
+        """The prompt of a text.
+
+        Returns:
+            The prompt, and for each part of the text where it stands in the prompt and where it
+            begins in the text.
+
+        Raises:
+            InvalidInputError: A pair is given and the template has no slot for it, or the other
+                way around.
+        """
+        origins = dict(zip(_SLOTS, [start for start, _ in text.parts] or [0], strict=False))
+        values = dict(zip(_SLOTS, text.pieces, strict=False))
+        if set(values) != set(self.slots):
+            given = "a pair" if text.parts else "a single text"
+            raise InvalidInputError(
+                f"texts: expected texts for the slots {', '.join(self.slots)} of the template, "
+                f"got {given}"
+            )
+        prompt, spans = self.pieces[0], []
+        for slot, piece in zip(self.slots, self.pieces[1:], strict=True):
+            spans.append(((len(prompt), len(prompt) + len(values[slot])), origins[slot]))
+            prompt += values[slot] + piece
+        return prompt, spans
+
+
+__all__ = ["PromptTemplate"]

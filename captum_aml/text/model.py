@@ -1,0 +1,281 @@
+"""A model and its tokenizer: a forward function on token ids, and the way there from texts."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from captum_aml._modes import evaluating
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.text.encoding import (
+    BaselineToken,
+    TextBatch,
+    TokenizedText,
+    baseline_token,
+    collate,
+    reference_ids,
+    require_offsets,
+    tokenize,
+)
+from captum_aml.text.inputs import TextLike
+
+# Tokenizers without a limit of their own report a number of about 1e30.
+_NO_LIMIT = 10**9
+
+
+class TextModel(ABC):
+    """A model and its tokenizer as a forward function of token ids that tells classes apart.
+
+    Calling it gives logits for token ids, which makes it a forward function for Captum:
+    ``text_model(ids, attention_mask, ...) -> logits (N, C)``. Nothing of the model is changed.
+
+    Args:
+        model: The model.
+        tokenizer: Its fast tokenizer.
+        baseline (str, optional): The vocabulary entry that stands for a removed token. Default:
+            None, the first that the tokenizer has of: mask, unknown, padding, end of sequence.
+        max_length (int, optional): Texts are cut to this many tokens, everything that is added to
+            them included. Default: None, to what the model takes.
+
+    Raises:
+        InvalidInputError: The tokenizer gives no offsets or has more entries than the model has
+            embeddings, or ``max_length`` leaves no room for a token of the text or is more than
+            the model takes.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        baseline: str | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        require_offsets(tokenizer)
+        self.model = model
+        self.tokenizer = tokenizer
+        _check_belong_together(model, tokenizer)
+        self._baseline = baseline_token(tokenizer, baseline)
+        self._max_length = self._checked_length(max_length)
+        accepted = inspect.signature(model.forward).parameters
+        #: What the model takes beside ids and attention mask, of what the tokenizer gives.
+        self._extra_inputs = tuple(
+            name
+            for name in tokenizer.model_input_names
+            if name not in ("input_ids", "attention_mask") and name in accepted
+        )
+        # `forward` takes them by position: this tells those who look for an argument by its name.
+        self.__signature__ = _signature(self._extra_inputs)
+
+    @property
+    @abstractmethod
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the C classes, in order."""
+
+    @abstractmethod
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, *extra_inputs: Tensor
+    ) -> Tensor:
+        """Logits for token ids.
+
+        Args:
+            input_ids: (N, L).
+            attention_mask (Tensor, optional): (N, L), 1 where there is a token; or what is added
+                to attention logits, (N, 1, Q, L). Default: None, tokens everywhere.
+            *extra_inputs: What else the model takes, (N, L) each, in the order of
+                ``TextBatch.forward_args``.
+
+        Returns:
+            Logits (N, C).
+        """
+
+    def __call__(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, *extra_inputs: Tensor
+    ) -> Tensor:
+        """See ``forward``."""
+        return self.forward(input_ids, attention_mask, *extra_inputs)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What decides the logits beside the weights, as plain values; {} for nothing."""
+        return {}
+
+    @property
+    def embedding_layer(self) -> nn.Module:
+        """The layer that turns token ids into embeddings."""
+        layer = self.model.get_input_embeddings()
+        assert isinstance(layer, nn.Module)
+        return layer
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids have to be."""
+        return next(self.embedding_layer.parameters()).device
+
+    @property
+    def baseline(self) -> BaselineToken:
+        """The token that stands for a removed one."""
+        return self._baseline
+
+    @property
+    def n_classes(self) -> int:
+        """The number of classes C."""
+        return len(self.label_names)
+
+    @property
+    def max_length(self) -> int | None:
+        """The most tokens, everything included; None where there is no limit."""
+        return self._max_length
+
+    def tokenize(self, texts: Iterable[TextLike]) -> list[TokenizedText]:
+        """Tokenizes texts, cut to what the model takes."""
+        return tokenize(self.tokenizer, texts, max_length=self.max_length)
+
+    def collate(self, texts: Sequence[TokenizedText]) -> TextBatch:
+        """Pads tokenized texts into one batch on the model's device."""
+        batch = collate(
+            self.tokenizer,
+            texts,
+            extra_inputs=self._extra_inputs,
+            padding_side=self._padding_side,
+        )
+        return batch.to(self.device)
+
+    def reference_ids(self, batch: TextBatch) -> Tensor:
+        """The batch's ids (N, L) with every ordinary token replaced by the baseline token."""
+        return reference_ids(batch, self._baseline)
+
+    def class_index(self, target: int | str) -> int:
+        """The index of a class given by its name or its index.
+
+        A name goes first: with classes named "1" and "5", the string "1" is the first class.
+
+        Raises:
+            InvalidInputError: The model has no such class.
+        """
+        names = self.label_names
+        if isinstance(target, str) and target in names:
+            return names.index(target)
+        try:
+            index = int(target)
+        except ValueError:
+            raise InvalidInputError(
+                f"target: expected one of the labels {', '.join(names)} or an index from 0 to "
+                f"{self.n_classes - 1}, got {target!r}"
+            ) from None
+        if not 0 <= index < self.n_classes:
+            raise InvalidInputError(
+                f"target: expected an index from 0 to {self.n_classes - 1} "
+                f"({', '.join(names)}), got {index}"
+            )
+        return index
+
+    def predict(self, texts: Iterable[TextLike], *, batch_size: int = 32) -> Tensor:
+        """Class probabilities, in batches of similar length.
+
+        Returns:
+            Probabilities (N, C) on the CPU, in the order of ``texts``.
+        """
+        tokenized = self.tokenize(texts)
+        order = sorted(range(len(tokenized)), key=lambda i: len(tokenized[i]))
+        probabilities = torch.empty(len(tokenized), self.n_classes)
+        with self.evaluating(), torch.no_grad():
+            for start in range(0, len(order), batch_size):
+                rows = order[start : start + batch_size]
+                batch = self.collate([tokenized[row] for row in rows])
+                logits = self(batch.input_ids, *batch.forward_args)
+                probabilities[rows] = logits.float().softmax(dim=-1).cpu()
+        return probabilities
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Holds the model in evaluation mode and gives every module its own mode back."""
+        with evaluating(self.model):
+            yield
+
+    @property
+    def _padding_side(self) -> str | None:
+        """Where padding goes; None for where the tokenizer puts it."""
+        return None
+
+    @property
+    def _least_length(self) -> int:
+        """The fewest tokens with one of the text."""
+        return int(self.tokenizer.num_special_tokens_to_add()) + 1
+
+    def _checked_length(self, wanted: int | None) -> int | None:
+        limit = _most_tokens(self.model, self.tokenizer)
+        if wanted is None:
+            return limit
+        least = self._least_length
+        if not least <= wanted <= (limit or wanted):
+            raise InvalidInputError(
+                f"max_length: expected {least} to {limit or 'any number of'} tokens, got {wanted}"
+            )
+        return wanted
+
+
+def _check_belong_together(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    entries = len(tokenizer)
+    if entries <= len(set(tokenizer.all_special_ids)):
+        raise InvalidInputError(
+            "tokenizer: expected a vocabulary, got special tokens only; are its files beside the "
+            "model's?"
+        )
+    table = model.get_input_embeddings()
+    n_embeddings = getattr(table, "num_embeddings", None)
+    if n_embeddings is not None and entries > n_embeddings:
+        raise InvalidInputError(
+            f"tokenizer: expected at most the {n_embeddings} entries the model has embeddings "
+            f"for, got {entries}; does it belong to this model?"
+        )
+    own, its = getattr(model.config, "pad_token_id", None), tokenizer.pad_token_id
+    padding_idx = getattr(table, "padding_idx", None)
+    if padding_idx is not None and own is not None and its is not None and own != its:
+        # Not an error: such models exist, and the attention mask hides what padding looks like.
+        warnings.warn(
+            f"tokenizer: its padding token has the id {its}, the model's {own}; does it belong to "
+            "this model?",
+            stacklevel=4,
+        )
+
+
+def _signature(extra_inputs: Sequence[str]) -> inspect.Signature:
+    """That of ``forward``, with the names of the model's further inputs."""
+    kind, rest = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
+    return inspect.Signature(
+        [
+            inspect.Parameter("input_ids", kind),
+            *(inspect.Parameter(n, kind, default=None) for n in ("attention_mask", *extra_inputs)),
+            inspect.Parameter("others", rest),
+        ]
+    )
+
+
+def _most_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The most tokens that a model takes, special ones included; None where there is no limit."""
+    limits = [int(tokenizer.model_max_length)]
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        # RoBERTa and its kin number positions from the padding index plus one.
+        padding = _position_padding(model)
+        limits.append(positions if padding is None else positions - padding - 1)
+    limit = min(limits)
+    return limit if limit < _NO_LIMIT else None
+
+
+def _position_padding(model: PreTrainedModel) -> int | None:
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module.padding_idx
+    return None
+
+
+__all__ = ["TextModel"]

@@ -1,0 +1,479 @@
+r"""Classification by prompt: a language model reads a text inside a prompt and answers with a word.
+
+With :math:`w_k = (w_{k,1}, \dots, w_{k,T_k})` the tokens of the word for class :math:`k`, the
+logit of a class is the log-probability of its word after the prompt,
+
+.. math:: \ell_k = \sum_{t=1}^{T_k} \log p(w_{k,t} \mid \mathrm{prompt}(x), w_{k,<t}),
+
+whose softmax over the classes is explained. The prompt around the text (a description, examples,
+``Label:``) is protected: it is never masked and scores 0.
+
+Source: the decoders of Barkan et al., Findings of EMNLP 2024, who read the logits of label words
+of one token each. Words of several tokens are our own addition; their log-probabilities are summed,
+not averaged, so that they are those of the words.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutput
+
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.text._causal import extended_mask, last_tokens, positions, shown_tokens
+from captum_aml.text._template import PromptTemplate
+from captum_aml.text.encoding import TokenizedText
+from captum_aml.text.inputs import Span, Text, TextLike, each_text
+from captum_aml.text.loading import load_language_model, resolve_device
+from captum_aml.text.model import TextModel
+
+
+@dataclass(frozen=True)
+class _Word:
+    """How a class's word is read.
+
+    Attributes:
+        ids: Its T tokens.
+        branch: The number of the continuation that its own one, all tokens but the last, begins.
+    """
+
+    ids: tuple[int, ...]
+    branch: int
+
+
+class PromptClassifier(TextModel):
+    """A language model that classifies by the word it continues a prompt with.
+
+    Decoders and encoder-decoders (T5) of Hugging Face. A pass costs one pass of the model where
+    every label word is one token; otherwise one for each different beginning of the words.
+
+    Args:
+        model: A causal or sequence-to-sequence language model.
+        tokenizer: Its fast tokenizer.
+        template: The prompt with the slot ``{text}``, and for pairs ``{text_pair}``; braces that
+            are meant as such are doubled. For instance ``"Text: {text} Label:"``.
+        labels: The words that stand for the classes: a mapping from the classes' names, or the
+            words alone. Where neither template nor word has a space between them, one is added.
+        examples: Solved examples that go before, pairs of a text and a class's name or word.
+            Default: ().
+        description: What goes first of all. Default: "".
+        separator: What stands between description, examples and the text's own prompt.
+            Default: an empty line.
+        add_special_tokens: Whether the tokenizer adds its special tokens, such as one for the
+            beginning; a chat template already has them. Default: True.
+        baseline (str, optional): The vocabulary entry that stands for a removed token. Default:
+            None, the first that the tokenizer has of: mask, unknown, padding, end of sequence.
+        max_length (int, optional): Texts are cut so that the prompt has this many tokens at most;
+            the prompt itself is never cut. Default: None, to what the model takes.
+
+    Raises:
+        InvalidInputError: The template has no slot for the text, there are fewer than two
+            different label words, an example is of another class, the prompt leaves no room for a
+            text, the model writes no text, or the tokenizer gives no offsets.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        template: str,
+        labels: Mapping[str, str] | Sequence[str],
+        *,
+        examples: Sequence[tuple[TextLike, str]] = (),
+        description: str = "",
+        separator: str = "\n\n",
+        add_special_tokens: bool = True,
+        baseline: str | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        names, words = _named_words(labels)
+        self._label_names, self._label_words = names, words
+        self._template = PromptTemplate.of(
+            template,
+            dict(zip(names, words, strict=True)),
+            examples=examples,
+            description=description,
+            separator=separator,
+        )
+        self._add_special_tokens = add_special_tokens
+        self._writes = bool(model.config.is_encoder_decoder)
+        _check_writes_text(model)
+        accepted = inspect.signature(model.forward).parameters
+        self._takes_positions = "position_ids" in accepted
+        self._takes_places = "logits_to_keep" in accepted
+        self._frame_length = 0
+        super().__init__(model, tokenizer, baseline=baseline, max_length=max_length)
+        self._extra_inputs = ()  # token types are for encoders
+        self._words, self._branches = _read_words(
+            [self._label_ids(word) for word in words], names, whole=self._writes
+        )
+        nothing = Text.of("" if len(self._template.slots) == 1 else ("", ""))
+        self._frame_length = len(self._encoded(nothing).ids)
+        if self.max_length is not None and self._frame_length >= self.max_length:
+            raise InvalidInputError(
+                f"template: expected a prompt that leaves room for a text within "
+                f"{self.max_length} tokens, got one of {self._frame_length}; give fewer examples"
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        template: str,
+        labels: Mapping[str, str] | Sequence[str],
+        *,
+        device: str | torch.device = "auto",
+        dtype: torch.dtype = torch.float32,
+        examples: Sequence[tuple[TextLike, str]] = (),
+        description: str = "",
+        separator: str = "\n\n",
+        add_special_tokens: bool = True,
+        baseline: str | None = None,
+        max_length: int | None = None,
+    ) -> PromptClassifier:
+        """Loads a language model and its tokenizer, for evaluation and without gradients.
+
+        Code that comes with a model is never run.
+
+        Args:
+            source: A local folder or a hub id.
+            template: See the class, as for ``labels`` and the options not named here.
+            labels: See the class.
+            device: A torch device, or "auto": CUDA where there is one, else Apple's MPS, else
+                the CPU. Default: "auto".
+            dtype: The precision of the weights. Default: float32.
+            examples: See the class.
+            description: See the class.
+            separator: See the class.
+            add_special_tokens: See the class.
+            baseline (str, optional): See the class.
+            max_length (int, optional): See the class.
+
+        Raises:
+            InvalidInputError: There is no such model, it is damaged, the device is not there, or
+                see the class.
+        """
+        torch_device = resolve_device(device)
+        model, tokenizer = load_language_model(os.fspath(source), dtype=dtype)
+        model.eval().requires_grad_(False).to(torch_device)
+        return cls(
+            model,
+            tokenizer,
+            template,
+            labels,
+            examples=examples,
+            description=description,
+            separator=separator,
+            add_special_tokens=add_special_tokens,
+            baseline=baseline,
+            max_length=max_length,
+        )
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the C classes, in order."""
+        return self._label_names
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The prompt and the label words."""
+        slots = [f"{{{slot}}}" for slot in sorted(self._template.slots)]
+        shown = Text.of(slots[0] if len(slots) == 1 else tuple(slots))
+        return {"prompt": self.prompt(shown), "label_words": ", ".join(self._label_words)}
+
+    @property
+    def label_ids(self) -> tuple[tuple[int, ...], ...]:
+        """The token ids of each class's word."""
+        return tuple(word.ids for word in self._words)
+
+    def prompt(self, text: TextLike) -> str:
+        """The whole prompt around a text, as the tokenizer is given it.
+
+        Raises:
+            InvalidInputError: A pair is given and the template has no slot for it, or the other
+                way around.
+        """
+        return self._template.fill(Text.of(text))[0]
+
+    def tokenize(self, texts: Iterable[TextLike]) -> list[TokenizedText]:
+        """Tokenizes texts inside their prompts; texts that are too long are cut, prompts never.
+
+        Offsets are those in the text: a token of the prompt, or with no character of the text,
+        has none and is protected.
+        """
+        return [self._tokenized(text) for text in each_text(texts)]
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, *extra_inputs: Tensor
+    ) -> Tensor:
+        """Log-probabilities of the label words after prompts.
+
+        Args:
+            input_ids: (N, L).
+            attention_mask (Tensor, optional): (N, L), 1 where there is a token; or what is added
+                to attention logits, (N, 1, Q, L). Default: None, tokens everywhere.
+            *extra_inputs: None are taken.
+
+        Returns:
+            Logits (N, C): a word's log-probability, the sum over its tokens.
+        """
+        if self._writes:
+            found = self._after_encoder(input_ids, attention_mask)
+        else:
+            found = self._after_prompt(input_ids, attention_mask)
+        # (N, branches, T + 1, V): what follows the prompt and each token of a branch.
+        columns = []
+        for word in self._words:
+            after = found[:, word.branch, : len(word.ids)]
+            ids = torch.tensor(word.ids, device=found.device)
+            columns.append(
+                after.gather(2, ids[None, :, None].expand(len(found), -1, 1)).sum((1, 2))
+            )
+        return torch.stack(columns, dim=1).to(input_ids.device)
+
+    def _after_prompt(self, ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """A decoder's log-probabilities after prompt and branches, (N, B, T + 1, V)."""
+        shown = shown_tokens(attention_mask, ids)
+        ends, n = last_tokens(shown), len(ids)
+        n_branches, n_more = self._branches.shape
+        if n_more == 0:
+            named: dict[str, Any] = {"input_ids": ids, "attention_mask": attention_mask}
+            if self._takes_positions and not bool(shown[:, 0].all()):
+                named["position_ids"] = positions(shown)
+            places = ends[:, None]
+        else:
+            # The prompt's tokens go through the embedding layer once, where a mask replaces what
+            # it gives; the words' own, by `forward`, past its hooks.
+            layer = self.embedding_layer
+            more = layer.forward(self._branches.to(ids.device))
+            embedded = layer(ids).repeat_interleave(n_branches, dim=0)
+            mask = extended_mask(attention_mask, ids, n_more).repeat_interleave(n_branches, dim=0)
+            named = {
+                "inputs_embeds": torch.cat([embedded, more.repeat(n, 1, 1)], dim=1),
+                "attention_mask": mask,
+            }
+            if self._takes_positions:
+                following = torch.ones(n, n_more, dtype=torch.bool, device=ids.device)
+                named["position_ids"] = positions(
+                    torch.cat([shown, following], dim=1)
+                ).repeat_interleave(n_branches, dim=0)
+            onwards = torch.arange(ids.shape[1], ids.shape[1] + n_more, device=ids.device)
+            places = torch.cat([ends[:, None], onwards.expand(n, -1)], dim=1)
+            places = places.repeat_interleave(n_branches, dim=0)
+        kept, where = torch.unique(places, return_inverse=True)
+        if self._takes_places:
+            named["logits_to_keep"] = kept
+        else:
+            where = places
+        logits: Tensor = self.model(**named, use_cache=False).logits
+        rows = torch.arange(len(where), device=logits.device)[:, None]
+        chosen = logits[rows, where.to(logits.device)].float()
+        return F.log_softmax(chosen, dim=-1).reshape(n, n_branches, n_more + 1, -1)
+
+    def _after_encoder(self, ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """An encoder-decoder's log-probabilities along the branches, (N, B, T + 1, V)."""
+        n, (n_branches, n_more) = len(ids), self._branches.shape
+        encoder = self.model.get_encoder()
+        # Through the one layer that embeds ids: the decoder may share it.
+        states = encoder(
+            inputs_embeds=self.embedding_layer(ids), attention_mask=attention_mask
+        ).last_hidden_state
+        start = self.model.config.decoder_start_token_id
+        begun = torch.full((n_branches, 1), int(start), device=ids.device)
+        given = torch.cat([begun, self._branches.to(ids.device)], dim=1)
+        mask = attention_mask
+        if mask is not None and mask.dim() == 4:
+            # What the decoder sees of the encoder is what the encoder's last position saw.
+            mask = mask[:, :, -1:, :]
+        output = self.model(
+            encoder_outputs=BaseModelOutput(
+                last_hidden_state=states.repeat_interleave(n_branches, dim=0)
+            ),
+            attention_mask=None if mask is None else mask.repeat_interleave(n_branches, dim=0),
+            decoder_inputs_embeds=self.embedding_layer.forward(given).repeat(n, 1, 1),
+            use_cache=False,
+        )
+        logits: Tensor = output.logits
+        return F.log_softmax(logits.float(), dim=-1).reshape(n, n_branches, n_more + 1, -1)
+
+    @property
+    def _padding_side(self) -> str | None:
+        return "right"
+
+    @property
+    def _least_length(self) -> int:
+        return self._frame_length + 1
+
+    def _label_ids(self, word: str) -> tuple[int, ...]:
+        """The tokens of a label word where it follows the prompt."""
+        if self._writes:
+            ids = self.tokenizer(word.strip(), add_special_tokens=False)["input_ids"]
+            return tuple(int(i) for i in ids)
+        # Which tokens a word has may depend on what is before it: a tokenizer may put a space
+        # before whatever comes first.
+        before = self._template.tail or ":"
+        alone, joined = (
+            self.tokenizer(string, add_special_tokens=False)["input_ids"]
+            for string in (before, before + self._template.joined(word))
+        )
+        if joined[: len(alone)] != alone or len(joined) == len(alone):
+            raise InvalidInputError(
+                f"labels: expected words that begin a token after the template's end, but the "
+                f"tokenizer joins {word!r} with {before[-10:]!r}; end the template with a "
+                "punctuation mark and begin the word with a space"
+            )
+        return tuple(int(i) for i in joined[len(alone) :])
+
+    def _encoded(self, text: Text) -> _Encoded:
+        prompt, spans = self._template.fill(text)
+        encoding = self.tokenizer(
+            prompt, add_special_tokens=self._add_special_tokens, truncation=False, verbose=False
+        ).encodings[0]
+        n_tokens = len(encoding.ids)
+        if not self._writes:
+            # A decoder goes on after the prompt, not after what marks an end.
+            while n_tokens and encoding.special_tokens_mask[n_tokens - 1]:
+                n_tokens -= 1
+        return _Encoded(
+            ids=list(encoding.ids[:n_tokens]),
+            tokens=tuple(encoding.tokens[:n_tokens]),
+            offsets=_text_offsets(encoding.offsets[:n_tokens], spans, text),
+        )
+
+    def _tokenized(self, text: Text) -> TokenizedText:
+        encoded = self._encoded(text)
+        n_cut, limit = 0, self.max_length
+        seen = text
+        while limit is not None and len(encoded.ids) > limit:
+            n_text = sum(end > start for start, end in encoded.offsets)
+            excess = len(encoded.ids) - limit
+            if n_text <= excess:
+                seen, n_cut = _begin(text, 0), n_cut + n_text
+            else:
+                # Where the last token that still has room ends.
+                ends = [end for start, end in encoded.offsets if end > start]
+                seen, n_cut = _begin(text, ends[n_text - excess - 1]), n_cut + excess
+            encoded = self._encoded(seen)
+        return TokenizedText(
+            text=text.text,
+            model_inputs={
+                "input_ids": encoded.ids,
+                "attention_mask": [1] * len(encoded.ids),
+            },
+            tokens=encoded.tokens,
+            offsets=encoded.offsets,
+            ordinary=tuple(end > start for start, end in encoded.offsets),
+            n_tokens_cut=n_cut,
+            parts=text.parts,
+            words=text.words,
+        )
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """A prompt's tokens, with their characters in the text; (0, 0) for those of the prompt."""
+
+    ids: list[int]
+    tokens: tuple[str, ...]
+    offsets: tuple[Span, ...]
+
+
+def _begin(text: Text, end: int) -> Text:
+    """A text up to a character; both texts of a pair remain, the second perhaps empty."""
+    if not text.parts:
+        return Text(text.text[:end])
+    (_, first_end), (second_start, _) = text.parts
+    first = text.text[: min(end, first_end)]
+    return Text.of((first, text.text[second_start : max(end, second_start)]))
+
+
+def _text_offsets(
+    offsets: Sequence[Span], spans: Sequence[tuple[Span, int]], text: Text
+) -> tuple[Span, ...]:
+    """Spans in a prompt as spans in the text; (0, 0) where a token has none of its characters.
+
+    Args:
+        offsets: The tokens' spans in the prompt.
+        spans: Where parts of the text stand in the prompt, and where each begins in the text.
+        text: The text.
+    """
+    found = []
+    for start, end in offsets:
+        own = (0, 0)
+        for (first, last), origin in spans:
+            low, high = max(start, first), min(end, last)
+            if low < high:
+                own = (low - first + origin, high - first + origin)
+                break
+        found.append(own)
+    return tuple(found)
+
+
+def _named_words(
+    labels: Mapping[str, str] | Sequence[str],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The classes' names and their words."""
+    if isinstance(labels, str) or not isinstance(labels, Mapping | Sequence):
+        raise InvalidInputError(
+            f"labels: expected a mapping from names to words, or words, got {labels!r}"
+        )
+    words = list(labels.values()) if isinstance(labels, Mapping) else list(labels)
+    names = list(labels) if isinstance(labels, Mapping) else [str(word).strip() for word in words]
+    for word in (*names, *words):
+        if not isinstance(word, str) or not word.strip():
+            raise InvalidInputError(f"labels: expected words, got {word!r}")
+    if len(words) < 2 or len(set(names)) != len(names):
+        raise InvalidInputError(f"labels: expected two different words or more, got {words}")
+    return tuple(names), tuple(words)
+
+
+def _read_words(
+    ids: Sequence[tuple[int, ...]], names: Sequence[str], *, whole: bool
+) -> tuple[list[_Word], Tensor]:
+    """How each word is read, and what the model is given after the prompt, (B, T).
+
+    Words that begin alike share a branch; branches that are shorter than the longest are filled up
+    with a token that nothing of theirs is read after.
+    """
+    for index, own in enumerate(ids):
+        if own in ids[:index]:
+            raise InvalidInputError(
+                f"labels: expected different words, got the same tokens for "
+                f"{names[ids.index(own)]!r} and {names[index]!r}"
+            )
+        if not own:
+            raise InvalidInputError(f"labels: the tokenizer has no token for {names[index]!r}")
+    given = sorted({own[:-1] for own in ids}, key=lambda b: (-len(b), b))
+    branches: list[tuple[int, ...]] = []
+    for prefix in given:
+        if not any(branch[: len(prefix)] == prefix for branch in branches):
+            branches.append(prefix)
+    words = [
+        _Word(own, next(i for i, b in enumerate(branches) if b[: len(own) - 1] == own[:-1]))
+        for own in ids
+    ]
+    longest = max(len(branch) for branch in branches)
+    table = torch.zeros(len(branches), longest, dtype=torch.long)
+    for row, branch in enumerate(branches):
+        table[row, : len(branch)] = torch.tensor(branch, dtype=torch.long)
+    return words, table
+
+
+def _check_writes_text(model: PreTrainedModel) -> None:
+    head = model.get_output_embeddings()
+    if head is None:
+        raise InvalidInputError(
+            f"model: expected a language model, which gives logits of the next token, got "
+            f"{type(model).__name__}; a classifier needs no prompt"
+        )
+
+
+__all__ = ["PromptClassifier"]

@@ -1,0 +1,244 @@
+"""Classification by prompt, against plain loops over the model's own logits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from captum_aml import AMLAttribution
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.text import PromptClassifier
+from captum_aml.text.removing import attention_removal
+from tests._helpers.decoders import DECODERS, bpe_tokenizer, language_model
+
+TEMPLATE = "Text: {text} Label:"
+TEXTS = ["a gripping film", "the plot was not good and the film was dull , awful", ""]
+SINGLE = {"no": "negative", "yes": "positive"}
+SEVERAL = {"no": "negative", "yes": "positively good", "maybe": "positively awful film"}
+
+
+def make(kind: str, labels: dict[str, str], *, metaspace: bool = False) -> PromptClassifier:
+    tokenizer = bpe_tokenizer(metaspace=metaspace, eos_token="</s>")
+    model = language_model(kind, len(tokenizer))
+    return PromptClassifier(model, tokenizer, TEMPLATE, labels)
+
+
+def naive(classifier: PromptClassifier, text: str, word: str) -> float:
+    """The log-probability of a word after a prompt, token by token, with whole strings."""
+    tokenizer, model = classifier.tokenizer, classifier.model
+    if model.config.is_encoder_decoder:
+        prompt = tokenizer(classifier.prompt(text), return_tensors="pt")["input_ids"]
+        ids = [0, *tokenizer(word, add_special_tokens=False)["input_ids"]]
+        logits = model(input_ids=prompt, decoder_input_ids=torch.tensor([ids])).logits[0]
+        steps = [logits[i].log_softmax(-1)[ids[i + 1]] for i in range(len(ids) - 1)]
+        return float(torch.stack(steps).sum())
+    before = tokenizer(classifier.prompt(text))["input_ids"]
+    whole = tokenizer(f"{classifier.prompt(text)} {word}")["input_ids"]
+    assert whole[: len(before)] == before
+    total = 0.0
+    for end in range(len(before), len(whole)):
+        logits = model(torch.tensor([whole[:end]])).logits[0, -1]
+        total += float(logits.log_softmax(-1)[whole[end]])
+    return total
+
+
+@pytest.mark.parametrize("labels", [SINGLE, SEVERAL], ids=["single", "several"])
+@pytest.mark.parametrize(
+    ("kind", "metaspace"),
+    [*((kind, False) for kind in DECODERS), ("llama", True), ("t5", True)],
+)
+@torch.no_grad()
+def test_logits_are_the_words_log_probabilities(
+    kind: str, metaspace: bool, labels: dict[str, str]
+) -> None:
+    classifier = make(kind, labels, metaspace=metaspace)
+    batch = classifier.collate(classifier.tokenize(TEXTS))
+    found = classifier(batch.input_ids, *batch.forward_args)
+    expected = torch.tensor(
+        [[naive(classifier, text, word) for word in labels.values()] for text in TEXTS]
+    )
+    assert found.shape == (3, len(labels))
+    assert torch.allclose(found, expected, atol=2e-4)
+    assert expected.std(dim=1).min() > 1e-2, "the words should differ"
+
+
+def test_words_of_several_tokens_are_tested() -> None:
+    assert {len(ids) for ids in make("llama", SINGLE).label_ids} == {1}
+    assert max(len(ids) for ids in make("llama", SEVERAL).label_ids) >= 3
+
+
+@pytest.mark.parametrize("kind", [*DECODERS, "t5"])
+@torch.no_grad()
+def test_padding_on_either_side_changes_nothing(kind: str) -> None:
+    classifier = make(kind, SEVERAL)
+    (text,) = classifier.tokenize(["a gripping film"])
+    batch = classifier.collate([text])
+    alone = classifier(batch.input_ids, *batch.forward_args)
+    n = batch.input_ids.shape[1]
+    pad = torch.zeros(1, 5, dtype=torch.long)
+    for order in (lambda a, b: [a, b], lambda a, b: [b, a]):
+        ids = torch.cat(order(batch.input_ids, pad + 7), dim=1)
+        mask = torch.cat(order(torch.ones(1, n, dtype=torch.long), pad), dim=1)
+        # T5 has relative positions, so that padding before moves nothing either.
+        assert torch.allclose(classifier(ids, mask), alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("labels", [SINGLE, SEVERAL], ids=["single", "several"])
+@pytest.mark.parametrize("kind", DECODERS)
+@torch.no_grad()
+def test_removal_through_attention_hides_tokens_also_from_the_words(
+    kind: str, labels: dict[str, str]
+) -> None:
+    classifier = make(kind, labels)
+    assert attention_removal(classifier, TEXTS) == "causal-attention"
+
+
+@torch.no_grad()
+def test_only_the_text_is_explained_and_prompt_tokens_stay() -> None:
+    classifier = make("llama", SINGLE, metaspace=True)
+    (tokenized,) = classifier.tokenize(["a gripping film"])
+    shown = [
+        tokenized.text[start:end]
+        for (start, end), own in zip(tokenized.offsets, tokenized.ordinary, strict=True)
+        if own
+    ]
+    assert "".join(shown).replace(" ", "") == "agrippingfilm"
+    assert tokenized.text == "a gripping film"
+    batch = classifier.collate([tokenized])
+    reference = classifier.reference_ids(batch)
+    kept = batch.input_ids == reference
+    assert torch.equal(kept, ~batch.ordinary)
+    scores = AMLAttribution(classifier, embedding_layer=classifier.embedding_layer).attribute(
+        batch.input_ids,
+        baselines=reference,
+        additional_forward_args=batch.forward_args,
+        n_steps=2,
+    )
+    assert isinstance(scores, Tensor)
+    assert bool((scores[~batch.ordinary] == 0).all())
+    assert bool((scores[batch.ordinary] > 0).all())
+
+
+@pytest.mark.parametrize("labels", [SINGLE, SEVERAL], ids=["single", "several"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "t5"])
+def test_explanations_do_not_depend_on_the_batch(kind: str, labels: dict[str, str]) -> None:
+    classifier = make(kind, labels)
+    texts = ["a gripping film", "the plot was not good and the film was dull"]
+    aml = AMLAttribution(classifier, embedding_layer=classifier.embedding_layer, output="logits")
+
+    def explain(chosen: list[str]) -> Tensor:
+        batch = classifier.collate(classifier.tokenize(chosen))
+        scores = aml.attribute(
+            batch.input_ids,
+            baselines=classifier.reference_ids(batch),
+            additional_forward_args=batch.forward_args,
+            n_steps=3,
+        )
+        assert isinstance(scores, Tensor)
+        return scores[0][batch.ordinary[0]]
+
+    assert torch.allclose(explain(texts), explain(texts[:1]), atol=1e-5)
+
+
+class TestPrompt:
+    def test_description_examples_and_template_in_this_order(self) -> None:
+        tokenizer = bpe_tokenizer()
+        classifier = PromptClassifier(
+            language_model("gpt2", len(tokenizer)),
+            tokenizer,
+            TEMPLATE,
+            SINGLE,
+            description="Judge the film.",
+            examples=[("a dull plot", "no"), ("good", "positive")],
+            baseline="!",
+        )
+        assert classifier.prompt("the film") == (
+            "Judge the film.\n\nText: a dull plot Label: negative\n\n"
+            "Text: good Label: positive\n\nText: the film Label:"
+        )
+        assert classifier.label_names == ("no", "yes")
+
+    def test_braces_that_are_meant_as_such(self) -> None:
+        tokenizer = bpe_tokenizer(eos_token="</s>")
+        model = language_model("gpt2", len(tokenizer))
+        classifier = PromptClassifier(model, tokenizer, '{{"{text}"}}:', ["good", "bad"])
+        assert classifier.prompt("a {film}") == '{"a {film}"}:'
+
+    def test_pairs(self) -> None:
+        tokenizer = bpe_tokenizer(eos_token="</s>")
+        model = language_model("gpt2", len(tokenizer))
+        template = "Premise: {text} Hypothesis: {text_pair} Label:"
+        classifier = PromptClassifier(model, tokenizer, template, ["good", "bad"])
+        (tokenized,) = classifier.tokenize([("he sleeps", "he is awake")])
+        assert tokenized.text == "he sleeps\nhe is awake"
+        assert tokenized.parts == ((0, 9), (10, 21))
+        own = [tokenized.text[slice(*s)] for s in tokenized.offsets if s != (0, 0)]
+        assert "".join(own).replace(" ", "") == "hesleepsheisawake"
+        with pytest.raises(InvalidInputError, match="slots text, text_pair of the template, got a"):
+            classifier.tokenize(["he sleeps"])
+
+    def test_long_texts_are_cut_and_the_prompt_is_not(self) -> None:
+        tokenizer = bpe_tokenizer(eos_token="</s>")
+        model = language_model("gpt2", len(tokenizer))
+        classifier = PromptClassifier(model, tokenizer, TEMPLATE, SINGLE, max_length=24)
+        (tokenized,) = classifier.tokenize(["the film was good " * 30])
+        assert len(tokenized) == 24
+        ending = tokenizer(" Label:")["input_ids"]
+        assert tokenized.model_inputs["input_ids"][-len(ending) :] == ending
+        whole = PromptClassifier(model, tokenizer, TEMPLATE, SINGLE)
+        (long,) = whole.tokenize(["the film was good " * 4])
+        assert long.n_tokens_cut == 0
+        (cut,) = classifier.tokenize(["the film was good " * 4])
+        assert cut.n_tokens_cut == sum(long.ordinary) - sum(cut.ordinary)
+
+    @pytest.mark.parametrize(
+        ("template", "message"),
+        [
+            ("Text: Label:", r"with the slot \{text\} once"),
+            ("{text} {text}", r"once, and"),
+            ("{text} {label}", "got the slot 'label'"),
+            ("{text", "double braces"),
+            ("{text!r}", "got the slot"),
+            (3, "got int"),
+        ],
+    )
+    def test_bad_templates(self, template: str, message: str) -> None:
+        tokenizer = bpe_tokenizer(eos_token="</s>")
+        with pytest.raises(InvalidInputError, match=f"template: expected a string.*{message}"):
+            PromptClassifier(language_model("gpt2", len(tokenizer)), tokenizer, template, SINGLE)
+
+    @pytest.mark.parametrize(
+        ("labels", "message"),
+        [
+            (["good"], "two different words or more"),
+            (["good", "good"], "two different words or more"),
+            ({"a": "good", "b": " good"}, "same tokens for 'a' and 'b'"),
+            ("good", "a mapping from names to words, or words"),
+            (["good", ""], "expected words, got ''"),
+            ([1, 2], "expected words, got 1"),
+        ],
+    )
+    def test_bad_labels(self, labels: object, message: str) -> None:
+        tokenizer = bpe_tokenizer(eos_token="</s>")
+        with pytest.raises(InvalidInputError, match=f"labels: .*{message}"):
+            PromptClassifier(language_model("gpt2", len(tokenizer)), tokenizer, TEMPLATE, labels)
+
+    def test_a_prompt_without_room_for_the_text(self) -> None:
+        tokenizer = bpe_tokenizer(eos_token="</s>")
+        with pytest.raises(InvalidInputError, match="leaves room for a text within 128 tokens"):
+            PromptClassifier(
+                language_model("gpt2", len(tokenizer)),
+                tokenizer,
+                TEMPLATE,
+                SINGLE,
+                examples=[("a gripping film " * 60, "no")],
+            )
+
+    def test_an_encoder_writes_no_text(self) -> None:
+        from tests._helpers.text_models import bert_classifier, word_piece_tokenizer
+
+        tokenizer: PreTrainedTokenizerFast = word_piece_tokenizer()
+        with pytest.raises(InvalidInputError, match="expected a language model"):
+            PromptClassifier(bert_classifier(len(tokenizer)), tokenizer, TEMPLATE, SINGLE)
