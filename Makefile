@@ -61,5 +61,5 @@ build: $(READY)  ## build the source distribution and the wheel
 	$(PY) -m build
 
 clean:  ## delete what was built and cached, not the virtual environment
-	rm -rf build dist *.egg-info docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist *.egg-info docs/_build docs/auto_examples .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find captum_aml tests examples docs -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,7 +1,11 @@
 """Sphinx configuration."""
 
 import os
+import sys
 from importlib.metadata import version as installed_version
+
+sys.path.insert(0, os.path.dirname(__file__))  # for _gallery
+from _gallery import TUTORIALS
 
 project = "captum_aml"
 author = "The captum_aml authors"
@@ -14,6 +18,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build"]
 html_theme = "furo"
@@ -37,3 +42,23 @@ if os.environ.get("DOCS_INTERSPHINX"):
         "torch": ("https://docs.pytorch.org/docs/stable", None),
         "captum": ("https://captum.ai/api", None),
     }
+
+# The scripts in examples/ run while the pages are built. Names as strings, since Sphinx keeps the
+# configuration between builds and cannot keep functions.
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": r"\.py$",
+    "ignore_pattern": rf"^(?!({'|'.join(TUTORIALS)})\.py$)",
+    "within_subsection_order": "_gallery.position",
+    "reset_argv": "_gallery.arguments",
+    "download_all_examples": False,
+    "show_signature": False,
+    "write_computation_times": False,
+    "capture_repr": ("_repr_html_",),
+    "remove_config_comments": True,
+}
+# Without a display, and quietly: bars that show progress are no output worth keeping.
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"

@@ -1,0 +1,23 @@
+"""How the gallery runs the scripts in ``examples/``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+#: The tutorials, in the order in which they are shown. Other scripts measure or make something,
+#: take long, and stay out of the documentation.
+TUTORIALS = (
+    "captum_pipeline",
+    "tabular",
+    "image",
+)
+
+
+def position(path: str) -> int:
+    """Where an example stands in the gallery."""
+    return TUTORIALS.index(Path(path).stem)
+
+
+def arguments(gallery_conf: dict[str, object], script_vars: dict[str, object]) -> list[str]:
+    """The command line of an example: quick, and with nothing from the network."""
+    return ["--smoke"]

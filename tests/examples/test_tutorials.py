@@ -1,0 +1,109 @@
+"""The tutorials run as they are shown, offline and in seconds, and what they say of their output
+holds.
+
+They run in this process: importing the libraries anew for each takes longer than the examples.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+Names = dict[str, Any]  # whatever a script defines
+
+
+def _tutorials() -> tuple[str, ...]:
+    spec = importlib.util.spec_from_file_location("_gallery", ROOT / "docs" / "_gallery.py")
+    assert spec is not None
+    assert spec.loader is not None
+    gallery = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(gallery)
+    names: tuple[str, ...] = gallery.TUTORIALS
+    return names
+
+
+@pytest.fixture(autouse=True)
+def _no_window(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    pytest.importorskip("sklearn")
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("Agg")
+    monkeypatch.setattr(pyplot, "show", lambda: None)
+    yield
+    pyplot.close("all")
+
+
+def _run(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Names:
+    path = str(EXAMPLES / f"{name}.py")
+    monkeypatch.setattr("sys.argv", [path, *(arguments or ("--smoke",))])
+    return runpy.run_path(path, run_name="__main__")
+
+
+@pytest.mark.parametrize("name", _tutorials())
+def test_it_is_a_page_of_the_gallery(name: str) -> None:
+    source = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+    docstring = ast.get_docstring(ast.parse(source))
+    assert docstring is not None
+    title, line = docstring.splitlines()[:2]
+    assert title
+    assert re.fullmatch("=+", line)
+    assert len(line) >= len(title)
+    assert "# %%" in source
+
+
+def test_captum_pipeline(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = _run("captum_pipeline", monkeypatch)
+    tokens = [names["tokenizer"].convert_ids_to_tokens(row) for row in names["ids"].tolist()]
+    for scores in names["scores"].values():
+        highest = scores.argmax(dim=-1).tolist()
+        assert [row[index] for row, index in zip(tokens, highest, strict=True)] == [
+            "superb",
+            "not",
+        ]
+    shown = capsys.readouterr().out
+    assert shown.count("infidelity") == 2
+    assert len(names["records"]) == 4
+
+
+def test_tabular(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = _run("tabular", monkeypatch)
+    left = names["probability_without"]
+    whole = names["probabilities"].max(dim=-1).values.mean().item()
+    by_chance = left(torch.rand(len(names["test"]), 10))
+    assert left(names["scores"][:, :10]) < by_chance < whole
+    assert left(names["proposed"][:, :10]) < by_chance
+
+
+def test_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = _run("image", monkeypatch)
+    chosen, regions = names["chosen"], names["regions"]
+    explanations = names["explanations"]
+    for name, scores in explanations.items():
+        if "single" not in name:
+            # Pixels of one region share a score.
+            for row in range(len(chosen)):
+                for region in regions[row].unique():
+                    assert scores[row][regions[row] == region].unique().numel() == 1
+    # Without ink, a region equals its baseline and cannot be masked.
+    for row in range(len(chosen)):
+        for region in regions[row].unique():
+            inside = regions[row] == region
+            if not chosen[row][inside].any():
+                assert not explanations["AML, baseline: no ink"][row][inside].any()
+    model, mask = names["model"], explanations["AML, baseline: mean image"]
+    kept = model(mask * chosen + (1 - mask) * names["mean_image"])
+    assert kept.argmax(dim=-1).tolist() == names["predicted"].tolist()
+    left_out = model((1 - mask) * chosen + mask * names["mean_image"]).argmax(dim=-1)
+    assert not torch.equal(left_out, names["predicted"])
