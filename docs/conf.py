@@ -3,9 +3,11 @@
 import os
 import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
-sys.path.insert(0, os.path.dirname(__file__))  # for _gallery
+sys.path.insert(0, os.path.dirname(__file__))
 from _gallery import TUTORIALS
+from _links import PROJECTS, write_inventories
 
 project = "captum_aml"
 author = "The captum_aml authors"
@@ -15,6 +17,7 @@ version = release = installed_version("captum-aml")
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
@@ -33,15 +36,12 @@ autodoc_typehints_description_target = "documented"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
-# Links into other projects' references need their inventories from the network,
-# and a build without one would warn: they are made on request.
+# Links into other projects' references: to the names that we list, so that a build needs no
+# network, or on request to everything that their own inventories have.
 if os.environ.get("DOCS_INTERSPHINX"):
-    extensions.append("sphinx.ext.intersphinx")
-    intersphinx_mapping = {
-        "python": ("https://docs.python.org/3", None),
-        "torch": ("https://docs.pytorch.org/docs/stable", None),
-        "captum": ("https://captum.ai/api", None),
-    }
+    intersphinx_mapping = {project: (address, None) for project, address in PROJECTS.items()}
+else:
+    intersphinx_mapping = write_inventories(Path(__file__).parent / "_build" / "inventories")
 
 # The scripts in examples/ run while the pages are built. Names as strings, since Sphinx keeps the
 # configuration between builds and cannot keep functions.
