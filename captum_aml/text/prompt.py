@@ -36,6 +36,27 @@ from captum_aml.text.loading import load_language_model, resolve_device
 from captum_aml.text.model import TextModel
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """How a language model is asked; see :class:`PromptClassifier`.
+
+    Attributes:
+        template: The prompt with its slot ``{text}``.
+        labels: The words that stand for the classes.
+        examples: Solved examples.
+        description: What goes first of all.
+        separator: What stands between these.
+        add_special_tokens: Whether the tokenizer adds its special tokens.
+    """
+
+    template: str
+    labels: Mapping[str, str] | Sequence[str]
+    examples: Sequence[tuple[TextLike, str]] = ()
+    description: str = ""
+    separator: str = "\n\n"
+    add_special_tokens: bool = True
+
+
 @dataclass(frozen=True)
 class _Word:
     """How a class's word is read.
@@ -74,6 +95,9 @@ class PromptClassifier(TextModel):
         max_length (int, optional): Texts are cut so that the prompt has this many tokens at most;
             the prompt itself is never cut. Default: None, to what the model takes.
 
+    Attributes:
+        asked: Template, labels and what goes with them.
+
     Raises:
         InvalidInputError: The template has no slot for the text, there are fewer than two
             different label words, an example is of another class, the prompt leaves no room for a
@@ -95,6 +119,14 @@ class PromptClassifier(TextModel):
         max_length: int | None = None,
     ) -> None:
         names, words = _named_words(labels)
+        self.asked = Prompt(
+            template=template,
+            labels=dict(zip(names, words, strict=True)),
+            examples=tuple(examples),
+            description=description,
+            separator=separator,
+            add_special_tokens=add_special_tokens,
+        )
         self._label_names, self._label_words = names, words
         self._template = PromptTemplate.of(
             template,
@@ -476,4 +508,4 @@ def _check_writes_text(model: PreTrainedModel) -> None:
         )
 
 
-__all__ = ["PromptClassifier"]
+__all__ = ["Prompt", "PromptClassifier"]

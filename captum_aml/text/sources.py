@@ -1,0 +1,102 @@
+"""From whatever a user has of a model to a text model: objects, pipelines, folders, hub ids."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
+
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.text.classifier import TextClassifier
+from captum_aml.text.loading import load_classifier, load_language_model, resolve_device
+from captum_aml.text.model import TextModel
+from captum_aml.text.prompt import Prompt, PromptClassifier
+
+#: What a model is given as.
+ModelLike = PreTrainedModel | TextModel | Pipeline | str | os.PathLike[str]
+
+
+def text_model(
+    model: ModelLike,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    prompt: Prompt | None = None,
+    baseline: str | None = None,
+    max_length: int | None = None,
+    device: str | torch.device = "auto",
+    dtype: torch.dtype = torch.float32,
+) -> TextModel:
+    """A text model from whatever there is of it.
+
+    Args:
+        model: A model of transformers, a pipeline, a local folder, a hub id, or a text model,
+            which is returned as it is.
+        tokenizer: The model's fast tokenizer. Default: None, the pipeline's, or the one beside
+            the model in its folder.
+        prompt: How to ask a language model. Default: None, for models that classify by themselves.
+        baseline (str, optional): The vocabulary entry that stands for a removed token.
+        max_length (int, optional): Texts are cut to this many tokens.
+        device: Where to load a model to; a model that is given stays where it is. Default: "auto".
+        dtype: The precision to load a model in. Default: float32.
+
+    Raises:
+        InvalidInputError: There is no such model, it needs a tokenizer or a prompt, or has no use
+            for them.
+    """
+    if isinstance(model, TextModel):
+        given = {"tokenizer": tokenizer, "prompt": prompt, "baseline": baseline}
+        unused = [k for k, v in {**given, "max_length": max_length}.items() if v is not None]
+        if unused:
+            raise InvalidInputError(
+                f"{unused[0]}: a {type(model).__name__} has its own; give it there"
+            )
+        return model
+    if isinstance(model, Pipeline):
+        tokenizer = model.tokenizer if tokenizer is None else tokenizer
+        model = model.model
+    if isinstance(model, str | os.PathLike):
+        load = load_classifier if prompt is None else load_language_model
+        loaded, beside = load(os.fspath(model), dtype=dtype)
+        loaded.eval().requires_grad_(False).to(resolve_device(device))
+        model, tokenizer = loaded, beside if tokenizer is None else tokenizer
+    if not isinstance(model, PreTrainedModel):
+        raise InvalidInputError(
+            "model: expected a model of transformers, a pipeline, a folder, a hub id, a "
+            f"TextClassifier or a PromptClassifier, got {type(model).__name__}"
+        )
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        came = "None" if tokenizer is None else type(tokenizer).__name__
+        raise InvalidInputError(f"tokenizer: expected the model's tokenizer, got {came}")
+    if prompt is not None:
+        return PromptClassifier(
+            model,
+            tokenizer,
+            prompt.template,
+            prompt.labels,
+            examples=prompt.examples,
+            description=prompt.description,
+            separator=prompt.separator,
+            add_special_tokens=prompt.add_special_tokens,
+            baseline=baseline,
+            max_length=max_length,
+        )
+    _check_head(model)
+    return TextClassifier(model, tokenizer, baseline=baseline, max_length=max_length)
+
+
+def _check_head(model: PreTrainedModel) -> None:
+    name = type(model).__name__
+    if model.get_output_embeddings() is not None or model.can_generate():
+        raise InvalidInputError(
+            f"model: {name} writes text; give template= and labels= to classify by prompt, or "
+            "explain what it writes with captum_aml.LLMAMLAttribution"
+        )
+    if model is model.base_model:
+        raise InvalidInputError(
+            f"model: expected one with a classification head, got the bare {name}; load it with "
+            "AutoModelForSequenceClassification"
+        )
+
+
+__all__ = ["ModelLike", "Prompt", "text_model"]
