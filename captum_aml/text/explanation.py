@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.methods import Setting
 from captum_aml.text.inputs import Span
+from captum_aml.text.segmentation import Unit
 from captum_aml.visualization import ScoredText, TextCard, captum_record
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ class Explanation:
         signed: Whether its scores speak for and against the class; else they are in [0, 1].
         settings: Everything else that decided the scores.
         n_tokens_cut: Tokens beyond the model's maximum length, which it did not see.
+        unit: What ``tokens``, ``offsets`` and ``scores`` stand for: "token", "word" or "sentence".
+            Words and sentences are ``tokens`` as they are written in the text.
+        parts: The spans of both texts of a pair in ``text``; () for a single text.
+        given_words: The spans of the words where the text was given as a list of them.
     """
 
     text: str
@@ -53,6 +58,9 @@ class Explanation:
     signed: bool
     settings: Mapping[str, Setting] = field(default_factory=dict, hash=False)
     n_tokens_cut: int = 0
+    unit: Unit = "token"
+    parts: tuple[Span, ...] = ()
+    given_words: tuple[Span, ...] | None = None
 
     @property
     def truncated(self) -> bool:

@@ -60,7 +60,7 @@ def test_is_small() -> None:
     )
     assert size / len(MASKED.tokens) < 400
     for value in vars(MASKED).values():
-        assert isinstance(value, str | int | float | tuple | dict)
+        assert isinstance(value, str | int | float | tuple | dict | None)
 
 
 class TestCaptumRecord:

@@ -1,0 +1,476 @@
+"""Words and sentences of a text, and which of its tokens belong to them.
+
+Both follow the rules of Unicode's Standard Annex 29, with the properties of characters from the
+package ``regex``; where we depart from the annex, the functions say so. No grapheme cluster (what
+is read as one character: a letter with its accents, a flag, a family of emoji) is ever cut. Time is
+linear in the length of the text.
+"""
+
+from __future__ import annotations
+
+import operator
+import unicodedata
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Literal, TypeAlias
+
+import regex
+
+from captum_aml._graphemes import grapheme_spans, match_spans
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.text.inputs import Span
+
+#: What a score stands for.
+Unit: TypeAlias = Literal["token", "word", "sentence"]
+
+#: Finds the words, or the sentences, of a text: their spans, in order.
+Segmenter: TypeAlias = Callable[[str], Iterable[Span]]
+
+# Whole grapheme clusters up to the next word boundary.
+_WORD = regex.compile(r"\X+?\b", regex.WORD)
+_HYPHENS = "-\N{HYPHEN}\N{NON-BREAKING HYPHEN}"
+
+# White space, but not where a mark combines with it.
+_BLANKS = regex.compile(r"(?:\s(?![\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}]))*+")
+_CLUSTER = regex.compile(r"\X")
+
+# Where a sentence may end: after full stops of any script with closing brackets and quotes, or at
+# the end of a line. SB properties are those of the annex. A quote that opens in one language closes
+# in another; it opens where a word follows at once.
+_CANDIDATE = regex.compile(
+    r"""
+    (?P<stops>[\p{SB=STerm}\p{SB=ATerm}…][\p{SB=STerm}\p{SB=ATerm}…\p{SB=Extend}\p{SB=Format}]*+)
+    (?P<close>
+        (?:(?![\p{Pi}\p{Ps}])\p{SB=Close} | \p{Pi}(?![\p{L}\p{N}]) | [\p{SB=Extend}\p{SB=Format}])*+
+    )
+    (?P<space>[\p{SB=Sp}\p{SB=Extend}\p{SB=Format}]*+)
+    |
+    (?P<line>[\r\n\p{SB=Sep}])\s*+
+    """,
+    regex.VERBOSE,
+)
+_CERTAIN = regex.compile(r"\p{SB=STerm}")
+_LINE_END = regex.compile(r"[\r\n\p{SB=Sep}]")
+_GOES_ON = regex.compile(r"[\p{SB=SContinue}\p{SB=STerm}\p{SB=ATerm}…]")
+_CAPITAL = regex.compile(r"[\p{SB=Upper}]")
+_BEGINS = regex.compile(r"[\p{SB=Upper}\p{SB=OLetter}]")
+_UNCASED = regex.compile(r"\p{SB=OLetter}")
+_LOWER_NEXT = regex.compile(
+    r"[^\p{SB=OLetter}\p{SB=Upper}\p{SB=Lower}\p{SB=STerm}\p{SB=ATerm}\p{SB=Sep}\r\n]*+\p{SB=Lower}"
+)
+_NUMBER = regex.compile(r"\p{SB=Numeric}")
+_WORD_BEFORE = regex.compile(r"[\p{L}\p{M}]+(?:\.[\p{L}\p{M}]+)*$")
+_ENUMERATION = regex.compile(r"[\W_]*+(?:\p{Nd}{1,3}|\p{L})")
+
+_LONGEST_ABBREVIATION = 8
+_ABBREVIATIONS = frozenset(
+    """
+    adm approx bros bzw ca capt cf cmdr col cpl d.h dept dr e.g ed eds eg esp est fr gen gov hon hr
+    i.e ie insb lt maj messrs mlle mm mme mr mrs ms mt mx prof rep rev sen sgt sr sra srta st u.a
+    viz vs z.b
+    """.split()  # noqa: SIM905  # a list of them would be a page long
+)
+# These are abbreviations before a number only.
+_OF_NUMBERS = frozenset(
+    "abb abs art bd ch fig figs kap no nos nr op p pp s sec vol vols".split()  # noqa: SIM905
+)
+
+
+@dataclass(frozen=True)
+class TokenGroups:
+    """T tokens in G groups.
+
+    Attributes:
+        spans: The characters of each group, in the order of the text, none overlapping (G).
+        members: The number of each token's group (T).
+    """
+
+    spans: tuple[Span, ...]
+    members: tuple[int, ...]
+
+
+def word_spans(text: str) -> list[Span]:
+    """The words of a text, in order; punctuation marks and emoji are words of their own.
+
+    Word boundaries are the default ones of Unicode's Standard Annex 29: "don't", "3.5", "1,000",
+    "a_b" and "한국어" are one word each. In addition, words joined by a single hyphen are one
+    ("well-kept", "2020-01-31"), and so is a repeated sign ("...", "!!"). White space belongs to no
+    word.
+
+    Scripts that put no spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) take a
+    dictionary to split, which the annex leaves to others: here every Chinese character and every
+    character of hiragana is a word, as is every grapheme cluster of Thai, whereas a stretch of
+    katakana is one. For real words give a segmenter of the language where one is taken.
+
+    Args:
+        text: Any text.
+    """
+    spans: list[Span] = []
+    for start, end in match_spans(_WORD, text):
+        if spans and spans[-1][1] == start and _continues(text, spans[-1], start, end):
+            spans[-1] = (spans[-1][0], end)
+        elif not text[start:end].isspace():
+            spans.append((start, end))
+    return spans
+
+
+def _continues(text: str, before: Span, start: int, end: int) -> bool:
+    """Whether the piece from start to end belongs to the word that ends where it begins."""
+    first, last = text[start], text[start - 1]
+    if end == start + 1 and first in _HYPHENS:
+        joins = last.isalnum() and end < len(text) and text[end].isalnum()
+        return joins or last == first
+    if last in _HYPHENS and first.isalnum():
+        return start - 2 >= before[0] and text[start - 2].isalnum()
+    return end == start + 1 and first == last and unicodedata.category(first)[0] in "PS"
+
+
+def sentence_spans(text: str) -> list[Span]:
+    """The sentences of a text, in order, without the white space around them.
+
+    The rules of Unicode's Standard Annex 29 with the full stops of all scripts. Closing quotes and
+    brackets belong to the sentence. Departures from it:
+
+    - Common English, German, French and Spanish abbreviations ("Dr.", "e.g.", "No. 5"), initials
+      ("J. Smith") and the number of a list's item ("2. Then") end no sentence.
+    - A blank line ends a sentence; a line break does unless the next line goes on in lower case.
+    - A full stop after a space ends a sentence, as in texts split into tokens ("good . the plot").
+    - Before lower case a full stop ends no sentence; in a text without capitals it does.
+    - "?" and "!" end no sentence inside an address ("/?q=1"), nor in quotes before lower case.
+
+    These are rules of thumb ("in the U.S. Army" is cut); where they do not do, give a segmenter.
+    Thai has no full stops; its lines are its sentences.
+
+    Args:
+        text: Any text.
+    """
+    rules = _SentenceRules(text)
+    borders = [0, *rules.ends(), len(text)]
+    trimmed = (_trimmed(text, span) for span in pairwise(borders))
+    return [(start, end) for start, end in trimmed if end > start]
+
+
+class _SentenceRules:
+    """Decides of every candidate in a text whether a sentence ends there."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.capitals = _CAPITAL.search(text) is not None
+
+    def ends(self) -> Iterable[int]:
+        """Where the next sentence begins, except for the first one."""
+        begin = certain_until = 0
+        for match in _CANDIDATE.finditer(self.text):
+            end = match.end()
+            if end == len(self.text):
+                return
+            if match["line"] is not None:
+                ends = match.start() == certain_until or self._line_ends(match, end)
+            elif _LINE_END.match(self.text, end):
+                # The line's end decides, and will not be asked again after "?" and the like.
+                certain_until = end if _CERTAIN.search(match["stops"]) else 0
+                continue
+            elif _CERTAIN.search(match["stops"]):
+                ends = self._certain_stop_ends(match, end)
+            else:
+                ends = self._full_stop_ends(match, begin, end)
+            # What combines with a space must not be torn from it.
+            cluster = _CLUSTER.match(self.text, end - 1)
+            if ends and cluster is not None and cluster.end() == end:
+                yield end
+                begin = end
+
+    def _line_ends(self, match: regex.Match[str], end: int) -> bool:
+        lines = match[0].replace("\r\n", "\n")
+        paragraph = "\N{PARAGRAPH SEPARATOR}" in lines or len(_LINE_END.findall(lines)) > 1
+        return paragraph or not (self.capitals and self.text[end].islower())
+
+    def _certain_stop_ends(self, match: regex.Match[str], end: int) -> bool:
+        if _GOES_ON.match(self.text, end):
+            return False
+        if match["close"] and match["space"]:
+            return not self.text[end].islower()
+        return bool(match["space"]) or match["stops"][-1] not in "?!" or self._begins(end)
+
+    def _full_stop_ends(self, match: regex.Match[str], begin: int, end: int) -> bool:
+        text = self.text
+        if not match["space"]:
+            if match["stops"][-1] == "\N{FULLWIDTH FULL STOP}":
+                return True
+            return bool((_BEGINS if match["close"] else _UNCASED).match(text, end))
+        if _GOES_ON.match(text, end):
+            return False
+        single = match["stops"] == "."
+        stop = match.start()
+        if single and stop > begin and text[stop - 1].isspace():
+            return text[begin:stop].rstrip()[-1:] != "."
+        if _LOWER_NEXT.match(text, end) and (self.capitals or not single):
+            return False
+        return not (single and not match["close"] and self._abbreviates(begin, stop, end))
+
+    def _abbreviates(self, begin: int, stop: int, end: int) -> bool:
+        text = self.text
+        if _ENUMERATION.fullmatch(text, begin, min(stop, begin + 8)) and stop <= begin + 8:
+            return True
+        # One character more than the longest, to tell a longer word from it.
+        found = _WORD_BEFORE.search(text, max(begin, stop - _LONGEST_ABBREVIATION - 1), stop)
+        if found is None:
+            return False
+        word = found[0]
+        if len(word) == 1 and word.isupper():
+            return word != "I"
+        word = word.lower()
+        numbered = word in _OF_NUMBERS and _NUMBER.match(text, end) is not None
+        return word in _ABBREVIATIONS or numbered
+
+    def _begins(self, position: int) -> bool:
+        return _BEGINS.match(self.text, position) is not None
+
+
+def unit_spans(
+    text: str,
+    unit: Unit,
+    *,
+    parts: Sequence[Span] = (),
+    given_words: Sequence[Span] | None = None,
+    segmenter: Segmenter | None = None,
+) -> list[Span]:
+    """The words or sentences of a text; every character but white space is in one of them.
+
+    Args:
+        text: The text.
+        unit: "word" or "sentence".
+        parts: The spans of both texts of a pair, across whose borders no unit reaches. Default: ().
+        given_words (optional): The spans of words that the caller split. They are the words, and
+            no sentence cuts one. Default: None.
+        segmenter (optional): Gives the spans of the units of one text. White space around them is
+            taken off, and what they leave out is split as without a segmenter. It takes precedence
+            over ``given_words``. Default: None, ``word_spans`` or ``sentence_spans``.
+
+    Raises:
+        InvalidInputError: ``unit`` is neither of the two, or the segmenter gives no spans in order
+            within the text.
+    """
+    if unit not in ("word", "sentence"):
+        raise InvalidInputError(f"unit: expected 'word' or 'sentence', got {unit!r}")
+    if segmenter is not None and not callable(segmenter):
+        raise InvalidInputError(
+            "segmenter: expected a function from a text to the spans (start, end) of its units, "
+            f"got {type(segmenter).__name__}"
+        )
+    default = word_spans if unit == "word" else sentence_spans
+    units: list[Span] = []
+    for start, end in parts or [(0, len(text))]:
+        piece = text[start:end]
+        if segmenter is not None:
+            found = _completed(piece, checked_spans(segmenter(piece), piece), default)
+        elif unit == "word" and given_words is not None:
+            inside = [(a - start, b - start) for a, b in given_words if start <= a and b <= end]
+            found = _completed(piece, inside, default)
+        else:
+            found = default(piece)
+        units += [(start + a, start + b) for a, b in found]
+    if unit == "sentence" and given_words is not None and segmenter is None:
+        units, _ = _joined(given_words, units)
+    return units
+
+
+def group_tokens(offsets: Sequence[Span], units: Sequence[Span]) -> TokenGroups:
+    """Groups tokens by the units with which they share characters.
+
+    A token that overlaps several units joins them to one group, which reaches from the first to the
+    last of them. A token in no unit is a group of its own, together with those that share
+    characters with it. Units without a token are left out.
+
+    Args:
+        offsets: Character span of each of T tokens, in any order.
+        units: Spans of words, say, in order and not overlapping.
+    """
+    spans, found = _joined(offsets, units)
+    return _numbered(offsets, spans, found)
+
+
+def group_text(
+    text: str,
+    offsets: Sequence[Span],
+    unit: Unit,
+    *,
+    parts: Sequence[Span] = (),
+    given_words: Sequence[Span] | None = None,
+    segmenter: Segmenter | None = None,
+    truncated: bool = False,
+) -> TokenGroups:
+    """Groups the tokens of a text into its words or sentences; every token is in one group.
+
+    As ``group_tokens`` over ``unit_spans``, and a token of white space, or without characters,
+    belongs to the unit of the next token of the same text that is in one, or else of the last
+    before it. (So " film" and " ", "film" give the same word.) In a text of nothing but white space
+    tokens are their own groups.
+
+    Args:
+        text: The text.
+        offsets: Character span of each of T tokens in it.
+        unit: "word" or "sentence".
+        parts: See ``unit_spans``. Default: ().
+        given_words (optional): See ``unit_spans``. Default: None.
+        segmenter (optional): See ``unit_spans``. Default: None.
+        truncated: Whether tokens were cut off. A unit that is seen in part then ends, or begins,
+            with what is seen of it. Default: False.
+
+    Raises:
+        InvalidInputError: As ``unit_spans`` does.
+    """
+    regions = list(parts) or [(0, len(text))]
+    units = unit_spans(text, unit, parts=parts, given_words=given_words, segmenter=segmenter)
+    spans, found = _joined(offsets, units)
+    begins = [start for start, _ in regions]
+    places = [max(0, bisect_right(begins, start) - 1) for start, _ in offsets]
+    _adopt(found, places, reversed(range(len(offsets))))
+    _adopt(found, places, range(len(offsets)))
+    groups = _numbered(offsets, spans, found)
+    if not truncated:
+        return groups
+    clipped = list(groups.spans)
+    for number, region in enumerate(regions):
+        seen = [o for o, place in zip(offsets, places, strict=True) if place == number]
+        inside = [i for i, span in enumerate(clipped) if region[0] <= span[0] < region[1]]
+        if seen and inside:
+            first, last = min(a for a, _ in seen), max(b for _, b in seen)
+            clipped[inside[0]] = _clipped(text, clipped[inside[0]], first, last)
+            clipped[inside[-1]] = _clipped(text, clipped[inside[-1]], first, last)
+    return TokenGroups(tuple(clipped), groups.members)
+
+
+def _joined(offsets: Sequence[Span], units: Sequence[Span]) -> tuple[list[Span], list[int | None]]:
+    """Units with those joined that share a token, and the number of each token's unit."""
+    starts, ends = [start for start, _ in units], [end for _, end in units]
+    changes = [0] * len(units)
+    firsts: list[int | None] = []
+    for start, end in offsets:
+        first = bisect_right(ends, start)
+        last = bisect_left(starts, max(end, start)) - 1
+        firsts.append(first if first <= last else None)
+        if first < last:
+            changes[first] += 1
+            changes[last] -= 1
+    spans: list[Span] = []
+    numbers: list[int] = []
+    joins = False
+    for unit, depth in zip(units, accumulate(changes), strict=True):
+        if joins:
+            spans[-1] = (spans[-1][0], unit[1])
+        else:
+            spans.append(unit)
+        numbers.append(len(spans) - 1)
+        joins = depth > 0
+    return spans, [None if first is None else numbers[first] for first in firsts]
+
+
+def _adopt(found: list[int | None], places: Sequence[int], order: Iterable[int]) -> None:
+    """Gives tokens without a unit that of the one before them in this order, in the same text."""
+    nearest: int | None = None
+    place: int | None = None
+    for i in order:
+        if places[i] != place:
+            nearest, place = None, places[i]
+        if found[i] is None:
+            found[i] = nearest
+        else:
+            nearest = found[i]
+
+
+def _numbered(
+    offsets: Sequence[Span], spans: Sequence[Span], found: Sequence[int | None]
+) -> TokenGroups:
+    """Groups in the order of the text: the spans with a token, and tokens outside all of them."""
+    # Each group: its span, and the tokens in it.
+    groups: dict[int, tuple[Span, list[int]]] = {}
+    alone: list[tuple[Span, list[int]]] = []
+    for i in sorted(range(len(offsets)), key=lambda i: offsets[i]):
+        number, (start, end) = found[i], offsets[i]
+        if number is not None:
+            groups.setdefault(number, (spans[number], []))[1].append(i)
+        elif alone and start < alone[-1][0][1]:
+            (begin, until), tokens = alone[-1]
+            alone[-1] = ((begin, max(until, end)), [*tokens, i])
+        else:
+            alone.append(((start, end), [i]))
+    members = [0] * len(offsets)
+    ordered = sorted([*groups.values(), *alone])
+    for number, (_, tokens) in enumerate(ordered):
+        for i in tokens:
+            members[i] = number
+    return TokenGroups(tuple(span for span, _ in ordered), tuple(members))
+
+
+def _clipped(text: str, span: Span, first: int, last: int) -> Span:
+    """What lies between two characters of a span, without cutting a grapheme cluster."""
+    start, end = span
+    if start >= first and end <= last:
+        return span
+    clusters = [(start + a, start + b) for a, b in grapheme_spans(text[start:end])]
+    seen = [(a, b) for a, b in clusters if b > first and a < last]
+    return (seen[0][0], seen[-1][1]) if seen else span
+
+
+def _completed(text: str, found: Iterable[Span], split: Callable[[str], list[Span]]) -> list[Span]:
+    """Spans without the white space around them, and what lies between them split."""
+    units: list[Span] = []
+    position = 0
+    for span in [*found, (len(text), len(text))]:
+        start, end = _trimmed(text, span)
+        if start == end < len(text):
+            continue
+        units += [(position + a, position + b) for a, b in split(text[position:start])]
+        if end > start:
+            units.append((start, end))
+        position = end
+    return units
+
+
+def _trimmed(text: str, span: Span) -> Span:
+    piece = text[slice(*span)]
+    blanks = _BLANKS.match(piece)
+    start = blanks.end() if blanks else 0
+    return span[0] + start, span[0] + max(start, len(piece.rstrip()))
+
+
+def checked_spans(found: object, text: str) -> list[Span]:
+    """A segmenter's result.
+
+    Raises:
+        InvalidInputError: It is no list of spans in order within the text.
+    """
+    expected = "segmenter: expected it to give spans (start, end) of integers"
+    if not isinstance(found, Iterable):
+        raise InvalidInputError(f"{expected}, got {type(found).__name__}")
+    spans: list[Span] = []
+    position = 0
+    for item in found:
+        try:
+            start, end = map(operator.index, item)
+        except (TypeError, ValueError):
+            raise InvalidInputError(f"{expected}, got {item!r}") from None
+        if not position <= start <= end <= len(text):
+            raise InvalidInputError(
+                f"segmenter: expected spans in order, none overlapping, within the text's "
+                f"{len(text)} characters, got {(start, end)} after {spans[-1] if spans else None}"
+            )
+        spans.append((start, end))
+        position = end
+    return spans
+
+
+__all__ = [
+    "Segmenter",
+    "TokenGroups",
+    "Unit",
+    "checked_spans",
+    "group_text",
+    "group_tokens",
+    "sentence_spans",
+    "unit_spans",
+    "word_spans",
+]
