@@ -3,7 +3,8 @@
 ``create("integrated-gradients", forward_func, embedding_layer)`` gives a callable
 ``(ids, reference_ids, target=..., additional_forward_args=...) -> scores (N, L)``. What all of
 them explain is the same number, the softmax probability of the explained class, and what they
-leave alone is the same too: positions whose id equals the reference id score 0.
+leave alone is the same too: positions whose id equals the reference id score 0. A
+``feature_mask=`` groups tokens: to words, sentences, or whatever should have one score.
 
 An example's scores depend neither on the rest of its batch nor on padding, a seed gives the same
 scores again, and the global random state is left as it was. Users add their own with ``register``.

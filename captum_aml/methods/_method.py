@@ -23,7 +23,7 @@ class ScoringMethod:
 
     Attributes:
         forward_func: Token ids to logits (N, C).
-        scores: What scores.
+        scores: What scores. Tokens of one group get one score.
         settings: What is recorded.
         gradients: Whether ``scores`` takes gradients. Default: False.
         uses_target: Whether scores depend on the explained class; a pass of the model to find the
@@ -43,6 +43,7 @@ class ScoringMethod:
         *,
         target: Tensor | int | None = None,
         additional_forward_args: tuple[object, ...] = (),
+        feature_mask: Tensor | None = None,
     ) -> Tensor:
         """See ``TokenMethod``."""
         if target is None and not self.uses_target:
@@ -51,7 +52,12 @@ class ScoringMethod:
         with torch.inference_mode(False), torch.set_grad_enabled(self.gradients):
             args = tuple(_normal(arg) for arg in additional_forward_args)
             call, probabilities = parse_inputs(
-                self.forward_func, _normal(ids), _normal(reference_ids), target, args
+                self.forward_func,
+                _normal(ids),
+                _normal(reference_ids),
+                target,
+                args,
+                _normal(feature_mask),
             )
             scores = self.scores(probabilities, call)
         return scores.detach().float() * call.explained

@@ -10,6 +10,7 @@ class and says nothing about for which side a token speaks.
 ``Ā_k`` (L, L) is layer k's attention, the mean over its heads, of K layers; ``r`` the position
 that is read out, ``i`` a token. In the last layer no other row than ``r`` reaches the logits.
 Models that pool over all positions are read at their first token too, for want of a better rule.
+What a group of tokens is attended to is the sum over its tokens.
 
 Source of the rollout: Abnar and Zuidema (2020), Quantifying Attention Flow in Transformers,
 section 3.
@@ -95,7 +96,8 @@ def _factory(name: str, read: Callable[[Tensor, Tensor], Tensor]) -> Factory:
                 )
             # What padding attends to has no meaning, and may be NaN.
             layers = torch.where(tokens[:, :, None] & tokens[:, None, :], layers, 0.0)
-            return read(layers, tokens)
+            # A sum of shares of one can exceed it by rounding.
+            return call.group_sums(read(layers, tokens)).clamp(max=1.0)
 
         if model is forward_func:
 

@@ -19,8 +19,8 @@ def _random(
 ) -> ScoringMethod:
     """Uniform scores in [0, 1), drawn anew for each text from the seed and the text's own ids.
 
-    A text has the same scores in every batch, and different texts have different rankings. The
-    model is never run.
+    A text has the same scores in every batch, and different texts have different rankings. A group
+    of tokens has one number. The model is never run.
     """
 
     def scores(_: Callable[..., Tensor], call: TokenInputs) -> Tensor:
@@ -29,7 +29,9 @@ def _random(
             explained = example.explained[0].cpu()
             ids = example.ids[0].cpu()[explained].tolist()
             generator = np.random.default_rng([value % 2**64 for value in (options.seed, *ids)])
-            result[row, explained] = torch.from_numpy(generator.random(len(ids), dtype=np.float32))
+            drawn = generator.random(example.n_groups, dtype=np.float32)
+            groups = example.groups[0].cpu()[explained]
+            result[row, explained] = torch.from_numpy(drawn)[groups]
         return result.to(call.ids.device)
 
     return ScoringMethod(forward_func, scores, {"seed": options.seed}, uses_target=False)

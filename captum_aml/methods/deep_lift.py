@@ -11,7 +11,7 @@ transformers, GELU and its kin, are added here; the rule for them is the same. W
 linear (attention, layer norms, a product of two activations, an activation that is called as a
 function, a forward function that does not show its modules) passes its gradient at the text: for
 it the method is gradient times difference. For a transformer the scores therefore do *not* sum to
-the difference in probability, and can be far from it.
+the difference in probability, and can be far from it. A group's score is the sum of its tokens'.
 
 Source: Shrikumar et al. (2017), Learning Important Features Through Propagating Activation
 Differences, section 3.5.1.
@@ -120,7 +120,7 @@ def _deep_lift(
                     "forward_func: deep-lift expects every activation module to run once in a "
                     f"pass, got one that runs again ({error})"
                 ) from error
-        return torch.cat(parts).sum(dim=-1)
+        return call.group_sums(torch.cat(parts).sum(dim=-1))
 
     return ScoringMethod(forward_func, scores, {}, gradients=True)
 

@@ -2,7 +2,8 @@
 
 Where a method multiplies gradients with embeddings, a token's score is the sum over its channels;
 where it gives bare gradients, their norm over the channels, which tells how much the token matters
-but not for which side it speaks.
+but not for which side it speaks. So is it for a group of tokens: the sum over the channels of all
+of them, or the norm over these, the root of the sum of the tokens' squared norms.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def _integrated_gradients(
             internal_batch_size=max(options.batch_size, call.ids.shape[0]),
         )
         assert isinstance(attributions, Tensor)
-        return attributions.sum(dim=-1)
+        return call.group_sums(attributions.sum(dim=-1))
 
     return ScoringMethod(forward_func, scores, {"n_steps": n_steps}, gradients=True)
 
@@ -70,7 +71,7 @@ def _gradient_shap(
             target=call.target,
             additional_forward_args=(call.ids, *call.args),
         )
-        return attributions.sum(dim=-1)
+        return call.group_sums(attributions.sum(dim=-1))
 
     return ScoringMethod(
         forward_func,
@@ -88,7 +89,7 @@ def _input_x_gradient(
             call.ids, target=call.target, additional_forward_args=call.args
         )
         assert isinstance(attributions, Tensor)
-        return attributions.sum(dim=-1)
+        return call.group_sums(attributions.sum(dim=-1))
 
     return ScoringMethod(forward_func, scores, {}, gradients=True)
 
@@ -103,8 +104,7 @@ def _saliency(
             abs=False,
             additional_forward_args=(call.ids, *call.args),
         )
-        norms: Tensor = torch.linalg.vector_norm(gradients, dim=-1)
-        return norms
+        return call.group_norms(torch.linalg.vector_norm(gradients, dim=-1))
 
     return ScoringMethod(forward_func, scores, {}, gradients=True)
 
@@ -147,7 +147,7 @@ def _smooth_grad(
         )
         result = torch.zeros(call.ids.shape, device=call.ids.device)
         result[:, explained] = torch.linalg.vector_norm(gradients, dim=-1).to(result)
-        return result
+        return call.group_norms(result)
 
     return ScoringMethod(
         forward_func,

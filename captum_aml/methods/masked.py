@@ -17,6 +17,7 @@ from captum_aml._trial import taken_removal
 from captum_aml.attr import AMLAttribution, LAAttribution
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers.hidden import explained_model
+from captum_aml.methods._inputs import parse_groups, shares
 from captum_aml.methods.registry import Factory, MethodOptions, MethodSpec, Setting
 from captum_aml.perturbation import AttentionRemoval
 from captum_aml.typing import ForwardFunc
@@ -48,8 +49,14 @@ class MaskMethod:
         *,
         target: Tensor | int | None = None,
         additional_forward_args: tuple[object, ...] = (),
+        feature_mask: Tensor | None = None,
     ) -> Tensor:
         """See ``TokenMethod``."""
+        groups = None
+        if feature_mask is not None:
+            # What is not explained has a group of its own there, so that it counts for no other.
+            groups = parse_groups(ids, reference_ids, feature_mask)
+            groups = groups if shares(groups) else None
         if self.through_attention and not isinstance(
             self.attribution.perturbation, AttentionRemoval
         ):
@@ -61,6 +68,7 @@ class MaskMethod:
             baselines=reference_ids,
             target=target,
             additional_forward_args=additional_forward_args,
+            feature_mask=groups,
             n_steps=self.n_steps,
         )
         assert isinstance(scores, Tensor)

@@ -1,9 +1,10 @@
 """The text explainers of the packages ``shap`` and ``lime``, on the model's own tokens.
 
 Both packages explain a function of strings, with words of their own making. To be comparable with
-the other methods they are given one word for each token that is explained, and what they take
-away becomes the reference token, at its place. The function that they explain gives the explained
-class's probability, or all of them, for texts with some tokens taken away.
+the other methods they are given one word for each token that is explained, or for each group of
+them, and what they take away becomes the reference token, at its place. The function that they
+explain gives the explained class's probability, or all of them, for texts with some words taken
+away.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _TAKEN_AWAY = -1
 
 @dataclass(frozen=True)
 class MaskedText:
-    """A text of T explained tokens, as a function of which of them are kept.
+    """A text of T words, explained tokens or groups of them, as a function of which are kept.
 
     Attributes:
         probabilities: Token ids and arguments to class probabilities.
@@ -42,35 +43,36 @@ class MaskedText:
     batch_size: int
 
     @property
-    def positions(self) -> list[int]:
-        """Where the T tokens are."""
-        found: list[int] = self.call.explained[0].nonzero().flatten().tolist()
-        return found
+    def n_words(self) -> int:
+        """The number of words T."""
+        return self.call.n_groups
 
-    @property
-    def ids(self) -> list[int]:
-        """The ids of the T tokens."""
-        found: list[int] = self.call.ids[0, self.positions].tolist()
-        return found
+    def pieces(self, forward_func: ForwardFunc) -> list[str]:
+        """The words' characters, see ``text_pieces``; those of a group stand together."""
+        explained = self.call.explained[0]
+        pieces = [""] * self.n_words
+        groups = self.call.groups[0, explained].tolist()
+        of_tokens = text_pieces(forward_func, self.call.ids[0, explained].tolist())
+        for group, piece in zip(groups, of_tokens, strict=True):
+            pieces[group] += piece
+        return pieces
 
     def __call__(self, kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-        """Probabilities (M, C) of M variants, each of which keeps some of the tokens (M, T)."""
+        """Probabilities (M, C) of M variants, each of which keeps some of the words (M, T)."""
         call = self.call
         parts = []
         for start in range(0, len(kept), self.batch_size):
             rows = torch.from_numpy(kept[start : start + self.batch_size]).to(call.ids.device)
-            ids = call.ids.repeat(len(rows), 1)
-            reference = call.reference_ids[:, self.positions].expand(rows.shape)
-            ids[:, self.positions] = torch.where(rows, ids[:, self.positions], reference)
+            stays = rows[:, call.groups[0]] | ~call.explained
+            ids = torch.where(stays, call.ids, call.reference_ids)
             parts.append(self.probabilities(ids, *expand_args(call.args, len(rows))).cpu())
         result: npt.NDArray[np.float64] = torch.cat(parts).double().numpy()
         return result
 
     def scores(self, values: Sequence[float] | npt.NDArray[np.float64]) -> Tensor:
-        """Scores (1, L) from those of the T tokens."""
-        result = torch.zeros(self.call.ids.shape)
-        result[0, self.positions] = torch.as_tensor(np.asarray(values, dtype=np.float32))
-        return result
+        """Scores (1, L) from those of the T words."""
+        of_words = torch.as_tensor(np.asarray(values, dtype=np.float32))
+        return of_words[self.call.groups.cpu()] * self.call.explained.cpu()
 
 
 @dataclass
@@ -132,7 +134,8 @@ def _shap(
     ``shap.Explainer`` with ``shap.maskers.Text``, as a user of shap gets it: the tree comes from
     the tokens' characters (pieces of a word first, across punctuation last), and 500 evaluations
     of the model in small batches. With more than some 20 tokens these are not enough for every
-    token: what is not taken apart is shared evenly.
+    token: what is not taken apart is shared evenly. Making the tree takes time that grows with the
+    square of the number of tokens, or of groups.
     """
     require("shap", package="shap", feature="method 'shap'", extra="shap")
     import shap
@@ -147,11 +150,10 @@ def _shap(
             kept = np.stack(list(variants)) != _TAKEN_AWAY
             return text(kept)[:, target]
 
-        n_tokens = len(text.ids)
-        if n_tokens == 1:  # no tree
+        if text.n_words == 1:  # no tree
             whole, nothing = probability(np.array([[0], [_TAKEN_AWAY]]))
             return text.scores([whole - nothing])
-        tokenizer = TokenPieces(text_pieces(forward_func, text.ids))
+        tokenizer = TokenPieces(text.pieces(forward_func))
         masker = shap.maskers.Text(tokenizer, mask_token=_TAKEN_AWAY, output_type="token_ids")
         explainer = shap.Explainer(probability, masker, algorithm="partition")
         return text.scores(explainer([tokenizer.text], max_evals=n_samples, silent=True).values[0])
@@ -165,9 +167,9 @@ def _lime_text(
 ) -> ScoringMethod:
     """LIME as its authors' package does it for texts: ``lime.lime_text.LimeTextExplainer``.
 
-    With lime's own settings but three: 1000 samples instead of 5000; every occurrence of a token
-    is a word of its own (``bow=False``), since a transformer reads their order; and all tokens
-    get a score instead of the 10 strongest.
+    With lime's own settings but three: 1000 samples instead of 5000; every occurrence of a token,
+    or every group of tokens, is a word of its own (``bow=False``), since a transformer reads their
+    order; and all get a score instead of the 10 strongest.
     """
     require("lime", package="lime", feature="method 'lime-text'", extra="lime")
     from lime.lime_text import LimeTextExplainer
@@ -177,9 +179,8 @@ def _lime_text(
     def scores(probabilities: Callable[..., Tensor], call: TokenInputs) -> Tensor:
         text = MaskedText(probabilities, call, options.batch_size)
         target = int(call.target)
-        n_tokens = len(text.ids)
         # lime looks at no characters: each word is its own place, or empty once it is gone.
-        words = [f"w{place}" for place in range(n_tokens)]
+        words = [f"w{place}" for place in range(text.n_words)]
 
         def of_strings(variants: list[str]) -> npt.NDArray[np.float64]:
             kept = [[word != "" for word in variant.split(" ")] for variant in variants]
@@ -195,11 +196,11 @@ def _lime_text(
             " ".join(words),
             of_strings,
             labels=(target,),
-            num_features=n_tokens,
+            num_features=text.n_words,
             num_samples=n_samples,
         )
         found = dict(explanation.as_map()[target])
-        return text.scores([found[place] for place in range(n_tokens)])
+        return text.scores([found[place] for place in range(text.n_words)])
 
     settings: dict[str, Setting] = {"n_samples": n_samples, "seed": options.seed}
     return ScoringMethod(forward_func, one_by_one(scores, seed=options.seed), settings)

@@ -1,4 +1,4 @@
-"""Captum's perturbation methods: tokens replaced by the reference token, one feature per token."""
+"""Captum's perturbation methods: tokens, or groups of them, replaced by the reference token."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _kernel_shap(
         )
 
     def scores(probabilities: Callable[..., Tensor], call: TokenInputs) -> Tensor:
-        if int(call.explained.sum()) == 1:
+        if call.n_groups == 1:
             # With one feature its Shapley value is the whole difference, and Captum's sampling
             # distribution over coalition sizes is empty.
             full = probabilities(call.ids, *call.args)
@@ -123,15 +123,13 @@ def _arguments(
     call: TokenInputs, options: MethodOptions
 ) -> dict[str, Any]:  # keyword arguments of Captum's, which have no types
     """What every perturbation method of Captum's is given for one text."""
-    # Features 0, 1, ... at the tokens to explain, and 0 elsewhere, where nothing changes as the
-    # reference is the same.
-    features = (call.explained.cumsum(dim=-1) - 1).clamp(min=0) * call.explained
     return {
         "inputs": call.ids,
         "baselines": call.reference_ids,
         "target": call.target,
         "additional_forward_args": call.args,
-        "feature_mask": features,
+        # Where there is nothing to explain, feature 0 changes nothing: the reference is the same.
+        "feature_mask": call.groups.clamp(min=0),
         "perturbations_per_eval": options.batch_size,
     }
 

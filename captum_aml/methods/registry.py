@@ -35,6 +35,7 @@ class TokenMethod(Protocol):
         *,
         target: Tensor | int | None = None,
         additional_forward_args: tuple[object, ...] = (),
+        feature_mask: Tensor | None = None,
     ) -> Tensor:
         """Scores tokens.
 
@@ -46,9 +47,16 @@ class TokenMethod(Protocol):
                 (N,). Default: None, each example's predicted class.
             additional_forward_args: The forward function's further arguments; tensors have N
                 rows.
+            feature_mask (Tensor, optional): Integer group ids (N, L), each example's for itself:
+                the tokens of a group, a word's for instance, share one score. Where there is
+                nothing to explain they count for nothing. Default: None, a group for each token.
 
         Returns:
-            Scores (N, L) in float32, higher where a token speaks more for the explained class.
+            Scores (N, L) in float32, higher where a token, or its group, speaks more for the
+            explained class.
+
+        Raises:
+            InvalidInputError: An argument has a wrong shape, dtype or range.
         """
         ...
 

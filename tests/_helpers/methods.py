@@ -79,13 +79,20 @@ def run(
     n_steps: int | None = None,
     seed: int = 0,
     batch_size: int = 32,
+    feature_mask: Tensor | None = None,
 ) -> Tensor:
     """Scores of the two texts, or of others."""
     forward_func, layer = model if isinstance(model, tuple) else (model, model.embedding)
     method = methods.create(
         name, forward_func, layer, n_steps=n_steps, seed=seed, batch_size=batch_size
     )
-    return method(ids, reference, target=target, additional_forward_args=(mask,))
+    return method(
+        ids,
+        reference,
+        target=target,
+        additional_forward_args=(mask,),
+        feature_mask=feature_mask,
+    )
 
 
 def token_weights(row: int) -> list[float]:
