@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -132,6 +133,15 @@ def _factory(
                 tune=tune,
                 seed=options.seed,
             )
+        elif isinstance(masker, AMLAttribution | LAAttribution):
+            if type(masker) is not attribution_class:
+                raise InvalidInputError(
+                    f"masker: expected a fitted {attribution_class.__name__}, got a "
+                    f"{type(masker).__name__}"
+                )
+            name = type(masker.masker_).__name__
+            attribution = copy.copy(masker)
+            attribution.tune, attribution.seed = tune, options.seed
         else:
             name = None if masker is None else type(masker).__name__
             attribution = attribution_class(

@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from torch import Tensor, nn
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.typing import ForwardFunc
 
+if TYPE_CHECKING:
+    from captum_aml.attr import AMLAttribution, LAAttribution
+
 #: A value that is recorded with a result and can be written as JSON.
 Setting: TypeAlias = str | int | float | bool | None
+
+
+#: What learned methods take for a fitted masker.
+MaskerLike: TypeAlias = "str | os.PathLike[str] | nn.Module | AMLAttribution | LAAttribution"
 
 
 #: What a method goes by. A user's own may be "other".
@@ -70,13 +77,13 @@ class MethodOptions:
         seed: Seed of everything random.
         batch_size: The most examples in one pass of the model, where the method makes many
             variants of a text. It never changes a score.
-        masker: A folder with a fitted masker, or a masker module.
+        masker: A folder with a fitted masker, a masker module, or a fitted attribution.
     """
 
     n_steps: int | None = None
     seed: int = 0
     batch_size: int = 32
-    masker: str | os.PathLike[str] | nn.Module | None = None
+    masker: MaskerLike | None = None
 
 
 Factory: TypeAlias = Callable[[ForwardFunc, nn.Module, MethodOptions], TokenMethod]
@@ -177,7 +184,7 @@ def create(
     n_steps: int | None = None,
     seed: int = 0,
     batch_size: int = 32,
-    masker: str | os.PathLike[str] | nn.Module | None = None,
+    masker: MaskerLike | None = None,
 ) -> TokenMethod:
     """Makes a method.
 
@@ -188,8 +195,9 @@ def create(
         n_steps (int, optional): Steps or samples. Default: None, the method's own number.
         seed: Seed of everything random. Default: 0.
         batch_size: The most examples in one pass of the model. Default: 32.
-        masker (optional): A folder with a fitted masker, or a masker module, for the methods that
-            learn a mask. Default: None.
+        masker (optional): A folder with a fitted masker, a masker module, or an attribution that
+            was fitted for this very forward function, for the methods that learn a mask.
+            Default: None.
 
     Raises:
         InvalidInputError: The name is unknown, or the method has no use for a given option.
