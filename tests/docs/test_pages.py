@@ -1,0 +1,64 @@
+"""The documentation's Python runs, page by page in its order, and prints what is shown below it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+#: A block of Python, and what is shown as its output if a block of text follows at once.
+BLOCK = re.compile(r"^```python\n(.*?)^```$(?:\n\n^```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
+NUMBER = re.compile(r"-?\d+\.\d+")
+
+PAGES = [
+    path
+    for path in (
+        DOCS / "getting_started.md",
+        DOCS / "fitting.md",
+        DOCS / "benchmarking.md",
+        *sorted((DOCS / "howto").glob("*.md")),
+    )
+    if "```python" in path.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_its_code_runs_and_prints_what_is_shown(
+    page: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("matplotlib.pyplot").switch_backend("Agg")
+    monkeypatch.chdir(tmp_path)
+    text = page.read_text(encoding="utf-8")
+    names: dict[str, object] = {"__name__": "__main__"}
+    for block in BLOCK.finditer(text):
+        code, shown = block.groups()
+        line = text.count("\n", 0, block.start()) + 1
+        # Blank lines before it, so that an error names the line of the page.
+        exec(compile("\n" * line + code, str(page), "exec", dont_inherit=True), names)
+        printed = capsys.readouterr().out
+        if shown is not None:
+            assert _rounded(printed) == _rounded(shown), f"{page.name}:{line}"
+            # Other versions of the libraries compute slightly other values.
+            assert _numbers(printed) == pytest.approx(_numbers(shown), abs=0.02, rel=0.05), line
+
+
+def test_every_page_is_in_a_table_of_contents() -> None:
+    contents = "".join(path.read_text(encoding="utf-8") for path in DOCS.rglob("index.md"))
+    listed = set(re.findall(r"^[\w/]+$", contents, re.MULTILINE))
+    for page in DOCS.glob("howto/*.md"):
+        assert page.stem in listed or f"howto/{page.stem}" in listed or page.stem == "index"
+
+
+def _rounded(text: str) -> str:
+    """A text with its numbers taken out, and its white space made the same."""
+    return " ".join(NUMBER.sub("0.0", text).split())
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in NUMBER.findall(text)]
