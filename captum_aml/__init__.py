@@ -6,8 +6,10 @@ from captum_aml.attr import (
     LAAttribution,
     LayerAMLAttribution,
     LayerLAAttribution,
+    LLMAMLAttribution,
 )
 from captum_aml.maskers import (
+    AlignedMasker,
     EmbeddingMasker,
     Masker,
     MaskerInputs,
@@ -19,9 +21,11 @@ from captum_aml.objectives import AMLObjective, LAObjective
 __all__ = [
     "AMLAttribution",
     "AMLObjective",
+    "AlignedMasker",
     "EmbeddingMasker",
     "LAAttribution",
     "LAObjective",
+    "LLMAMLAttribution",
     "LayerAMLAttribution",
     "LayerLAAttribution",
     "Masker",

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from captum._utils.common import _expand_additional_forward_args, _is_mask_valid
 from captum._utils.models.linear_model import SkLearnRidge
-from captum.attr import GradientAttribution, LayerAttribution
+from captum.attr import (
+    GradientAttribution,
+    InterpretableInput,
+    LayerAttribution,
+    LLMAttributionResult,
+    TextTemplateInput,
+    TextTokenInput,
+)
+from captum.attr._core.llm_attr import (
+    DEFAULT_GEN_ARGS,
+    BaseLLMAttribution,
+    LLMAttribution,
+    LLMGradientAttribution,
+    _convert_ids_to_pretty_tokens,
+    _convert_ids_to_pretty_tokens_fallback,
+)
 from captum.log import log_usage
 from torch import Tensor
 
@@ -23,11 +39,38 @@ def broadcasts(mask: Tensor, inputs: Tensor) -> bool:
     return bool(_is_mask_valid(mask, inputs))
 
 
+def pretty_tokens(ids: Tensor, tokenizer: Any) -> list[str]:
+    """Token ids (T,) as Captum shows them, whatever the tokenizer.
+
+    Captum's own two ways need offsets and fail on an answer that ends within a character.
+    """
+    shown: list[str]
+    for convert in (_convert_ids_to_pretty_tokens, _convert_ids_to_pretty_tokens_fallback):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it cannot, and that it tries another way
+                shown = convert(ids, tokenizer)
+        except (AssertionError, IndexError, KeyError, NotImplementedError, TypeError):
+            continue
+        if len(shown) == len(ids):
+            return shown
+    return [str(token) for token in tokenizer.convert_ids_to_tokens(ids.tolist())]
+
+
 __all__ = [
+    "DEFAULT_GEN_ARGS",
+    "BaseLLMAttribution",
     "GradientAttribution",
+    "InterpretableInput",
+    "LLMAttribution",
+    "LLMAttributionResult",
+    "LLMGradientAttribution",
     "LayerAttribution",
     "SkLearnRidge",
+    "TextTemplateInput",
+    "TextTokenInput",
     "broadcasts",
     "expand_args",
     "log_usage",
+    "pretty_tokens",
 ]

@@ -1,0 +1,67 @@
+"""What is asked of a tokenizer beside token ids: a token for "nothing here", and characters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from captum_aml.exceptions import InvalidInputError
+
+#: The special tokens that may stand for a removed one, the most fitting first.
+BASELINE_KINDS = ("mask", "unk", "pad", "eos")
+
+
+# Any tokenizer that Captum takes, of transformers or not.
+def baseline_id(tokenizer: Any, token: str | None = None) -> int:
+    """The id of the token to put in place of those that are taken away.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        token (str, optional): A vocabulary entry to use. Default: None, which takes the first that
+            the tokenizer has of: mask, unknown, padding, end of sequence.
+
+    Raises:
+        InvalidInputError: ``token`` is not in the vocabulary, or the tokenizer has none of the
+            four.
+    """
+    if token is not None:
+        vocabulary = tokenizer.get_vocab()
+        if token not in vocabulary:
+            raise InvalidInputError(
+                f"baseline: expected an entry of the tokenizer's vocabulary, got {token!r}"
+            )
+        return int(vocabulary[token])
+    for kind in BASELINE_KINDS:
+        candidate = getattr(tokenizer, f"{kind}_token_id", None)
+        if candidate is not None:
+            return int(candidate)
+    raise InvalidInputError(
+        "baseline: expected a vocabulary entry to stand for a removed token, since the tokenizer "
+        f"has no {', '.join(BASELINE_KINDS)} token; got None"
+    )
+
+
+def ids_with_offsets(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """A text's token ids, special tokens included, and the characters that each stands for.
+
+    Raises:
+        InvalidInputError: The tokenizer cannot say them.
+    """
+    kind = type(tokenizer).__name__
+    try:
+        encoded = tokenizer(text, return_offsets_mapping=True)
+        ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
+    except (KeyError, NotImplementedError, TypeError) as error:
+        raise InvalidInputError(
+            "tokenizer: expected a fast tokenizer, which gives character offsets, got the slow "
+            f"{kind} ({error}); load it with AutoTokenizer.from_pretrained(..., use_fast=True), or "
+            "explain tokens with TextTokenInput, which needs no characters"
+        ) from error
+    spans = [(int(start), int(end)) for start, end in offsets]
+    if text and ids and not any(end > start for start, end in spans):
+        raise InvalidInputError(
+            f"tokenizer: expected character offsets, got a {kind} whose tokens stand for none"
+        )
+    return ids, spans
+
+
+__all__ = ["BASELINE_KINDS", "baseline_id", "ids_with_offsets"]
