@@ -9,19 +9,20 @@ run as a script or steer a terminal.
 from __future__ import annotations
 
 import html
-import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal
+
+from captum_aml._graphemes import Span, grapheme_spans
 
 if TYPE_CHECKING:
     from captum.attr._utils.visualization import VisualizationDataRecord
     from jinja2 import Template
     from rich.text import Text
 
-Span = tuple[int, int]
 Rgb = tuple[int, int, int]
 
 #: The colour of the highest score, of the lowest, and the ground, for light and for dark pages.
@@ -35,6 +36,7 @@ INK: dict[str, Rgb] = {"light": (17, 24, 39), "dark": (243, 244, 246)}
 
 # Weaker scores stay uncoloured in a terminal, whose ground we do not know.
 _FAINT = 0.1
+_READ_FOR_LEGEND = 50
 _PALE: Rgb = (219, 234, 254)
 _PALE_NEGATIVE: Rgb = (254, 226, 200)
 
@@ -70,6 +72,9 @@ class TextCard:
         probability: Its probability.
         rows: The explanations, shown below one another.
         seen: The number of characters that the model saw; None for all of them.
+        parts: The spans of both texts of a pair; () for a single text. Where ``seen`` is given,
+            each was seen up to its last token.
+        n_tokens_cut: The number of tokens that the model did not see.
     """
 
     text: str
@@ -77,6 +82,8 @@ class TextCard:
     probability: float
     rows: Sequence[ScoredText]
     seen: int | None = None
+    parts: Sequence[Span] = ()
+    n_tokens_cut: int = 0
 
 
 @dataclass(frozen=True)
@@ -125,17 +132,43 @@ def segments(text: str, row: ScoredText, *, seen: int | None = None) -> list[Seg
     is read as one character (a letter and its accent), become one stretch with the score that is
     largest in absolute value.
     """
+    return _segments(text, row, seen=seen, scale=_scale(row))
+
+
+def card_segments(card: TextCard, row: ScoredText) -> list[list[Segment]]:
+    """The stretches of a card's text: one list, or one for each text of a pair."""
+    scale = _scale(row)
+    if not card.parts:
+        return [_segments(card.text, row, seen=card.seen, scale=scale)]
+    starts = [start for start, _ in card.parts]
+    tokens: list[list[tuple[Span, float]]] = [[] for _ in card.parts]
+    for span, score in zip(row.offsets, row.scores, strict=True):
+        part = max(0, bisect_right(starts, span[0]) - 1)
+        tokens[part].append(((span[0] - starts[part], span[1] - starts[part]), score))
+    result = []
+    for (start, end), inside in zip(card.parts, tokens, strict=True):
+        part_row = replace(row, offsets=[o for o, _ in inside], scores=[s for _, s in inside])
+        seen = None if card.seen is None else max((last for (_, last), _ in inside), default=0)
+        result.append(_segments(card.text[start:end], part_row, seen=seen, scale=scale))
+    return result
+
+
+def _scale(row: ScoredText) -> float:
     largest = max((abs(s) for s in row.scores), default=0.0)
-    scale = largest if row.signed and largest > 0 else 1.0
+    return largest if row.signed and largest > 0 else 1.0
+
+
+def _segments(text: str, row: ScoredText, *, seen: int | None, scale: float) -> list[Segment]:
+    whole = _Clusters(text)
     stretches: list[tuple[int, int, float]] = []
     spans = sorted(
-        (start, end, float(score))
+        (*whole.around(start, end), float(score))
         for (start, end), score in zip(row.offsets, row.scores, strict=True)
         if end > start
     )
     for start, end, score in spans:
         previous = stretches[-1] if stretches else None
-        if previous and (start < previous[1] or (start == previous[1] and _joined(text, start))):
+        if previous and start < previous[1]:
             strongest = max(previous[2], score, key=abs)
             stretches[-1] = (previous[0], max(end, previous[1]), strongest)
         else:
@@ -150,12 +183,31 @@ def segments(text: str, row: ScoredText, *, seen: int | None = None) -> list[Seg
         strength = max(-1.0, min(1.0, score / scale))
         result.append(Segment(clean[start:end], score, strength, "token"))
         position = end
-    rest = len(text) if seen is None else max(seen, position)
+    rest = len(text) if seen is None else max(whole.around(0, seen)[1], position)
     if rest > position:
         result.append(Segment(clean[position:rest]))
     if rest < len(text):
         result.append(Segment(clean[rest:], kind="unseen"))
     return result
+
+
+class _Clusters:
+    """Knows which characters of a text are read as one."""
+
+    def __init__(self, text: str) -> None:
+        several = [] if text.isascii() else [s for s in grapheme_spans(text) if s[1] - s[0] > 1]
+        self._starts = [start for start, _ in several]
+        self._ends = [end for _, end in several]
+
+    def around(self, start: int, end: int) -> Span:
+        """The smallest span of whole clusters that holds a span."""
+        first = bisect_right(self._starts, start) - 1
+        if first >= 0 and start < self._ends[first]:
+            start = self._starts[first]
+        last = bisect_left(self._starts, end) - 1
+        if last >= 0 and end < self._ends[last]:
+            end = self._ends[last]
+        return start, end
 
 
 def printable(text: str) -> str:
@@ -176,13 +228,13 @@ def page(
     signed ones in two, by their share of the text's largest absolute score.
 
     Args:
-        cards: The texts. The legend shows the scales of the first one's rows.
+        cards: The texts. The legend shows the scales of the first 50 ones' rows.
         title: The page's heading.
         subtitle: A line below it. Default: "".
         tables: Shown above the cards. Default: ().
     """
     remaining = iter(cards)
-    first = list(islice(remaining, 1))
+    first = list(islice(remaining, _READ_FOR_LEGEND))
     rows = [row for card in first for row in card.rows]
     return template("page.html.j2").generate(
         cards=chain(first, remaining),
@@ -198,7 +250,7 @@ def page(
 def template(name: str) -> Template:
     """A template of this package, which escapes what it shows.
 
-    Templates find the palette, the ink, ``segments`` and ``printable`` under these names.
+    Templates find the palette, the ink, ``card_segments`` and ``printable`` under these names.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -209,44 +261,78 @@ def template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(palette=PALETTE, ink=INK, segments=segments, printable=printable)
+    environment.globals.update(
+        palette=PALETTE, ink=INK, card_segments=card_segments, printable=printable
+    )
     return environment.get_template(name)
 
 
+def fragment(card: TextCard) -> str:
+    """A card as a piece of HTML that brings its own style, for notebooks and other people's pages.
+
+    It loads nothing, runs no script and leaves the rest of the page as it is. It follows the colour
+    scheme of the system, or of JupyterLab, VS Code, Colab and Sphinx themes that say which they
+    use.
+    """
+    return template("fragment.html.j2").render(
+        card=card,
+        unsigned_legend=any(not row.signed for row in card.rows),
+        signed_legend=any(row.signed for row in card.rows),
+    )
+
+
 def terminal_text(card: TextCard, row: ScoredText) -> Text:
-    """A text for rich's console, its tokens on coloured ground: blue for, orange against."""
+    """A text for rich's console, its tokens on coloured ground: blue for, orange against.
+
+    The texts of a pair stand on a line each, after a dim number.
+    """
     from rich.text import Text
 
     text = Text()
-    for segment in segments(card.text, row, seen=card.seen):
-        style = "dim" if segment.kind == "unseen" else ""
-        if abs(segment.strength) >= _FAINT:
-            end = "positive" if segment.strength > 0 else "negative"
-            pale = _PALE if segment.strength > 0 else _PALE_NEGATIVE
-            ground = _blend(pale, PALETTE["light"][end], abs(segment.strength))
-            style = f"{_hex(INK['light'])} on {_hex(ground)}"
-        text.append(segment.text, style=style)
+    parts = card_segments(card, row)
+    for number, part in enumerate(parts):
+        if len(parts) > 1:
+            text.append(f"{chr(10) if number else ''}{number + 1} ", style="dim")
+        for segment in part:
+            style = "dim" if segment.kind == "unseen" else ""
+            if abs(segment.strength) >= _FAINT:
+                end = "positive" if segment.strength > 0 else "negative"
+                pale = _PALE if segment.strength > 0 else _PALE_NEGATIVE
+                ground = _blend(pale, PALETTE["light"][end], abs(segment.strength))
+                style = f"{_hex(INK['light'])} on {_hex(ground)}"
+            text.append(segment.text, style=style)
     return text
 
 
 def plain_text(card: TextCard, row: ScoredText) -> str:
     """A text with its important stretches marked: ``*for*`` the class and ``~against~`` it.
 
-    A stretch is important from half of the text's largest absolute score on.
+    A stretch is important from half of the text's largest absolute score on. The texts of a pair
+    are separated by " | ".
     """
     largest = max((abs(score) for score in row.scores), default=0.0)
-    parts: list[tuple[str, str]] = []
-    for segment in segments(card.text, row, seen=card.seen):
-        marked = segment.score is not None and largest > 0 and abs(segment.score) >= largest / 2
+    return " | ".join(_marked(part, largest / 2) for part in card_segments(card, row))
+
+
+def _marked(part: Sequence[Segment], important: float) -> str:
+    # What belongs under one mark is joined at the end, for long texts.
+    stretches: list[tuple[str, list[str]]] = []
+    for segment in part:
+        marked = segment.score is not None and 0 < important <= abs(segment.score)
         mark = ("*" if (segment.score or 0) > 0 else "~") if marked else ""
-        if mark and len(parts) > 1 and parts[-1][1].isspace() and parts[-2][0] == mark:
-            space = parts.pop()[1]
-            parts[-1] = (mark, parts[-1][1] + space + segment.text)
-        elif parts and parts[-1][0] == mark:
-            parts[-1] = (mark, parts[-1][1] + segment.text)
+        last = stretches[-1] if stretches else None
+        if mark and last and len(stretches) > 1 and stretches[-2][0] == mark and _is_blank(last):
+            stretches.pop()
+            stretches[-1][1].extend([*last[1], segment.text])
+        elif last and last[0] == mark:
+            last[1].append(segment.text)
         else:
-            parts.append((mark, segment.text))
-    return "".join(f"{mark}{text}{mark}" for mark, text in parts)
+            stretches.append((mark, [segment.text]))
+    return "".join(f"{mark}{''.join(texts)}{mark}" for mark, texts in stretches)
+
+
+def _is_blank(stretch: tuple[str, list[str]]) -> bool:
+    return stretch[0] == "" and all(text.isspace() for text in stretch[1])
 
 
 def captum_record(
@@ -288,20 +374,6 @@ def captum_record(
 
 def _escaped(text: str) -> str:
     return html.escape(printable(text), quote=True)
-
-
-def _joined(text: str, border: int) -> bool:
-    """Whether the characters on both sides of a border are read as one."""
-    if border >= len(text):
-        return False
-    before, after = text[border - 1], text[border]
-    return (
-        unicodedata.category(after) in ("Mn", "Me", "Mc")
-        or after in "\N{ZERO WIDTH JOINER}\N{VARIATION SELECTOR-16}\N{VARIATION SELECTOR-15}"
-        or before == "\N{ZERO WIDTH JOINER}"
-        or "\U0001f3fb" <= after <= "\U0001f3ff"  # skin tones
-        or all("\U0001f1e6" <= c <= "\U0001f1ff" for c in (before, after))  # flags
-    )
 
 
 @cache

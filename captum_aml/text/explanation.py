@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import MISSING, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.methods import Setting
+from captum_aml.text._fields import checked_fields
 from captum_aml.text.inputs import Span
-from captum_aml.text.segmentation import Unit
-from captum_aml.visualization import ScoredText, TextCard, captum_record
+from captum_aml.text.pooling import Pooling, ScoredUnit, pool
+from captum_aml.text.segmentation import Segmenter, TokenGroups, Unit, group_text
+from captum_aml.visualization import (
+    ScoredText,
+    TextCard,
+    captum_record,
+    fragment,
+    printable,
+    terminal_text,
+)
 
 if TYPE_CHECKING:
     from captum.attr._utils.visualization import VisualizationDataRecord
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -80,8 +93,122 @@ class Explanation:
         order = sorted(range(len(self.scores)), key=lambda i: -self.scores[i])[:k]
         return [(self.text[slice(*self.offsets[i])], self.scores[i]) for i in order]
 
+    def words(
+        self, pooling: Pooling = "max", *, segmenter: Segmenter | None = None
+    ) -> list[ScoredUnit]:
+        """The words of the text with their scores, in the order of the text.
+
+        Every token counts in exactly one word. Punctuation marks are words of their own; what else
+        a word is, and in which languages it takes a ``segmenter``, says
+        :func:`captum_aml.text.segmentation.word_spans`. Words that the caller gave are the words.
+        Where one token reaches over several words, they are one entry; words of which the model
+        saw no token have none; a token of white space counts in the word of the token after it.
+
+        Args:
+            pooling: "max", "sum" or "mean" of the scores of a word's tokens. The largest score is
+                the largest by value, as in every ranking of scores; for methods with signed scores
+                "sum" lets tokens for and against the class make up for each other. Default: "max".
+            segmenter (optional): A function that gives the spans (start, end) of the words of a
+                text, in order. Default: None.
+
+        Raises:
+            InvalidInputError: The pooling is unknown, the segmenter gives no such spans, or the
+                scores are those of sentences.
+        """
+        return self._units("word", pooling, segmenter)
+
+    def sentences(
+        self, pooling: Pooling = "max", *, segmenter: Segmenter | None = None
+    ) -> list[ScoredUnit]:
+        """The sentences of the text with their scores, in the order of the text.
+
+        As ``words``. What a sentence is says
+        :func:`captum_aml.text.segmentation.sentence_spans`; none reaches over both texts of a pair
+        or cuts a given word. Of a sentence that the model saw in part, that part is given.
+
+        Args:
+            pooling: "max", "sum" or "mean" of the scores of a sentence's tokens, or words where
+                they have the scores. Default: "max".
+            segmenter (optional): A function that gives the spans (start, end) of the sentences of
+                a text, in order. Default: None.
+
+        Raises:
+            InvalidInputError: The pooling is unknown, or the segmenter gives no such spans.
+        """
+        return self._units("sentence", pooling, segmenter)
+
+    def _units(self, unit: Unit, pooling: Pooling, segmenter: Segmenter | None) -> list[ScoredUnit]:
+        if self.unit == "sentence" and unit == "word":
+            raise InvalidInputError(
+                "words: expected scores of tokens or words, got those of sentences; explain with "
+                "unit='token' or unit='word'"
+            )
+        if self.unit == unit and segmenter is None:
+            groups = TokenGroups(self.offsets, tuple(range(len(self.offsets))))
+        else:
+            groups = group_text(
+                self.text,
+                self.offsets,
+                unit,
+                parts=self.parts,
+                given_words=self.given_words,
+                segmenter=segmenter,
+                truncated=self.truncated,
+            )
+        return pool(self.text, groups, self.scores, pooling)
+
+    def to_html(self) -> str:
+        """The text in colours, as a piece of HTML that brings its own style.
+
+        It can be written to a file, shown in a notebook, or put into another page. It loads
+        nothing, runs no script, escapes what it shows, and follows light and dark colour schemes.
+        For many explanations on one page see :func:`captum_aml.text.write_explanations`.
+        """
+        return fragment(text_card([self]))
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def show(self) -> None:
+        """Shows the text in colours: as HTML in a notebook, in the terminal otherwise."""
+        if _in_notebook():
+            from IPython.display import display
+
+            display(self)  # type: ignore[no-untyped-call]  # IPython has no annotation here
+            return
+        from rich.console import Console
+        from rich.text import Text
+
+        card = text_card([self])
+        head = (headline(self) + ("\n" if self.parts else " "), "bold")
+        tail = (f"\n{self.n_tokens_cut:,} tokens cut off", "dim") if self.truncated else ""
+        console = Console(highlight=False, soft_wrap=True)
+        console.print(Text.assemble(head, terminal_text(card, card.rows[0]), tail))
+
+    def plot(self, path: str | os.PathLike[str] | None = None, *, ax: Axes | None = None) -> Figure:
+        """Draws the scores as bars, in the order of the text from top to bottom.
+
+        Long texts go on in further columns; 5 to 200 tokens are readable. Pyplot and its state are
+        left alone, so a notebook shows the figure only when it is given back.
+
+        Args:
+            path (optional): A file to write, in a format that Matplotlib knows by its ending
+                (.png, .pdf, .svg). Default: None.
+            ax (optional): Axes to draw into, in one column. Default: None, a new figure.
+
+        Returns:
+            The figure.
+
+        Raises:
+            ImportError: Matplotlib is not installed.
+            InvalidInputError: The format is unknown.
+        """
+        from captum_aml.text.figure import draw
+
+        return draw(self, path, ax)
+
     def to_dict(self) -> dict[str, object]:
-        """All fields, ready for JSON."""
+        """All fields, ready for JSON; ``from_dict`` is the way back."""
         return {
             "text": self.text,
             "tokens": list(self.tokens),
@@ -97,7 +224,29 @@ class Explanation:
             "signed": self.signed,
             "settings": dict(self.settings),
             "n_tokens_cut": self.n_tokens_cut,
+            "unit": self.unit,
+            "parts": [list(span) for span in self.parts],
+            "given_words": (
+                None if self.given_words is None else [list(span) for span in self.given_words]
+            ),
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Explanation:
+        """The explanation that ``to_dict`` made these values of.
+
+        Fields with a default may be missing, as they are in files of earlier versions.
+
+        Args:
+            values: As ``to_dict`` gives them, or as JSON gives them back.
+
+        Raises:
+            InvalidInputError: A field is missing, unknown or of a wrong form.
+        """
+        required = {
+            f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls)
+        }
+        return cls(**checked_fields(values, required))
 
     def to_captum(self, *, true_class: str = "") -> VisualizationDataRecord:
         """A record for ``captum.attr.visualization.visualize_text``.
@@ -109,6 +258,14 @@ class Explanation:
         """
         card = text_card([self])
         return captum_record(card, card.rows[0], self.tokens, true_class=true_class)
+
+
+def headline(explanation: Explanation) -> str:
+    """What is predicted, by which method explained, and which class if it is another one."""
+    other = explanation.explained != explanation.predicted
+    about = f", explains {explanation.explained_label}" if other else ""
+    predicted = f"{explanation.predicted_label} {explanation.probability:.2f}"
+    return printable(f"{predicted}{about} [{explanation.method}]")
 
 
 def text_card(explanations: Sequence[Explanation]) -> TextCard:
@@ -132,8 +289,17 @@ def text_card(explanations: Sequence[Explanation]) -> TextCard:
                 scores=explanation.scores,
                 signed=explanation.signed,
                 explained=explanation.explained_label,
+                detail="" if explanation.unit == "token" else f"by {explanation.unit}",
             )
             for explanation in explanations
         ],
         seen=last if first.truncated else None,
+        parts=first.parts,
+        n_tokens_cut=first.n_tokens_cut,
     )
+
+
+def _in_notebook() -> bool:
+    """Whether there is a front end that shows HTML; IPython in a terminal is none."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")

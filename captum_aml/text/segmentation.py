@@ -394,7 +394,8 @@ def _numbered(
             groups.setdefault(number, (spans[number], []))[1].append(i)
         elif alone and start < alone[-1][0][1]:
             (begin, until), tokens = alone[-1]
-            alone[-1] = ((begin, max(until, end)), [*tokens, i])
+            tokens.append(i)
+            alone[-1] = ((begin, max(until, end)), tokens)
         else:
             alone.append(((start, end), [i]))
     members = [0] * len(offsets)

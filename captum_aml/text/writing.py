@@ -13,7 +13,7 @@ from typing import TextIO
 
 from captum_aml._files import atomic_file
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.explanation import Explanation, text_card
+from captum_aml.text.explanation import Explanation, headline, text_card
 from captum_aml.visualization import page, plain_text, printable
 
 _COLUMNS = ("predicted", "probability", "explained", "method", "top tokens", "text")
@@ -99,14 +99,6 @@ def _write_jsonl(stream: TextIO, explanations: Iterable[Explanation]) -> None:
 def _write_txt(stream: TextIO, explanations: Iterable[Explanation]) -> None:
     for explanation in explanations:
         stream.write(readable(explanation) + "\n")
-
-
-def headline(explanation: Explanation) -> str:
-    """What is predicted, by which method explained, and which class if it is another one."""
-    other = explanation.explained != explanation.predicted
-    about = f", explains {explanation.explained_label}" if other else ""
-    predicted = f"{explanation.predicted_label} {explanation.probability:.2f}"
-    return printable(f"{predicted}{about} [{explanation.method}]")
 
 
 def readable(explanation: Explanation) -> str:

@@ -1,0 +1,203 @@
+"""An explanation as bars, drawn with Matplotlib."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captum_aml._files import atomic_file
+from captum_aml._graphemes import grapheme_spans
+from captum_aml._optional import require
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.text.explanation import Explanation, headline
+from captum_aml.visualization import PALETTE, Rgb, printable
+
+if TYPE_CHECKING:
+    from matplotlib import font_manager
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_logger = logging.getLogger(__name__)
+
+_PER_COLUMN = 50
+_MOST = 2000
+_FONT_SIZE = 9.0
+_LINE = 0.2  # inches for each token
+_LONGEST = {"token": 24, "word": 24, "sentence": 60}
+_DPI = 150
+_BLANKS = {" ": "\N{OPEN BOX}", "\n": "\N{RETURN SYMBOL}", "\t": "\N{RIGHTWARDS ARROW TO BAR}"}
+_NO_GLYPH = "\N{WHITE SQUARE}"
+
+
+def draw(
+    explanation: Explanation,
+    path: str | os.PathLike[str] | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Draws one bar for each score; see ``Explanation.plot``.
+
+    Raises:
+        ImportError: Matplotlib is not installed.
+        InvalidInputError: The format is unknown, or there are more than 2,000 tokens.
+    """
+    require("matplotlib", package="matplotlib", feature="Explanation.plot", extra="plot")
+    from matplotlib.figure import Figure
+
+    extension = None if path is None else _extension(path)
+    n = len(explanation.scores)
+    if n > _MOST:
+        raise InvalidInputError(
+            f"plot: expected an explanation of at most {_MOST:,} {explanation.unit}s, got {n:,}; "
+            "to_html() shows longer texts"
+        )
+    if ax is None:
+        n_columns = max(1, math.ceil(n / _PER_COLUMN))
+        per_column = max(1, math.ceil(n / n_columns))
+        width = 2.8 + 0.075 * _LONGEST[explanation.unit]
+        size = (max(6.0, width * n_columns), 1.2 + _LINE * max(3, per_column))
+        figure = Figure(figsize=size, layout="constrained")
+        columns = list(figure.subplots(1, n_columns, squeeze=False)[0])
+        font_size = _FONT_SIZE
+    else:
+        root = ax.get_figure(root=True)
+        assert root is not None, "axes stand in a figure"
+        figure, columns, per_column = root, [ax], max(1, n)
+        inches = ax.bbox.height / figure.dpi
+        font_size = min(_FONT_SIZE, max(3.0, 0.75 * 72 * inches / per_column))
+
+    labels = [_label(explanation, i) for i in range(n)]
+    title = headline(explanation)
+    if explanation.truncated:
+        title += f"\n{explanation.n_tokens_cut:,} tokens cut off"
+    fonts, missing = _fonts(title, *labels)
+    if missing:
+        _logger.warning(
+            "plot: no installed font has %d of the characters, such as %s; squares stand for them",
+            len(missing),
+            " ".join(sorted(missing)[:10]),
+        )
+    safe = dict.fromkeys(map(ord, missing), _NO_GLYPH)
+    for number, column in enumerate(columns):
+        column.tick_params(axis="x", labelsize=font_size)
+        part = range(number * per_column, min(n, (number + 1) * per_column))
+        _draw_column(column, explanation, part, [labels[i].translate(safe) for i in part])
+        for label in column.get_yticklabels():
+            label.set(family=fonts, size=font_size, parse_math=False, usetex=False)
+    heading = (figure.suptitle if ax is None else ax.set_title)(title.translate(safe))
+    heading.set(family=fonts, size=_FONT_SIZE + 1, parse_math=False, usetex=False)
+    if path is not None:
+        with atomic_file(Path(path)) as stream:
+            figure.savefig(stream, format=extension, dpi=_DPI)
+    return figure
+
+
+def _draw_column(
+    ax: Axes, explanation: Explanation, part: Sequence[int], labels: Sequence[str]
+) -> None:
+    """Bars for the tokens of a range, the first one on top."""
+    scores = [explanation.scores[i] for i in part]
+    colors = [_hex(PALETTE["light"]["positive" if s >= 0 else "negative"]) for s in scores]
+    positions = range(len(scores))
+    ax.barh(positions, scores, height=0.8, color=colors)
+    ax.set_yticks(positions, labels)
+    ax.set_ylim(max(len(scores), 1) - 0.4, -0.6)
+    if explanation.signed:
+        largest = max(map(abs, explanation.scores), default=0.0) or 1.0
+        ax.set_xlim(-1.05 * largest, 1.05 * largest)
+        ax.axvline(0, color="gray", linewidth=0.8)
+        ax.set_xlabel("against the class \N{LEFTWARDS ARROW} score \N{RIGHTWARDS ARROW} for it")
+    else:
+        ax.set_xlim(0, max(1.0, *scores) if scores else 1.0)
+        ax.set_xlabel("score")
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x", linewidth=0.5, alpha=0.5)
+    ax.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        ax.spines[side].set_visible(False)
+    for start, _ in explanation.parts[1:]:
+        # Between the texts of a pair.
+        row = next((r for r, i in enumerate(part) if explanation.offsets[i][0] >= start), None)
+        if row and explanation.offsets[part[row - 1]][0] < start:
+            ax.axhline(row - 0.5, color="gray", linewidth=0.8, linestyle="dashed")
+
+
+def _label(explanation: Explanation, i: int) -> str:
+    """A token as it stands in the text, on one line and of bounded length."""
+    start, end = explanation.offsets[i]
+    written = explanation.text[start:end]
+    if not written.strip():
+        blanks = "".join(_BLANKS.get(c, _BLANKS[" "]) for c in written)
+        return blanks or printable(explanation.tokens[i])
+    line = " ".join(printable(written).split())
+    longest = _LONGEST[explanation.unit]
+    if len(line) <= longest:
+        return line
+    fitting = [end for _, end in grapheme_spans(line) if end < longest]
+    return line[: max(fitting, default=0)] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _extension(path: str | os.PathLike[str]) -> str:
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = FigureCanvasBase.get_supported_filetypes()
+    extension = Path(path).suffix.lower().removeprefix(".")
+    if extension not in known:
+        raise InvalidInputError(
+            f"path: expected one of the formats {', '.join(f'.{name}' for name in sorted(known))}, "
+            f"got {os.fspath(path)!r}"
+        )
+    return extension
+
+
+def _fonts(*texts: str) -> tuple[list[str], set[str]]:
+    """Names of fonts that together have the characters of texts, and the characters none has."""
+    from matplotlib import font_manager, rcParams
+
+    families: list[str] = list(rcParams["font.family"])
+    needed = {c for text in texts for c in text if not c.isspace()}
+    first = font_manager.findfont(font_manager.FontProperties(family=families))
+    missing = needed - _characters(first)
+    if missing:
+        for entry in sorted(font_manager.fontManager.ttflist, key=_plainness):
+            if found := missing & _characters(entry.fname):
+                families.append(entry.name)
+                missing -= found
+            if not missing:
+                break
+    return families, missing
+
+
+def _plainness(entry: font_manager.FontEntry) -> tuple[bool, ...]:
+    """Sorts upright sans-serif fonts of ordinary weight to the front."""
+    return (
+        "sans" not in entry.name.lower(),
+        entry.style != "normal",
+        entry.weight not in (400, "normal", "regular"),
+        entry.stretch != "normal",
+    )
+
+
+@cache
+def _characters(file: str) -> frozenset[str]:
+    """The characters that a font can draw."""
+    from matplotlib import font_manager
+
+    # Pictures in colours, which Matplotlib does not draw, and boxes for what no font has.
+    if any(name in Path(file).name.lower() for name in ("emoji", "lastresort")):
+        return frozenset()
+    try:
+        return frozenset(map(chr, font_manager.get_font(file).get_charmap()))
+    except (OSError, RuntimeError):
+        return frozenset()  # damaged, or of a kind that FreeType does not read
+
+
+def _hex(color: Rgb) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+__all__ = ["draw"]
