@@ -19,6 +19,7 @@ from captum_aml.methods import (
     packages,
     perturbation,
 )
+from captum_aml.methods.instances import from_attribution
 from captum_aml.methods.registry import (
     Factory,
     Family,
@@ -45,6 +46,7 @@ __all__ = [
     "TokenMethod",
     "available",
     "create",
+    "from_attribution",
     "register",
     "spec",
 ]

@@ -50,14 +50,14 @@ class ScoringMethod:
             target = 0
         # Callers may be in no_grad or inference mode, where there would be no gradients to read.
         with torch.inference_mode(False), torch.set_grad_enabled(self.gradients):
-            args = tuple(_normal(arg) for arg in additional_forward_args)
+            args = tuple(normal(arg) for arg in additional_forward_args)
             call, probabilities = parse_inputs(
                 self.forward_func,
-                _normal(ids),
-                _normal(reference_ids),
+                normal(ids),
+                normal(reference_ids),
                 target,
                 args,
-                _normal(feature_mask),
+                normal(feature_mask),
             )
             scores = self.scores(probabilities, call)
         return scores.detach().float() * call.explained
@@ -82,6 +82,6 @@ def one_by_one(scores: Scorer, *, seed: int) -> Scorer:
     return scores_of_all
 
 
-def _normal(value: Any) -> Any:  # an argument of the user's forward function
+def normal(value: Any) -> Any:  # an argument of the user's forward function
     """A tensor that autograd may save; those made in inference mode may not be."""
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value

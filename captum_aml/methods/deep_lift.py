@@ -102,7 +102,7 @@ def _deep_lift(
         # Captum's rule for nn.Softmax averages over all that passes it, other examples included.
         mixes = any(type(module) is nn.Softmax for module in model.modules())
         calls = call.examples() if mixes else [call]
-        with _restored(model):
+        with restored(model):
             try:
                 parts = [
                     RescaleDeepLift(model, embedding_layer).attribute(
@@ -126,7 +126,7 @@ def _deep_lift(
 
 
 @contextmanager
-def _restored(model: nn.Module) -> Iterator[None]:
+def restored(model: nn.Module) -> Iterator[None]:
     """Clears what Captum's hooks leave at modules whose activation has no way back to the text."""
     before = [
         (module, name, name in vars(module))

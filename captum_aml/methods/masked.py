@@ -16,6 +16,7 @@ from captum_aml._modes import evaluating
 from captum_aml._sites import argument_named
 from captum_aml._trial import taken_removal
 from captum_aml.attr import AMLAttribution, LAAttribution
+from captum_aml.attr._base import MaskAttribution
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers.hidden import explained_model
 from captum_aml.methods._inputs import parse_groups, shares
@@ -95,6 +96,25 @@ class MaskMethod:
         self.attribution.perturbation = removal
 
 
+def mask_settings(attribution: MaskAttribution, n_steps: int | None) -> dict[str, Setting]:
+    """What decides the scores of an attribution by a learned mask, as plain values.
+
+    Args:
+        attribution: The attribution.
+        n_steps: Tuning steps; None for its own choice.
+    """
+    masker = attribution.masker if attribution.masker_ is None else attribution.masker_
+    return {
+        "n_steps": attribution.default_n_steps if n_steps is None else n_steps,
+        "tune": attribution.tune,
+        "learning_rate": attribution.tuning_learning_rate,
+        "objective": repr(attribution.objective),
+        "perturbation": attribution.perturbation.name,
+        "masker": None if masker is None else type(masker).__name__,
+        "seed": attribution.seed,
+    }
+
+
 def _cloned(args: tuple[object, ...]) -> tuple[object, ...]:
     """Tensors that may take part in a graph, whatever mode they were made in."""
     return tuple(arg.clone() if isinstance(arg, Tensor) else arg for arg in args)
@@ -153,15 +173,9 @@ def _factory(
                 seed=options.seed,
             )
         n_steps = default_n_steps if options.n_steps is None else options.n_steps
-        settings: dict[str, Setting] = {
-            "n_steps": attribution.default_n_steps if n_steps is None else n_steps,
-            "tune": attribution.tune,
-            "learning_rate": attribution.tuning_learning_rate,
-            "objective": repr(attribution.objective),
-            "perturbation": "attention" if through_attention else attribution.perturbation.name,
-            "masker": name,
-            "seed": options.seed,
-        }
+        settings = {**mask_settings(attribution, n_steps), "masker": name}
+        if through_attention:
+            settings["perturbation"] = "attention"
         return MaskMethod(attribution, n_steps, settings, through_attention)
 
     return factory

@@ -1,0 +1,333 @@
+"""A Captum attribution that somebody has made, called as all methods here are."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from captum.attr import (
+    Attribution,
+    FeatureAblation,
+    KernelShap,
+    LayerActivation,
+    LayerDeepLift,
+    LayerGradientXActivation,
+    LayerIntegratedGradients,
+    Occlusion,
+    PerturbationAttribution,
+)
+from torch import Tensor, nn
+
+from captum_aml._call import as_count
+from captum_aml.attr._base import MaskAttribution
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.methods._forwarding import forwarded_args
+from captum_aml.methods._inputs import TokenInputs, logits_of, parse_inputs, seeded
+from captum_aml.methods._kinds import check_explains_ids
+from captum_aml.methods._method import normal
+from captum_aml.methods.deep_lift import restored
+from captum_aml.methods.masked import mask_settings
+from captum_aml.methods.registry import Setting
+from captum_aml.typing import ForwardFunc
+
+# What an argument that counts steps or samples may be called.
+_STEPS = ("n_steps", "n_samples")
+# What takes features, by the name of the argument. A layer's features have channels.
+_FEATURES = ("feature_mask", "layer_mask")
+# Those whose examples do not depend on each other; others are given one at a time.
+_TOGETHER = (
+    LayerIntegratedGradients,
+    LayerGradientXActivation,
+    LayerActivation,
+    MaskAttribution,
+)
+
+
+def from_attribution(
+    attribution: Attribution,
+    forward_func: ForwardFunc | None = None,
+    *,
+    n_steps: int | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> AttributionMethod:
+    """Makes a token method of a Captum attribution instance.
+
+    For instance ``from_attribution(LayerIntegratedGradients(predict, model.bert.embeddings))``.
+    Its scores are what ``attribute`` gives for the ids, summed over channels, 0 where there is
+    nothing to explain. Of a token method's arguments ``attribute`` gets those that it takes, and
+    the attribution's own forward function those that it takes. What is explained is the output of
+    that function: of one that gives a value per example, this value, whatever the target.
+
+    Groups of tokens are features to classes that take a ``feature_mask``, as are tokens where
+    there are no groups; of other classes they have the sum of their tokens' scores.
+
+    Args:
+        attribution: A layer method at the embedding layer, a perturbation method, or one of this
+            package's.
+        forward_func: The function that the token method's ``additional_forward_args`` are for,
+            such as a ``TextClassifier``; where no target is given its prediction is explained.
+            Default: None, the attribution's own.
+        n_steps (int, optional): Steps or samples. Default: None, the class's own number.
+        seed: Seed of everything random; this package's attributions have their own. Default: 0.
+        batch_size: The most examples in one pass where many variants are made. Default: 32.
+
+    Raises:
+        InvalidInputError: The attribution is no instance of Captum's, or cannot explain ids; or
+            it has no steps to choose.
+    """
+    return AttributionMethod(
+        attribution, forward_func, n_steps=n_steps, seed=seed, batch_size=batch_size
+    )
+
+
+class AttributionMethod:
+    """What ``from_attribution`` gives.
+
+    Attributes:
+        attribution: The attribution.
+    """
+
+    def __init__(
+        self,
+        attribution: Attribution,
+        forward_func: ForwardFunc | None,
+        *,
+        n_steps: int | None,
+        seed: int,
+        batch_size: int,
+    ) -> None:
+        check_explains_ids(attribution)
+        self.attribution = attribution
+        self._forward_func = forward_func
+        self._seed = as_count("seed", seed)
+        self._batch_size = as_count("batch_size", batch_size, least=1)
+        parameters = inspect.signature(attribution.attribute).parameters
+        self._takes = frozenset(parameters)
+        self._steps = _Steps.of(attribution, parameters, n_steps)
+        self._output_shape: tuple[int, ...] | None = None
+
+    @property
+    def signed(self) -> bool:
+        """Whether scores can be any number; else they are in [0, 1]."""
+        return (
+            not isinstance(self.attribution, MaskAttribution) or self.attribution.scores != "mask"
+        )
+
+    @property
+    def settings(self) -> Mapping[str, Setting]:
+        """What decides the scores, to be recorded with them."""
+        name = {"attribution": type(self.attribution).__name__}
+        if isinstance(self.attribution, MaskAttribution):
+            return {**name, **mask_settings(self.attribution, self._steps.given)}
+        return {**name, **self._steps.settings, "seed": self._seed}
+
+    def __call__(
+        self,
+        ids: Tensor,
+        reference_ids: Tensor,
+        *,
+        target: Tensor | int | None = None,
+        additional_forward_args: tuple[object, ...] = (),
+        feature_mask: Tensor | None = None,
+    ) -> Tensor:
+        """See ``TokenMethod``."""
+        gradients = not isinstance(self.attribution, PerturbationAttribution)
+        with torch.inference_mode(False), torch.set_grad_enabled(gradients):
+            given = tuple(normal(arg) for arg in additional_forward_args)
+            function = self.attribution.forward_func
+            call, _ = parse_inputs(
+                function,
+                normal(ids),
+                normal(reference_ids),
+                0 if target is None else target,
+                forwarded_args(given, self._forward_func, function),
+                normal(feature_mask),
+            )
+            scores = torch.zeros(ids.shape, device=ids.device)
+            if not call.explained.any():
+                return scores
+            classes = self._classes(call, given, is_given=target is not None)
+            for rows, part in self._parts(call):
+                if part.explained.any():
+                    chosen = None if classes is None else classes[rows]
+                    scores[rows] = self._scores(part, chosen).detach().to(scores)
+        return scores * call.explained
+
+    def _parts(self, call: TokenInputs) -> Iterator[tuple[slice, TokenInputs]]:
+        """What goes through ``attribute`` together."""
+        if isinstance(self.attribution, _TOGETHER) and self._outputs(call) is not None:
+            yield slice(None), call
+        else:
+            for row, example in enumerate(call.examples()):
+                yield slice(row, row + 1), example
+
+    def _outputs(self, call: TokenInputs) -> tuple[int, ...] | None:
+        """The shape of what the forward function gives for an example; None if for all at once."""
+        if self._output_shape is None:
+            example = next(call.examples())
+            with torch.no_grad():
+                output = self.attribution.forward_func(example.ids, *example.args)
+            if isinstance(output, int | float):
+                output = torch.tensor(output)
+            if not isinstance(output, Tensor):
+                raise InvalidInputError(
+                    "attribution: expected a forward function that gives a tensor, got one that "
+                    f"gives {type(output).__name__}"
+                )
+            self._output_shape = tuple(output.shape)
+        return self._output_shape[1:] if self._output_shape else None
+
+    def _classes(
+        self, call: TokenInputs, args: tuple[object, ...], *, is_given: bool
+    ) -> Tensor | None:
+        """The target of each example (N,), or None for outputs without classes."""
+        shape = self._outputs(call)
+        if not shape:
+            return None
+        if len(shape) > 1:
+            raise InvalidInputError(
+                "attribution: expected a forward function that gives (N, C) or (N,), got one that "
+                f"gives (N, {', '.join(map(str, shape))})"
+            )
+        if shape[0] == 1:
+            return torch.zeros_like(call.target)
+        if is_given:
+            if call.n_classes > shape[0]:
+                raise InvalidInputError(
+                    f"target: expected classes from 0 to {shape[0] - 1}, got {call.n_classes - 1}"
+                )
+            return call.target
+        if isinstance(self.attribution, MaskAttribution):
+            return None  # it explains the predicted class by itself
+        predicts, known = self.attribution.forward_func, call.args
+        if self._forward_func is not None:
+            predicts, known = self._forward_func, args
+        with torch.no_grad():
+            return logits_of(predicts)(call.ids, *known).argmax(dim=-1)
+
+    def _scores(self, call: TokenInputs, classes: Tensor | None) -> Tensor:
+        """Scores (N, L)."""
+        attribution = self.attribution
+        if isinstance(attribution, KernelShap) and call.n_groups == 1:
+            # Captum's sampling of coalitions has none to draw from. The Shapley value of a single
+            # feature is the whole difference.
+            attribution = FeatureAblation(attribution.forward_func)
+        named = {
+            "baselines": call.reference_ids,
+            "target": classes,
+            "additional_forward_args": call.args,
+            **self._features(call),
+            **self._steps.arguments,
+            **self._sizes(call),
+        }
+        takes = inspect.signature(attribution.attribute).parameters
+        model = attribution.forward_func
+        leaves_traces = isinstance(attribution, LayerDeepLift) and isinstance(model, nn.Module)
+        with seeded(self._seed), restored(model) if leaves_traces else nullcontext():
+            result = attribution.attribute(
+                call.ids, **{name: value for name, value in named.items() if name in takes}
+            )
+        by_token = _by_token(result, call.ids, shares_channels="layer_mask" in takes)
+        return by_token if self._takes & set(_FEATURES) else call.group_sums(by_token)
+
+    def _features(self, call: TokenInputs) -> dict[str, Tensor | None]:
+        """What says which tokens are one feature, whatever it is called."""
+        if isinstance(self.attribution, Occlusion) and call.is_grouped:
+            raise InvalidInputError(
+                "feature_mask: expected None for Occlusion, which moves a window over the tokens; "
+                "use FeatureAblation"
+            )
+        if isinstance(self.attribution, PerturbationAttribution):
+            return {
+                # Nothing changes where there is nothing to explain: any feature will do there.
+                "feature_mask": call.groups.clamp(min=0),
+                # At a layer there is no such place: they are a feature of their own.
+                "layer_mask": call.groups[..., None] + 1,
+            }
+        return {"feature_mask": call.groups if call.is_grouped else None}
+
+    def _sizes(self, call: TokenInputs) -> dict[str, object]:
+        """How much goes through the model at once, and what Captum has no default for."""
+        sizes: dict[str, object] = {"sliding_window_shapes": (1,)}
+        # A value for all examples at once cannot be taken apart into variants.
+        at_once = self._batch_size if self._outputs(call) is not None else 1
+        if not isinstance(self.attribution, MaskAttribution):
+            sizes["perturbations_per_eval"] = at_once
+            sizes["internal_batch_size"] = max(at_once, call.ids.shape[0])
+        return sizes
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """How many steps or samples an attribution takes.
+
+    Attributes:
+        name: What its argument is called; None where it takes none.
+        given: The number, None for its own.
+        default: Its own number; None where that is no plain one.
+    """
+
+    name: str | None
+    given: int | None
+    default: int | None
+
+    @classmethod
+    def of(
+        cls,
+        attribution: Attribution,
+        parameters: Mapping[str, inspect.Parameter],
+        given: int | None,
+    ) -> _Steps:
+        name = next((name for name in _STEPS if name in parameters), None)
+        if given is not None:
+            if name is None:
+                raise InvalidInputError(
+                    f"n_steps: {type(attribution).__name__} has no steps or samples to choose"
+                )
+            given = as_count(
+                "n_steps", given, least=0 if isinstance(attribution, MaskAttribution) else 1
+            )
+        default = None if name is None else parameters[name].default
+        return cls(name, given, default if isinstance(default, int) else None)
+
+    @property
+    def arguments(self) -> dict[str, int]:
+        """What ``attribute`` is given."""
+        return {} if self.name is None or self.given is None else {self.name: self.given}
+
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """What is recorded."""
+        if self.name is None:
+            return {}
+        return {self.name: self.default if self.given is None else self.given}
+
+
+def _by_token(result: object, ids: Tensor, *, shares_channels: bool) -> Tensor:
+    """Scores (N, L) from what ``attribute`` gave.
+
+    Args:
+        result: What it gave.
+        ids: Token ids (N, L).
+        shares_channels: Whether a token's channels are one feature, whose score each of them has.
+    """
+    if not isinstance(result, Tensor):
+        count = f" of {len(result)}" if isinstance(result, tuple | list) else ""
+        raise InvalidInputError(
+            "attribution: expected attributions as one tensor, from one layer that gives one, got "
+            f"a {type(result).__name__}{count}"
+        )
+    if result.dim() not in (2, 3) or result.shape[:2] != ids.shape:
+        n, length = ids.shape
+        raise InvalidInputError(
+            f"attribution: expected attributions of shape ({n}, {length}) or ({n}, {length}, "
+            f"channels) for ids of shape ({n}, {length}), got {tuple(result.shape)}; attribute to "
+            "the layer that embeds the ids"
+        )
+    if result.dim() == 2:
+        return result
+    return result.mean(dim=-1) if shares_channels else result.sum(dim=-1)
