@@ -9,6 +9,7 @@ from captum_aml.attr import (
     LLMAMLAttribution,
 )
 from captum_aml.maskers import (
+    AlignedMasker,
     EmbeddingMasker,
     Masker,
     MaskerInputs,
@@ -20,6 +21,7 @@ from captum_aml.objectives import AMLObjective, LAObjective
 __all__ = [
     "AMLAttribution",
     "AMLObjective",
+    "AlignedMasker",
     "EmbeddingMasker",
     "LAAttribution",
     "LAObjective",

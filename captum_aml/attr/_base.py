@@ -29,6 +29,7 @@ from captum_aml.attr._explain import (
 )
 from captum_aml.attr._persistence import (
     masker_description,
+    masker_files,
     objective_description,
     rebuild_masker,
     rebuild_objective,
@@ -88,6 +89,9 @@ class MaskAttribution(GradientAttribution):
             pass (``n_steps=0``), which does not compute them: see :meth:`evaluate`.
         best_step_: The tuning step at which each of those masks was found, (N,), or None likewise.
         output_: How the last call's outputs were read, for instance what ``auto`` decided.
+        last_outputs_: What the forward function gave for the last call's unmasked inputs, (N,) or
+            (N, C), so that an explanation and a prediction share a pass. None before, after an
+            error, and for outputs of more dimensions, which can be large.
     """
 
     _method: ClassVar[str]
@@ -147,6 +151,7 @@ class MaskAttribution(GradientAttribution):
         self.last_terms_: Terms | None = None
         self.best_step_: Tensor | None = None
         self.output_: str | None = None
+        self.last_outputs_: Tensor | None = None
 
     def has_convergence_delta(self) -> bool:
         """True, so that code written for Integrated Gradients runs unchanged."""
@@ -438,6 +443,7 @@ class MaskAttribution(GradientAttribution):
             fingerprint=self.fingerprint_,
             tensors=self.masker_.state_dict(),
             training=self.training_cost_,
+            files=masker_files(self.masker_),
         ).save(folder)
 
     @classmethod
@@ -509,7 +515,7 @@ class MaskAttribution(GradientAttribution):
         show_progress: bool,
     ) -> Explained:
         """Explains a call in chunks and notes what the caller may want to read afterwards."""
-        self.last_terms_ = self.best_step_ = self.output_ = None
+        self.last_terms_ = self.best_step_ = self.output_ = self.last_outputs_ = None
         steps = self._checked_steps(n_steps)
         n_passes = self.objective.uses_kept + self.objective.uses_left_out if steps else 1
         size = chunk_size(internal_batch_size, call.n_examples, n_passes)
@@ -520,6 +526,8 @@ class MaskAttribution(GradientAttribution):
         undecided = kind == "auto" and len(chunks) > 1
         if undecided and steps:  # a pass costs little beside the steps, and these could be in vain
             kind = self._detected_kind(chunks, call)
+
+        detects = undecided and not steps
 
         def part(rows: Call, kind: str) -> tuple[Explained, Tensor]:
             problem = MaskingProblem.build(rows, site, self.perturbation, kind, (masker,))
@@ -541,9 +549,9 @@ class MaskAttribution(GradientAttribution):
         for rows in chunks:
             explained, output = part(rows, kind)
             parts.append(explained)
-            if undecided and not steps:
+            if detects or output.dim() <= 2:
                 outputs.append(output)
-        if outputs:
+        if detects:
             # Each chunk was read as it looks by itself; all count as they look together.
             kind = _kind_of(outputs, call)
             for index, rows in enumerate(chunks):
@@ -553,6 +561,8 @@ class MaskAttribution(GradientAttribution):
         self.last_terms_ = explained.terms
         self.best_step_ = explained.best_step
         self.output_ = explained.output
+        if outputs and outputs[0].dim() <= 2:
+            self.last_outputs_ = torch.cat(outputs).detach()
         return explained
 
     def _detected_kind(self, chunks: list[Call], call: Call) -> str:

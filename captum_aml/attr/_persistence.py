@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from captum_aml.exceptions import CheckpointError
-from captum_aml.maskers import EmbeddingMasker, SharedMasker, TransformerMasker
+from captum_aml.maskers import AlignedMasker, EmbeddingMasker, SharedMasker, TransformerMasker
 from captum_aml.maskers.hidden import explained_model
 from captum_aml.objectives import AMLObjective, LAObjective, Objective
 from captum_aml.training import Checkpoint
@@ -37,7 +37,14 @@ def masker_description(
         return {"type": "shared", "config": {**masker.config, **place}}
     if isinstance(masker, EmbeddingMasker):
         return {"type": "embedding", "config": masker.config}
+    if isinstance(masker, AlignedMasker):
+        return {"type": "aligned", "config": masker.summary}
     return {"type": "custom", "config": getattr(masker, "config", None)}
+
+
+def masker_files(masker: nn.Module) -> dict[str, bytes]:
+    """What a masker's description leaves to files of their own, by SHA-256."""
+    return masker.files if isinstance(masker, AlignedMasker) else {}
 
 
 def rebuild_masker(
@@ -59,6 +66,8 @@ def rebuild_masker(
         if given is not None:
             if isinstance(given, SharedMasker) and kind == "shared":
                 given.check_config(config or {})
+            if isinstance(given, AlignedMasker) and kind == "aligned":
+                given.check_config(config or {})
             module = given
         elif kind == "transformer":
             module = TransformerMasker.from_config(config or {})
@@ -66,6 +75,8 @@ def rebuild_masker(
             module = _shared_masker(config or {}, forward_func)
         elif kind == "embedding":
             module = EmbeddingMasker(**(config or {}))
+        elif kind == "aligned":
+            module = AlignedMasker.from_config(config or {}, checkpoint.files)
         else:
             raise CheckpointError(
                 f"masker: the saved masker is of type {kind!r}, which this package cannot build; "
@@ -120,6 +131,7 @@ def rebuild_objective(description: Any) -> Objective:  # whatever the file holds
 
 __all__ = [
     "masker_description",
+    "masker_files",
     "objective_description",
     "rebuild_masker",
     "rebuild_objective",

@@ -1,8 +1,9 @@
 """A fitted masker on disk: JSON for what it is, safetensors for its weights.
 
-A folder holds ``config.json`` and the weights file that it names, ``masker-<digest>.safetensors``.
-Weights are written first, under a name made from their content, and the configuration replaces the
-old one in a single step: a reader, or a crash, sees the old masker or the new one, never a mixture.
+A folder holds ``config.json`` and the files that it names: ``masker-<digest>.safetensors`` with the
+weights and, for a masker with tokenizers, ``masker-<digest>.json`` with each of them. These files
+are written first, under names made from their content, and the configuration replaces the old one
+in a single step: a reader, or a crash, sees the old masker or the new one, never a mixture.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ from captum_aml.training.weights import same_weights, sampled_weights
 FORMAT = "captum_aml.masker"
 FORMAT_VERSION = 1
 _CONFIG = "config.json"
+#: The other files of a masker's folder.
+_PARTS = ("masker-*.safetensors", "masker-*.json")
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ class Checkpoint:
         fingerprint: The explained model's.
         tensors: The masker's weights by name.
         training: What fitting took, or None where it is not known.
+        files: Parts of the description that are kept in files of their own, by SHA-256.
         version: The version of this package that wrote it.
         digest: SHA-256 of the weights file; "" before it is written.
     """
@@ -138,6 +143,7 @@ class Checkpoint:
     fingerprint: ModelFingerprint
     tensors: dict[str, Tensor]
     training: TrainingCost | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
     version: str = __version__
     digest: str = field(default="", compare=False)
 
@@ -168,18 +174,24 @@ class Checkpoint:
             "training": None if self.training is None else asdict(self.training),
             "weights": {"file": name, "sha256": digest},
         }
+        parts = {f"masker-{key[:16]}.json": content for key, content in self.files.items()}
+        if parts:
+            config["files"] = [
+                {"file": file, "sha256": key} for file, key in zip(parts, self.files, strict=True)
+            ]
         # As it will be read again: JSON turns the keys of id2label, say, into text.
         config = json.loads(json.dumps(config))
         config["sha256"] = content_digest(config)
         text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         # One writer at a time: to another, weights that are not named yet would be leftovers.
         with locked_folder(path):
-            for file, content in ((name, weights), (_CONFIG, text.encode())):
+            for file, content in ((name, weights), *parts.items(), (_CONFIG, text.encode())):
                 with atomic_file(path / file) as stream:
                     stream.write(content)
-            for old in path.glob("masker-*.safetensors"):
-                if old.name != name:
-                    old.unlink(missing_ok=True)
+            for pattern in _PARTS:
+                for old in path.glob(pattern):
+                    if old.name != name and old.name not in parts:
+                        old.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Checkpoint:
@@ -188,9 +200,7 @@ class Checkpoint:
         Raises:
             CheckpointError: The folder is missing, incomplete, damaged, or holds something else.
         """
-        path = Path(folder)
-        if not path.is_dir():
-            path = _download(os.fspath(folder))
+        path = folder_of(folder)
         try:
             return cls._read(path)
         except CheckpointError:
@@ -202,6 +212,8 @@ class Checkpoint:
         config = _read_config(path)
         try:
             file, digest = str(config["weights"]["file"]), config["weights"]["sha256"]
+            # Most maskers have none.
+            parts = {str(p["sha256"]): str(p["file"]) for p in config.get("files", ())}
             fingerprint = ModelFingerprint(**config["fingerprint"])
             method, version = str(config["method"]), str(config["captum_aml_version"])
             masker, settings = config["masker"], config["settings"]
@@ -212,21 +224,59 @@ class Checkpoint:
                 raise TypeError("expected objects for masker and settings")
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{path / _CONFIG}: incomplete or malformed ({error})") from error
-        if Path(file).name != file or not file.endswith(".safetensors"):
-            raise CheckpointError(f"{path / _CONFIG}: expected a weights file name, got {file!r}")
-        try:
-            weights = (path / file).read_bytes()
-        except OSError as error:
-            raise CheckpointError(f"{path}: its weights cannot be read ({error})") from error
-        if hashlib.sha256(weights).hexdigest() != digest:
-            raise CheckpointError(
-                f"{path / file}: damaged or truncated (its checksum is not the one in {_CONFIG})"
-            )
+        weights = _read_part(path, file, digest, what="weights", suffix=".safetensors")
+        files = {
+            key: _read_part(path, name, key, what="tokenizers", suffix=".json")
+            for key, name in parts.items()
+        }
         try:
             tensors = load_tensors(weights)
         except SafetensorError as error:
             raise CheckpointError(f"{path / file}: not a safetensors file ({error})") from error
-        return cls(method, masker, settings, fingerprint, tensors, training, version, digest)
+        return cls(
+            method,
+            masker,
+            settings,
+            fingerprint,
+            tensors,
+            training=training,
+            files=files,
+            version=version,
+            digest=digest,
+        )
+
+
+def folder_of(folder: str | os.PathLike[str], *others: str) -> Path:
+    """A folder, or the local copy of a repository of the hub where there is no such folder.
+
+    Args:
+        folder: A local folder, or a hub id.
+        *others: Files that are wanted beside those of a masker.
+
+    Raises:
+        CheckpointError: There is neither.
+    """
+    path = Path(folder)
+    return path if path.is_dir() else _download(os.fspath(folder), others)
+
+
+def _read_part(path: Path, file: str, digest: str, *, what: str, suffix: str) -> bytes:
+    """The content of a file that a masker's configuration names.
+
+    Raises:
+        CheckpointError: It is no name of a file in the folder, or the file is missing or damaged.
+    """
+    if Path(file).name != file or not file.endswith(suffix):
+        raise CheckpointError(f"{path / _CONFIG}: expected a {what} file name, got {file!r}")
+    try:
+        content = (path / file).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: its {what} cannot be read ({error})") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise CheckpointError(
+            f"{path / file}: damaged or truncated (its checksum is not the one in {_CONFIG})"
+        )
+    return content
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -272,13 +322,14 @@ def content_digest(config: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _download(name: str) -> Path:
+def _download(name: str, others: Sequence[str] = ()) -> Path:
     # Imported here: most users load from a folder, and importing the hub client takes a while.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=[_CONFIG, "masker-*.safetensors"]))
+        wanted = [_CONFIG, *_PARTS, *others]
+        return Path(snapshot_download(name, allow_patterns=wanted))
     except (HFValidationError, OSError) as error:
         raise CheckpointError(
             f"masker: {name!r} is neither a folder here nor a repository that could be loaded "
@@ -286,4 +337,11 @@ def _download(name: str) -> Path:
         ) from error
 
 
-__all__ = ["Checkpoint", "ModelFingerprint", "TrainingCost", "content_digest"]
+__all__ = [
+    "Checkpoint",
+    "ModelFingerprint",
+    "TrainingCost",
+    "content_digest",
+    "folder_of",
+    "read_signed",
+]

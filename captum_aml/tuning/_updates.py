@@ -44,8 +44,10 @@ class MatrixUpdate:
     Args:
         module: A module that is a matrix, see ``is_matrix``.
         factors: For each of its calls in a pass, how many rows of the leading dimension are one
-            example's; None for a call that is not about the examples.
+            part's; None for a call that is not about the examples.
         n_examples: The number of examples N.
+        parts: The example that each part of what the masker reads belongs to, (R,): several windows
+            of a text share its coefficients. Default: None, each example is one part
         rank: The number of directions r.
         seed: The seed of the directions.
         frozen: Whether a bias that needs no gradient is changed, too. Default: False
@@ -60,10 +62,12 @@ class MatrixUpdate:
         rank: int,
         seed: int,
         frozen: bool = False,
+        parts: Tensor | None = None,
     ) -> None:
         self.module = module
         self._factors = tuple(factors)
-        self._n_examples = n_examples
+        self._parts = parts
+        self._n_parts = n_examples if parts is None else len(parts)
         n_inputs, n_outputs = matrix_shape(module)
         weight = module.weight
         assert isinstance(weight, Tensor)
@@ -92,12 +96,13 @@ class MatrixUpdate:
         call, self._call = self._call, self._call + 1
         factor = self._factors[call] if call < len(self._factors) else None
         given = args[0] if args else kwargs["input"]
-        if factor is None or given.shape[0] != self._n_examples * factor:
+        if factor is None or given.shape[0] != self._n_parts * factor:
             return None
-        seen = input_rows(module, given, self._n_examples) @ self._directions
+        seen = input_rows(module, given, self._n_parts) @ self._directions
         if self._has_bias:
             seen = seen + self._for_bias
-        changed = output + as_output(module, torch.bmm(seen, self.coefficients), output)
+        own = self.coefficients if self._parts is None else self.coefficients[self._parts]
+        changed = output + as_output(module, torch.bmm(seen, own), output)
         if changed.requires_grad:
             # Not the tensor itself, which a module such as ReLU may change in place.
             self._seen.append((seen.detach(), get_gradient_edge(changed)))
@@ -113,8 +118,12 @@ class MatrixUpdate:
         total = torch.zeros_like(self.coefficients)
         for (seen, _), gradient in zip(self._seen, gradients, strict=True):
             if gradient is not None:
-                rows = output_rows(self.module, gradient, self._n_examples).to(seen.dtype)
-                total += torch.bmm(seen.transpose(1, 2), rows)
+                rows = output_rows(self.module, gradient, self._n_parts).to(seen.dtype)
+                product = torch.bmm(seen.transpose(1, 2), rows)
+                if self._parts is None:
+                    total += product
+                else:
+                    total.index_add_(0, self._parts, product)
         self.coefficients.grad = total
         self._seen = []
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from captum_aml._modes import evaluating
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.maskers import MaskerInputs, as_masker
+from captum_aml.maskers import AlignedMasker, MaskerInputs, as_masker
 from captum_aml.masking import MaskingProblem
 from captum_aml.objectives import Objective
 from captum_aml.tuning._descent import TuningResult, descend
@@ -95,9 +95,9 @@ class _MaskerPerExample:
         # Whoever freezes the whole masker wants it kept as it is, and it is: only the changes of
         # each example are tuned. Freezing a part of it says which part to tune.
         frozen = not any(parameter.requires_grad for parameter in masker.parameters())
-        tunable = _tunable(problem, masker, frozen=frozen) if n_steps else {}
+        tunable, parts = _tunable(problem, masker, frozen=frozen) if n_steps else ({}, None)
         self._updates = [
-            MatrixUpdate(module, factors, n, rank=rank, seed=index, frozen=frozen)
+            MatrixUpdate(module, factors, n, rank=rank, seed=index, frozen=frozen, parts=parts)
             for index, (module, factors) in enumerate(tunable.items())
             if any(factors)
         ]
@@ -136,8 +136,11 @@ def _nothing_to_tune(masker: nn.Module) -> InvalidInputError:
 @torch.no_grad()
 def _tunable(
     problem: MaskingProblem, masker: nn.Module, *, frozen: bool
-) -> dict[nn.Module, list[int | None]]:
+) -> tuple[dict[nn.Module, list[int | None]], Tensor | None]:
     """The modules to tune, and for each of their calls how many leading rows are one example's.
+
+    Of a masker that reads texts in windows these are a window's, and each window's example is told,
+    (R,); otherwise that is None.
 
     Leading dimensions that happen to be a multiple of N do not tell: a table of positions that goes
     through a linear module is none of the examples', and a masker may put the first tokens of all
@@ -146,6 +149,7 @@ def _tunable(
     """
     modules = [module for module in masker.modules() if is_matrix(module, frozen=frozen)]
     given: list[MaskerInputs] = []
+    parts: Tensor | None = None
 
     def note(_: nn.Module, args: tuple[Any, ...]) -> None:  # whatever a masker is called with
         given.append(args[0])
@@ -155,19 +159,25 @@ def _tunable(
         problem.propose(as_masker(masker))
     finally:
         handle.remove()
+    shown, n_parts, network = given[0], problem.call.n_examples, masker
+    if isinstance(masker, AlignedMasker):
+        windows = masker.windows(shown)
+        shown, parts, network = windows.inputs, windows.examples, masker.masker
+        n_parts = len(parts)
     seen = []
     for with_another in (False, True):
         with inputs_given(modules) as calls:
-            masker(_first(given[0], problem.call.n_examples, with_another=with_another))
+            network(_first(shown, n_parts, with_another=with_another))
         seen.append(calls)
     alone, beside = seen
-    return {
+    factors = {
         module: [
             len(one) if one is not None and _comes_first(one, both) else None
             for one, both in zip(alone[module], beside[module], strict=False)
         ]
         for module in modules
     }
+    return factors, parts
 
 
 def _comes_first(one: Tensor, both: Tensor | None) -> bool:
