@@ -109,6 +109,7 @@ class AttributionMethod:
         self._takes = frozenset(parameters)
         self._steps = _Steps.of(attribution, parameters, n_steps)
         self._output_shape: tuple[int, ...] | None = None
+        self._last_outputs: Tensor | None = None
 
     @property
     def signed(self) -> bool:
@@ -125,6 +126,11 @@ class AttributionMethod:
             return {**name, **mask_settings(self.attribution, self._steps.given)}
         return {**name, **self._steps.settings, "seed": self._seed}
 
+    @property
+    def last_outputs(self) -> Tensor | None:
+        """What ``forward_func`` gave for the last call's texts (N, C), if they were given to it."""
+        return self._last_outputs
+
     def __call__(
         self,
         ids: Tensor,
@@ -135,6 +141,7 @@ class AttributionMethod:
         feature_mask: Tensor | None = None,
     ) -> Tensor:
         """See ``TokenMethod``."""
+        self._last_outputs = None
         gradients = not isinstance(self.attribution, PerturbationAttribution)
         with torch.inference_mode(False), torch.set_grad_enabled(gradients):
             given = tuple(normal(arg) for arg in additional_forward_args)
@@ -155,6 +162,8 @@ class AttributionMethod:
                 if part.explained.any():
                     chosen = None if classes is None else classes[rows]
                     scores[rows] = self._scores(part, chosen).detach().to(scores)
+            if self._predicts_itself and isinstance(self.attribution, MaskAttribution):
+                self._last_outputs = self.attribution.last_outputs_
         return scores * call.explained
 
     def _parts(self, call: TokenInputs) -> Iterator[tuple[slice, TokenInputs]]:
@@ -201,13 +210,19 @@ class AttributionMethod:
                     f"target: expected classes from 0 to {shape[0] - 1}, got {call.n_classes - 1}"
                 )
             return call.target
-        if isinstance(self.attribution, MaskAttribution):
-            return None  # it explains the predicted class by itself
+        if self._predicts_itself and isinstance(self.attribution, MaskAttribution):
+            return None  # which stands for the predicted class
         predicts, known = self.attribution.forward_func, call.args
         if self._forward_func is not None:
             predicts, known = self._forward_func, args
         with torch.no_grad():
-            return logits_of(predicts)(call.ids, *known).argmax(dim=-1)
+            self._last_outputs = logits_of(predicts)(call.ids, *known)
+        return self._last_outputs.argmax(dim=-1)
+
+    @property
+    def _predicts_itself(self) -> bool:
+        """Whether the attribution's own forward function is the one that predicts."""
+        return self._forward_func is None or self._forward_func is self.attribution.forward_func
 
     def _scores(self, call: TokenInputs, classes: Tensor | None) -> Tensor:
         """Scores (N, L)."""

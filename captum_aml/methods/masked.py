@@ -44,6 +44,11 @@ class MaskMethod:
     settings: Mapping[str, Setting]
     through_attention: bool = False
 
+    @property
+    def last_outputs(self) -> Tensor | None:
+        """Logits (N, C) of the last call's texts, if it ran the model on them as they are."""
+        return self.attribution.last_outputs_
+
     def __call__(
         self,
         ids: Tensor,
@@ -63,6 +68,7 @@ class MaskMethod:
             self.attribution.perturbation, AttentionRemoval
         ):
             if not bool((ids != reference_ids).any()):
+                self.attribution.last_outputs_ = None
                 return torch.zeros(ids.shape, device=ids.device)
             self._choose_removal(ids, reference_ids, additional_forward_args)
         scores = self.attribution.attribute(

@@ -1154,6 +1154,42 @@ def delta_is_the_sum_minus_the_change(method: Method, case: Case) -> None:
                 torch.testing.assert_close(sums, change, **close)
 
 
+@check()
+def the_outputs_for_unmasked_inputs_are_kept(method: Method, case: Case) -> None:
+    expected = case.outputs(case.tensors)
+    for settings, call in (
+        ({}, {"n_steps": STEPS}),
+        ({}, {"n_steps": STEPS, "internal_batch_size": 2}),
+        ({"scores": "contribution"}, {"n_steps": 1, "return_convergence_delta": True}),
+        ({"masker": KnownMasker()}, {"n_steps": 0, "internal_batch_size": 3}),
+    ):
+        attribution = method(case, **settings)
+        assert attribution.last_outputs_ is None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of values that are the same for the baselines
+            attribution.attribute(case.inputs, **case.call, **call)
+        kept = attribution.last_outputs_
+        if expected.dim() > 2:
+            assert kept is None
+            continue
+        assert_same(kept, expected.detach(), tolerance=_tolerance(case))
+        assert not kept.requires_grad
+        with torch.inference_mode():
+            attribution.attribute(case.inputs, **{**case.call, **call, "n_steps": 1})
+        assert_same(attribution.last_outputs_, kept, tolerance=_tolerance(case))
+    single = case.rows([0])
+    attribution.attribute(single.inputs, **single.call, n_steps=1)
+    kept = attribution.last_outputs_
+    if expected.dim() <= 2:
+        assert_same(kept, expected[:1], tolerance=_tolerance(case))
+    # Evaluating is another thing than explaining, and leaves them alone.
+    attribution.evaluate(case.inputs, **case.call)
+    assert attribution.last_outputs_ is kept
+    with pytest.raises(InvalidInputError):
+        attribution.attribute(case.inputs, **{**case.call, "target": 10**6})
+    assert attribution.last_outputs_ is None
+
+
 @check("core")
 def contributions_rank_like_masks(method: Method, case: Case) -> None:
     mask = joined(method.scores(case))

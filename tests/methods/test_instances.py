@@ -34,7 +34,6 @@ from captum_aml import (
     LayerLAAttribution,
     methods,
 )
-from captum_aml.attr._base import MaskAttribution
 from captum_aml.exceptions import InvalidInputError
 from tests._helpers.methods import IDS, MASK, REFERENCE, WithModel
 from tests._helpers.text_models import BagOfTokens, bert_classifier
@@ -209,9 +208,8 @@ class TestContract:
         found = scores_of(make(), target=None)
         assert torch.allclose(found, scores_of(make(), target=predicted), atol=1e-6)
         # Where another function is given, its prediction is explained: here, always class 0.
-        if not isinstance(make(), MaskAttribution):
-            other = scores_of(make(), target=None, forward_func=lambda i, m: -i[:, :2] * 0.0)
-            assert torch.equal(other, scores_of(make(), target=0))
+        other = scores_of(make(), target=None, forward_func=lambda i, m: -i[:, :2] * 0.0)
+        assert torch.equal(other, scores_of(make(), target=0))
 
     def test_settings_are_plain_and_tell_the_class(self, make: Callable[[], Attribution]) -> None:
         attribution = make()
@@ -533,6 +531,37 @@ def scores_of_own(attribution: Attribution, feature_mask: Tensor | None = None) 
     return methods.from_attribution(attribution)(
         IDS, REFERENCE, target=1, additional_forward_args=(MASK,), feature_mask=feature_mask
     )
+
+
+class TestLastOutputs:
+    def outputs(
+        self, attribution: Attribution, forward_func: Callable[..., Tensor], target: int | None
+    ) -> Tensor | None:
+        method = methods.from_attribution(attribution, forward_func, n_steps=few(attribution))
+        assert method.last_outputs is None
+        method(IDS, REFERENCE, target=target, additional_forward_args=(MASK,))
+        found = method.last_outputs
+        method(IDS, IDS, additional_forward_args=(MASK,))
+        assert method.last_outputs is None, "of the last call, which ran no model"
+        return found
+
+    @pytest.mark.parametrize("target", [None, 1])
+    def test_of_a_learned_mask(self, target: int | None) -> None:
+        found = self.outputs(AMLAttribution(logits, embedding_layer=LAYER), logits, target)
+        assert torch.allclose(found, logits(IDS, MASK), atol=1e-6)
+
+    def test_of_others_where_they_predict(self) -> None:
+        expected = logits(IDS, MASK)
+        assert torch.equal(self.outputs(FeatureAblation(logits), logits, None), expected)
+        assert self.outputs(FeatureAblation(logits), logits, 1) is None
+
+    def test_it_is_the_text_models(self) -> None:
+        def twice(ids: Tensor, mask: Tensor) -> Tensor:
+            return 2 * logits(ids, mask)
+
+        attribution = AMLAttribution(logits, embedding_layer=LAYER)
+        assert torch.equal(self.outputs(attribution, twice, None), twice(IDS, MASK))
+        assert self.outputs(attribution, twice, 1) is None
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,32 @@ class TestMasks:
         ).attribute(ids, baselines=reference, additional_forward_args=(mask,), n_steps=4)
         assert torch.equal(found, expected.float())
 
+    @pytest.mark.parametrize("name", ["aml", "la", "aml-free-attention"])
+    def test_the_models_outputs_are_kept(self, name: str) -> None:
+        model = tiny_encoder("bert").eval()
+        ids = torch.randint(5, 30, (3, 6), generator=torch.Generator().manual_seed(1))
+        call = {"additional_forward_args": (torch.ones_like(ids),)}
+
+        def forward(ids: Tensor, attention_mask: Tensor) -> Tensor:
+            logits: Tensor = model(input_ids=ids, attention_mask=attention_mask).logits
+            return logits
+
+        method = methods.create(name, forward, model.get_input_embeddings(), n_steps=2)
+        assert method.last_outputs is None
+        method(ids, torch.full_like(ids, 4), **call)
+        with torch.no_grad():
+            expected = forward(ids, torch.ones_like(ids))
+        assert torch.allclose(method.last_outputs, expected, atol=1e-6)
+        method(ids[:2], torch.full_like(ids[:2], 4), additional_forward_args=(ids[:2] * 0 + 1,))
+        assert torch.allclose(method.last_outputs, expected[:2], atol=1e-6)
+
+    def test_no_outputs_of_an_earlier_call(self) -> None:
+        model = self.model()
+        method = methods.create("aml-free-attention", model, model.embedding, n_steps=2)
+        method.attribution.last_outputs_ = torch.zeros(2, 2)
+        assert torch.all(method(IDS, IDS, additional_forward_args=(MASK,)) == 0)
+        assert method.last_outputs is None
+
     def test_a_model_without_attention_is_refused_there(self) -> None:
         with pytest.raises(InvalidInputError, match="takes an additive attention mask"):
             run("aml-free-attention", self.model(), n_steps=2)
