@@ -29,6 +29,7 @@ from captum_aml.attr._explain import (
 )
 from captum_aml.attr._persistence import (
     masker_description,
+    masker_files,
     objective_description,
     rebuild_masker,
     rebuild_objective,
@@ -442,6 +443,7 @@ class MaskAttribution(GradientAttribution):
             fingerprint=self.fingerprint_,
             tensors=self.masker_.state_dict(),
             training=self.training_cost_,
+            files=masker_files(self.masker_),
         ).save(folder)
 
     @classmethod
