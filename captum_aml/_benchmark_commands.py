@@ -36,7 +36,27 @@ def _list_metrics(given: str | None) -> str | None:
 
 
 Model = Annotated[
-    str, typer.Option(help="A sequence-classification model: a local folder or a hub id.")
+    str,
+    typer.Option(
+        help="A sequence-classification model, or a language model with --template: a local folder "
+        "or a hub id."
+    ),
+]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        help="The prompt of a language model that classifies by it, as in 'Text: {text} Label:'; "
+        "\\n stands for a line break.",
+        show_default=False,
+    ),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        help="The label words after the prompt, separated by commas, as in 'negative,positive', or "
+        "with the classes' names, as in 'negative=bad,positive=good'.",
+        show_default=False,
+    ),
 ]
 Metrics = Annotated[
     str | None,
@@ -77,6 +97,8 @@ def benchmark(
         str,
         typer.Option(help="A .jsonl, .csv, .tsv, .parquet or .txt file, or a data set of the hub."),
     ] = ...,  # type: ignore[assignment]  # likewise
+    template: Template = None,
+    labels: Labels = None,
     out: Annotated[
         Path, typer.Option(help="The folder of the run; a run that was killed goes on there.")
     ] = Path("report"),
@@ -136,7 +158,7 @@ def benchmark(
     from captum_aml.benchmark.scoring import Search
     from captum_aml.benchmark.settings import BenchmarkSettings
     from captum_aml.metrics.conventions import resolve_convention
-    from captum_aml.text import TextClassifier
+    from captum_aml.text.sources import prompt_of, text_model
 
     settings = BenchmarkSettings(
         methods=_names(methods),
@@ -167,7 +189,7 @@ def benchmark(
 
     quiet_libraries()
     results = run_benchmark(
-        TextClassifier.from_pretrained(model, device=device, max_length=max_length),
+        text_model(model, prompt=prompt_of(template, labels), device=device, max_length=max_length),
         texts,
         out,
         settings,
@@ -191,6 +213,8 @@ def evaluate(
         ),
     ],
     model: Model = ...,  # type: ignore[assignment]  # typer's sign for a required option
+    template: Template = None,
+    labels: Labels = None,
     out: Annotated[
         Path | None, typer.Option(help="A folder for report.html, report.md and results.json.")
     ] = None,
@@ -217,7 +241,7 @@ def evaluate(
     from captum_aml.benchmark.settings import BenchmarkSettings
     from captum_aml.benchmark.store import RunFolder
     from captum_aml.cli import quiet_libraries
-    from captum_aml.text import TextClassifier
+    from captum_aml.text.sources import prompt_of, text_model
 
     settings = BenchmarkSettings(
         metrics=_names(metrics),
@@ -228,7 +252,9 @@ def evaluate(
     )
     given = read_explanations(explanations)
     quiet_libraries()
-    classifier = TextClassifier.from_pretrained(model, device=device, max_length=max_length)
+    classifier = text_model(
+        model, prompt=prompt_of(template, labels), device=device, max_length=max_length
+    )
     # A folder holds the results of one run, here as for benchmark.
     identity = {
         "model": model_fingerprint(classifier),

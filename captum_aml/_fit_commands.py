@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from captum_aml._benchmark_commands import Labels, Template
+
 if TYPE_CHECKING:
     from captum_aml._fit_config import FitConfig
     from captum_aml.training import FitSummary
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
 # Options are None where they are not given, so that the file's values count.
 Model = Annotated[
     str | None,
-    typer.Option(help="A sequence-classification model: a local folder or a hub id. Required."),
+    typer.Option(
+        help="A sequence-classification model, or a language model with --template: a local folder "
+        "or a hub id. Required."
+    ),
 ]
 Data = Annotated[
     str | None,
@@ -56,9 +61,9 @@ Masker = Annotated[
     str | None,
     typer.Option(
         help="What the masker starts from: transformer (a copy of the model's encoder), shared (a "
-        "head on the model's own hidden states), a folder with a fitted masker, or another encoder "
-        "with the model's vocabulary.",
-        show_default="transformer",
+        "head on its hidden states), a folder with a fitted masker, or another encoder, "
+        "also one with a tokenizer of its own.",
+        show_default="transformer for an encoder, shared for a decoder",
     ),
 ]
 PerturbationName = Annotated[
@@ -129,6 +134,8 @@ def fit(
     split: Split = None,
     text_column: TextColumn = None,
     max_length: MaxLength = None,
+    template: Template = None,
+    labels: Labels = None,
     method: MethodName = None,
     masker: Masker = None,
     perturbation: PerturbationName = None,
@@ -342,6 +349,8 @@ def search(
     split: Split = None,
     text_column: TextColumn = None,
     max_length: MaxLength = None,
+    template: Template = None,
+    labels: Labels = None,
     method: MethodName = None,
     masker: Masker = None,
     perturbation: PerturbationName = None,

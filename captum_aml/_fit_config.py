@@ -44,7 +44,7 @@ class FitConfig:
     """Everything that decides what a fit learns, under the names that flags and files share.
 
     Attributes:
-        model: The classifier, a local folder or a hub id.
+        model: The classifier, or the language model, a local folder or a hub id.
         data: Training texts, a file or a data set of the hub.
         split: The split of a data set of the hub; None for ``train``.
         validation: Validation texts; None holds some of the data out.
@@ -52,8 +52,11 @@ class FitConfig:
         validation_limit: The most validation texts.
         text_column: The column with the texts.
         max_length: Texts are cut to this many tokens; None for what the model takes.
+        template: The prompt of a language model; None for a classifier.
+        labels: Its label words with commas between.
         method: ``aml`` or ``la``.
-        masker: ``transformer``, ``shared``, a fitted masker's folder, or an encoder's folder or id.
+        masker: ``transformer``, ``shared``, a fitted masker's folder, or an encoder's folder or id;
+            None for what fits the model.
         perturbation: How a mask is applied; None for what fits the model.
         recipe: A named way of fitting, or None.
         prediction_weight: Weight of AML's prediction term.
@@ -94,8 +97,10 @@ class FitConfig:
     validation_limit: int = 200
     text_column: str = "text"
     max_length: int | None = None
+    template: str | None = None
+    labels: str | None = None
     method: str = "aml"
-    masker: str = "transformer"
+    masker: str | None = None
     perturbation: str | None = None
     recipe: str | None = None
     prediction_weight: float | None = None
@@ -164,6 +169,10 @@ class FitConfig:
             from captum_aml.benchmark.masker_score import directions
 
             directions(self.metrics, self.preset)
+        if (self.template is None) != (self.labels is None):
+            raise InvalidInputError(
+                "template: expected template and labels together, got one without the other"
+            )
         if self.perturbation is not None:
             from captum_aml.perturbation import resolve_perturbation
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from captum_aml import AMLAttribution, LAAttribution, SharedMasker, TransformerMasker
+from captum_aml import AlignedMasker, AMLAttribution, LAAttribution
 from captum_aml._fit_config import FitConfig
 from captum_aml._fit_data import FitData, load_data
 from captum_aml.benchmark.data import LabelledText
@@ -19,8 +19,10 @@ from captum_aml.benchmark.masker_score import MaskerScore
 from captum_aml.benchmark.provenance import model_fingerprint
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.objectives import AMLObjective, LAObjective
-from captum_aml.text import TextBatches, TextClassifier
+from captum_aml.text import TextBatches, TextModel
+from captum_aml.text.maskers import encoder_masker, first_masker
 from captum_aml.text.removing import attention_removal
+from captum_aml.text.sources import prompt_of, text_model
 from captum_aml.training import Checkpoint, ModelFingerprint
 
 Say = Callable[[str], None]
@@ -48,7 +50,7 @@ class FitSetup:
     """
 
     config: FitConfig
-    classifier: TextClassifier
+    classifier: TextModel
     data: FitData
     training: TextBatches
     validation: list[dict[str, Any]]  # keyword arguments of ``attribute``
@@ -98,11 +100,18 @@ def prepare(config: FitConfig, say: Say) -> FitSetup:
     from captum_aml.cli import quiet_libraries
 
     quiet_libraries()
-    classifier = TextClassifier.from_pretrained(
-        config.model, device=_device(config.device), max_length=config.max_length
+    classifier = text_model(
+        config.model,
+        prompt=prompt_of(config.template, config.labels),
+        device=_device(config.device),
+        max_length=config.max_length,
     )
-    config = replace(config, perturbation=_perturbation(config, classifier, data, say))
-    masker = _first_masker(config, classifier)
+    config = replace(
+        config,
+        perturbation=_perturbation(config, classifier, data, say),
+        masker=config.masker or ("shared" if classifier.is_decoder else "transformer"),
+    )
+    masker = _first_masker(config, classifier, say)
     training = TextBatches(
         classifier, data.training, batch_size=config.batch_size, seed=config.seed
     )
@@ -114,14 +123,12 @@ def prepare(config: FitConfig, say: Say) -> FitSetup:
     return FitSetup(config, classifier, data, training, validation, score, masker)
 
 
-def _plain(classifier: TextClassifier, items: list[LabelledText]) -> list[dict[str, Any]]:
+def _plain(classifier: TextModel, items: list[LabelledText]) -> list[dict[str, Any]]:
     texts = [item.text for item in items]
     return list(TextBatches(classifier, texts, batch_size=32, shuffle=False))
 
 
-def _tell_of_texts(
-    data: FitData, training: TextBatches, classifier: TextClassifier, say: Say
-) -> None:
+def _tell_of_texts(data: FitData, training: TextBatches, classifier: TextModel, say: Say) -> None:
     n_validation = len(data.validation)
     where = ", held out of the data" if data.held_out else ""
     say(f"{data.n_training} training texts, {n_validation} validation texts{where}.")
@@ -136,7 +143,7 @@ def _tell_of_texts(
         raise InvalidInputError("data: expected texts with tokens to explain, got none")
 
 
-def _perturbation(config: FitConfig, classifier: TextClassifier, data: FitData, say: Say) -> str:
+def _perturbation(config: FitConfig, classifier: TextModel, data: FitData, say: Say) -> str:
     taken = None if config.perturbation == "blend" else attention_removal(classifier, data.first)
     if config.perturbation is None:
         if taken is None:
@@ -153,19 +160,16 @@ def _perturbation(config: FitConfig, classifier: TextClassifier, data: FitData, 
     return config.perturbation
 
 
-def _first_masker(config: FitConfig, classifier: TextClassifier) -> nn.Module:
+def _first_masker(config: FitConfig, classifier: TextModel, say: Say) -> nn.Module:
     name = config.masker
-    if name == "transformer":
-        return TransformerMasker.from_model(classifier.model, seed=config.seed)
-    if name == "shared":
-        return SharedMasker.from_model(classifier.model, seed=config.seed)
+    assert name is not None
+    if name in ("transformer", "shared"):
+        return first_masker(name, classifier, seed=config.seed)
     file = Path(name) / "config.json"
     if file.is_file() and _MASKER_CONFIG in file.read_text("utf-8", errors="replace"):
         return _fitted_masker(config, classifier)
     try:
-        masker = TransformerMasker.from_pretrained(
-            name, n_classes=classifier.n_classes, seed=config.seed
-        )
+        masker = encoder_masker(name, classifier, seed=config.seed)
     except InvalidInputError:
         raise
     except (OSError, ValueError) as error:
@@ -174,17 +178,15 @@ def _first_masker(config: FitConfig, classifier: TextClassifier) -> nn.Module:
             "masker: expected transformer, shared, a folder with a fitted masker, or an "
             f"encoder (a folder or a hub id), but {name!r} cannot be loaded: {reason}"
         ) from None
-    entries = getattr(masker.encoder.get_input_embeddings(), "num_embeddings", None)
-    own = getattr(classifier.embedding_layer, "num_embeddings", None)
-    if entries != own:
-        raise InvalidInputError(
-            f"masker: expected an encoder with the model's own vocabulary of {own} entries, got "
-            f"{name!r} with {entries}"
+    if isinstance(masker, AlignedMasker):
+        say(
+            "Masker: an encoder with a tokenizer of its own; scores are carried over by characters."
         )
     return masker
 
 
-def _fitted_masker(config: FitConfig, classifier: TextClassifier) -> nn.Module:
+def _fitted_masker(config: FitConfig, classifier: TextModel) -> nn.Module:
+    assert config.masker is not None
     loaded = _METHODS[config.method].from_pretrained(
         config.masker, classifier, embedding_layer=classifier.embedding_layer, output="logits"
     )

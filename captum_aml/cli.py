@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from captum_aml._benchmark_commands import benchmark, evaluate
+from captum_aml._benchmark_commands import Labels, Template, benchmark, evaluate
 from captum_aml._fit_commands import fit, search
 
 if TYPE_CHECKING:
@@ -97,8 +97,13 @@ def explain(
     ] = None,
     model: Annotated[
         str,
-        typer.Option(help="A sequence-classification model: a local folder or a hub id."),
+        typer.Option(
+            help="A sequence-classification model, or a language model with --template: a local "
+            "folder or a hub id."
+        ),
     ] = ...,  # type: ignore[assignment]  # typer's sign for a required option
+    template: Template = None,
+    labels: Labels = None,
     file: Annotated[
         Path | None, typer.Option(help="Read texts from a .jsonl, .csv, .tsv or .txt file.")
     ] = None,
@@ -116,6 +121,9 @@ def explain(
     masker: Annotated[
         str | None, typer.Option(help="A folder with a fitted masker, for aml and la.")
     ] = None,
+    unit: Annotated[
+        str, typer.Option(help="What is masked and scored as one: token, word or sentence.")
+    ] = "token",
     target: Annotated[
         str | None,
         typer.Option(help="Class to explain, by label or index.", show_default="the predicted one"),
@@ -162,11 +170,13 @@ def explain(
         check_format(output)
 
     from captum_aml import methods
-    from captum_aml.text import TextClassifier, explain_texts, write_explanations
+    from captum_aml.text import explain_texts, write_explanations
+    from captum_aml.text.sources import prompt_of, text_model
 
     methods.spec(method)
+    prompt = prompt_of(template, labels)
     quiet_libraries()
-    classifier = TextClassifier.from_pretrained(model, device=device)
+    classifier = text_model(model, prompt=prompt, device=device)
     total = limit if file is not None else len(texts or []) or limit
     to_terminal = output is None and _is_terminal()
     results = explain_texts(
@@ -174,6 +184,7 @@ def explain(
         _Sized(chain(first, source), total) if total else chain(first, source),
         method=method,
         masker=masker,
+        unit=unit,  # type: ignore[arg-type]  # checked there
         target=target,
         n_steps=steps,
         batch_size=batch_size,

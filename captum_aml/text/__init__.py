@@ -3,22 +3,26 @@
 from captum_aml.text.batches import TextBatches, TextSurvey, fit_batches
 from captum_aml.text.classifier import TextClassifier
 from captum_aml.text.encoding import BaselineToken, TextBatch, TokenizedText
+from captum_aml.text.explainer import TextExplainer
 from captum_aml.text.explaining import explain_texts
-from captum_aml.text.explanation import Explanation, text_card
+from captum_aml.text.explanation import Explanation, headline, text_card
 from captum_aml.text.inputs import Text, TextLike
 from captum_aml.text.model import TextModel
+from captum_aml.text.pooling import ScoredUnit
 from captum_aml.text.prompt import PromptClassifier
 from captum_aml.text.reading import read_lines, read_texts
-from captum_aml.text.writing import headline, readable, to_json_line, write_explanations
+from captum_aml.text.writing import readable, to_json_line, write_explanations
 
 __all__ = [
     "BaselineToken",
     "Explanation",
     "PromptClassifier",
+    "ScoredUnit",
     "Text",
     "TextBatch",
     "TextBatches",
     "TextClassifier",
+    "TextExplainer",
     "TextLike",
     "TextModel",
     "TextSurvey",

@@ -12,6 +12,7 @@ from captum_aml._call import as_count
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.inputs import TextLike
 from captum_aml.text.model import TextModel
+from captum_aml.text.units import TextUnits, feature_mask
 
 # Texts are tokenized and sorted by length this many batches at a time: enough for batches without
 # much padding, and few enough that memory does not grow with the number of texts.
@@ -50,6 +51,7 @@ class TextBatches:
         seed: Seed of the order of the batches. Default: 0.
         shuffle: Whether there is such an order; else they are as they come, shortest first within
             a part. Default: True.
+        units (optional): What is masked as one. Default: None, each token by itself.
 
     Attributes:
         n_texts: The number of texts. Where ``texts`` has no length they are read once to count
@@ -68,6 +70,7 @@ class TextBatches:
         batch_size: int = 20,
         seed: int = 0,
         shuffle: bool = True,
+        units: TextUnits | None = None,
     ) -> None:
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             raise InvalidInputError(
@@ -83,6 +86,7 @@ class TextBatches:
         self.batch_size = as_count("batch_size", batch_size, least=1)
         self.seed = as_count("seed", seed)
         self.shuffle = shuffle
+        self._units = units or TextUnits()
         self.n_texts = len(texts) if isinstance(texts, Sized) else sum(1 for _ in texts)
         if self.n_texts == 0:
             raise InvalidInputError("texts: expected at least one, got none")
@@ -109,12 +113,20 @@ class TextBatches:
             if order is not None:
                 order.shuffle(starts)
             for start in starts:
-                batch = self._classifier.collate(tokenized[start : start + self.batch_size])
+                chosen = tokenized[start : start + self.batch_size]
+                batch = self._classifier.collate(chosen)
+                groups = [found for text in chosen if (found := self._units.groups(text))]
                 yield {
                     "inputs": batch.input_ids,
                     "baselines": self._classifier.reference_ids(batch),
                     "additional_forward_args": batch.forward_args,
+                    **({"feature_mask": feature_mask(batch, groups)} if groups else {}),
                 }
+
+    @property
+    def first(self) -> list[TextLike]:
+        """The texts of the first part, to try things out on."""
+        return next(self._windows(None))
 
     def survey(self) -> TextSurvey:
         """Tokenizes all texts once, to tell what a model does not see of them."""

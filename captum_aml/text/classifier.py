@@ -123,6 +123,11 @@ class TextClassifier(TextModel):
         return pooled.to(input_ids.device)
 
     @property
+    def is_decoder(self) -> bool:
+        """Whether tokens do not hear those after them."""
+        return self._scores is not None
+
+    @property
     def _padding_side(self) -> str | None:
         # Positions count from the left: padding there would move the tokens of some models.
         return None if self._scores is None else "right"

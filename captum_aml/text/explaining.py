@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from itertools import islice
+from itertools import islice, repeat
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -13,21 +15,34 @@ from tqdm import tqdm
 from captum_aml import methods
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.methods import Setting, TokenMethod
-from captum_aml.text.encoding import TokenizedText
+from captum_aml.text.encoding import TextBatch, TokenizedText
 from captum_aml.text.explanation import Explanation
+from captum_aml.text.inputs import TextLike, each_text
 from captum_aml.text.model import TextModel
+from captum_aml.text.segmentation import TokenGroups, Unit
+from captum_aml.text.units import TextUnits, feature_mask
 
 # Texts are read this many batches ahead, to be sorted by length.
 _BATCHES_PER_WINDOW = 16
 
 
+@runtime_checkable
+class _SharesOutputs(Protocol):
+    """A method that keeps what the model said of the texts as they are."""
+
+    @property
+    def last_outputs(self) -> Tensor | None:
+        """Logits (N, C) of the last call's unmasked inputs."""
+
+
 def explain_texts(
     classifier: TextModel,
-    texts: Iterable[str],
+    texts: Iterable[TextLike],
     *,
     method: str = "aml",
     masker: str | os.PathLike[str] | nn.Module | None = None,
-    target: int | str | None = None,
+    unit: Unit = "token",
+    target: int | str | Sequence[int | str] | None = None,
     n_steps: int | None = None,
     batch_size: int = 32,
     seed: int = 0,
@@ -41,11 +56,13 @@ def explain_texts(
 
     Args:
         classifier: The model to explain.
-        texts: Any iterable of strings.
+        texts: Any iterable of strings, pairs of strings, or lists of words.
         method: One of ``captum_aml.methods.available()``. Default: "aml".
         masker (optional): A folder with a fitted masker, or a masker module. Default: None.
-        target (int or str, optional): Index or label of the class to explain. Default: None, the
-            predicted class of each text.
+        unit: What has one mask value and one score: "token", "word" or "sentence".
+            Default: "token".
+        target (optional): Index or label of the class to explain, one for all texts or one for
+            each. Default: None, the predicted class of each text.
         n_steps (int, optional): Steps or samples. Default: None, the method's own number.
         batch_size: The most texts, or variants of a text, in one pass. Default: 32.
         seed: Seed of everything random. Default: 0.
@@ -61,112 +78,218 @@ def explain_texts(
     """
     if isinstance(texts, str):
         raise InvalidInputError("texts: expected an iterable of strings, got one string")
-    entry = methods.spec(method)
-    token_method = methods.create(
-        method,
+    explainer = BatchExplainer(
         classifier,
-        classifier.embedding_layer,
-        n_steps=n_steps,
-        seed=seed,
-        batch_size=batch_size,
-        masker=masker,
-    )
-    explainer = _BatchExplainer(
-        classifier=classifier,
-        method=token_method,
+        methods.create(
+            method,
+            classifier,
+            classifier.embedding_layer,
+            n_steps=n_steps,
+            seed=seed,
+            batch_size=batch_size,
+            masker=masker,
+        ),
         name=method,
-        signed=entry.signed,
-        target=None if target is None else classifier.class_index(target),
+        signed=methods.spec(method).signed,
+        units=TextUnits(unit),
     )
-    return _explain(explainer, texts, batch_size=batch_size, progress=progress)
+    return explain_stream(explainer, texts, target=target, batch_size=batch_size, progress=progress)
 
 
-def _explain(
-    explainer: _BatchExplainer, texts: Iterable[str], *, batch_size: int, progress: bool
+def explain_stream(
+    explainer: BatchExplainer,
+    texts: Iterable[TextLike],
+    *,
+    target: int | str | Sequence[int | str] | None = None,
+    batch_size: int = 32,
+    progress: bool = False,
 ) -> Iterator[Explanation]:
-    remaining = iter(texts)
+    """The explanations of a stream of texts, in its order; see :func:`explain_texts`."""
+    classes: Iterator[int | None]
+    if target is None or isinstance(target, int | str):
+        only = None if target is None else explainer.text_model.class_index(target)
+        classes = repeat(only)
+    else:
+        given = [explainer.text_model.class_index(name) for name in target]
+        if isinstance(texts, Sized) and len(texts) != len(given):
+            raise InvalidInputError(
+                f"target: expected one class, or one for each of the {len(texts)} texts, got "
+                f"{len(given)}"
+            )
+        classes = iter(given)
+    return _explained(explainer, texts, classes, batch_size=batch_size, progress=progress)
+
+
+def _explained(
+    explainer: BatchExplainer,
+    texts: Iterable[TextLike],
+    classes: Iterator[int | None],
+    *,
+    batch_size: int,
+    progress: bool,
+) -> Iterator[Explanation]:
+    remaining = each_text(texts)
     total = len(texts) if isinstance(texts, Sized) else None
     with tqdm(total=total, unit="text", disable=not progress) as bar:
         while window := list(islice(remaining, _BATCHES_PER_WINDOW * batch_size)):
-            tokenized = explainer.classifier.tokenize(window)
+            targets = list(islice(classes, len(window)))
+            if len(targets) < len(window):
+                raise InvalidInputError("target: expected one for each text, got fewer")
+            tokenized = explainer.text_model.tokenize(window)
             order = sorted(range(len(tokenized)), key=lambda i: len(tokenized[i]))
             done: dict[int, Explanation] = {}
             for start in range(0, len(order), batch_size):
                 rows = order[start : start + batch_size]
-                explanations = explainer([tokenized[row] for row in rows])
+                explanations = explainer(
+                    [tokenized[row] for row in rows], [targets[row] for row in rows]
+                )
                 done.update(zip(rows, explanations, strict=True))
                 bar.update(len(rows))
             yield from (done[row] for row in range(len(tokenized)))
 
 
-class _BatchExplainer:
-    """Explains one batch of tokenized texts."""
+class BatchExplainer:
+    """Explains one batch of tokenized texts.
+
+    Args:
+        text_model: The model to explain.
+        method: The method.
+        name: What results are recorded under.
+        signed: Whether scores speak for and against.
+        units: What is masked and scored as one.
+    """
 
     def __init__(
         self,
-        *,
-        classifier: TextModel,
+        text_model: TextModel,
         method: TokenMethod,
+        *,
         name: str,
         signed: bool,
-        target: int | None,
+        units: TextUnits,
     ) -> None:
-        self.classifier = classifier
-        self.method = method
-        self.name = name
-        self.signed = signed
-        self.target = target
-        self.settings: Mapping[str, Setting] = {
+        self.text_model = text_model
+        self._method = method
+        self._name = name
+        self._signed = signed
+        self._units = units
+        self._settings: Mapping[str, Setting] = {
             **method.settings,
-            "baseline_token": classifier.baseline.token,
+            **text_model.settings,
+            "baseline_token": text_model.baseline.token,
         }
 
-    def __call__(self, texts: Sequence[TokenizedText]) -> list[Explanation]:
-        classifier = self.classifier
-        batch = classifier.collate(texts)
-        with classifier.evaluating():
-            with torch.no_grad():
-                logits = classifier(batch.input_ids, *batch.forward_args)
-            _require_finite(logits, texts, "the model's output")
-            probabilities = logits.float().softmax(dim=-1)
-            predicted = probabilities.argmax(dim=-1)
-            explained = (
-                predicted if self.target is None else torch.full_like(predicted, self.target)
+    def __call__(
+        self, texts: Sequence[TokenizedText], targets: Sequence[int | None]
+    ) -> list[Explanation]:
+        """The explanations of N texts, each of its target or, for None, of its prediction.
+
+        Raises:
+            NonFiniteError: The model's output, or a score, is NaN or infinite.
+        """
+        batch = self.text_model.collate(texts)
+        groups = [found for text in texts if (found := self._units.groups(text))]
+        mask = feature_mask(batch, groups) if groups else None
+        with self.text_model.evaluating():
+            logits, scores, explained = self._scored(batch, targets, mask)
+        _require_finite(scores, texts, f"a score of {self._name}")
+        # One transfer from the device for the whole batch.
+        table, values = logits.float().softmax(dim=-1).cpu(), scores.float().cpu().numpy()
+        predicted, chosen = table.argmax(dim=-1).tolist(), explained.tolist()
+        return [
+            self._explanation(
+                text,
+                groups[row] if groups else None,
+                values[row][batch.ordinary[row].cpu().numpy()],
+                table[row].tolist(),
+                predicted[row],
+                chosen[row],
             )
-            scores = self.method(
+            for row, text in enumerate(texts)
+        ]
+
+    def _scored(
+        self, batch: TextBatch, targets: Sequence[int | None], mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (N, C), scores (N, L) and explained classes (N,)."""
+        given = None if all(target is None for target in targets) else targets
+        logits = None
+        if not isinstance(self._method, _SharesOutputs) or (given and None in given):
+            logits = self._logits(batch)
+        explained = None if logits is None else logits.argmax(dim=-1)
+        if given is not None:
+            wanted = [
+                int(explained[i]) if target is None and explained is not None else target
+                for i, target in enumerate(given)
+            ]
+            explained = torch.tensor(wanted, device=batch.input_ids.device)
+        try:
+            scores = self._method(
                 batch.input_ids,
-                classifier.reference_ids(batch),
+                self.text_model.reference_ids(batch),
                 target=explained,
                 additional_forward_args=batch.forward_args,
+                feature_mask=mask,
             )
-        _require_finite(scores, texts, f"a score of {self.name}")
-        labels = classifier.label_names
-        table = probabilities.cpu()
-        explanations = []
-        for row, text in enumerate(texts):
+        except NonFiniteError:
+            self._logits(batch)  # which names the text, where it is the model's own output
+            raise
+        if logits is None:
+            # The prediction comes from the pass that the explanation began with.
+            assert isinstance(self._method, _SharesOutputs)
+            shared = self._method.last_outputs
+            logits = self._logits(batch) if shared is None else shared
+        return logits, scores, logits.argmax(dim=-1) if explained is None else explained
+
+    def _logits(self, batch: TextBatch) -> Tensor:
+        with torch.no_grad():
+            logits = self.text_model(batch.input_ids, *batch.forward_args)
+        _require_finite(logits, batch.texts, "the model's output")
+        return logits
+
+    def _explanation(
+        self,
+        text: TokenizedText,
+        groups: TokenGroups | None,
+        values: Any,  # a NumPy array (T,), of the ordinary tokens
+        probabilities: Sequence[float],
+        predicted: int,
+        explained: int,
+    ) -> Explanation:
+        labels = self.text_model.label_names
+        if groups is None:
             keep = [i for i, ordinary in enumerate(text.ordinary) if ordinary]
-            values = scores[row][batch.ordinary[row]].float().cpu().numpy()
-            first, chosen = int(predicted[row]), int(explained[row])
-            explanations.append(
-                Explanation(
-                    text=text.text,
-                    tokens=tuple(text.tokens[i] for i in keep),
-                    offsets=tuple(text.offsets[i] for i in keep),
-                    # The shortest decimal of a float32; as a double it would drag noise along.
-                    scores=tuple(float(str(value)) for value in values),
-                    predicted=first,
-                    predicted_label=labels[first],
-                    probability=float(table[row, first]),
-                    explained=chosen,
-                    explained_label=labels[chosen],
-                    explained_probability=float(table[row, chosen]),
-                    method=self.name,
-                    signed=self.signed,
-                    settings=self.settings,
-                    n_tokens_cut=text.n_tokens_cut,
-                )
-            )
-        return explanations
+            tokens = tuple(text.tokens[i] for i in keep)
+            offsets = tuple(text.offsets[i] for i in keep)
+        else:
+            # All tokens of a group have its score, but for those that are the baseline already.
+            best: dict[int, float] = {}
+            for member, value in zip(groups.members, values.tolist(), strict=True):
+                if abs(value) >= abs(best.get(member, 0.0)):
+                    best[member] = value
+            values = np.asarray([best[g] for g in range(len(groups.spans))], dtype=values.dtype)
+            offsets = groups.spans
+            tokens = tuple(text.text[start:end] for start, end in offsets)
+        return Explanation(
+            text=text.text,
+            tokens=tokens,
+            offsets=offsets,
+            # The shortest decimal of a float32; as a double it would drag noise along.
+            scores=tuple(float(str(value)) for value in values),
+            predicted=predicted,
+            predicted_label=labels[predicted],
+            probability=probabilities[predicted],
+            explained=explained,
+            explained_label=labels[explained],
+            explained_probability=probabilities[explained],
+            method=self._name,
+            signed=self._signed,
+            settings=self._settings,
+            n_tokens_cut=text.n_tokens_cut,
+            unit=self._units.unit,
+            parts=text.parts,
+            given_words=text.words,
+        )
 
 
 def _require_finite(values: Tensor, texts: Sequence[TokenizedText], what: str) -> None:

@@ -103,6 +103,11 @@ class TextModel(ABC):
         return self.forward(input_ids, attention_mask, *extra_inputs)
 
     @property
+    def is_decoder(self) -> bool:
+        """Whether tokens do not hear those after them, or text is written."""
+        return False
+
+    @property
     def settings(self) -> dict[str, str]:
         """What decides the logits beside the weights, as plain values; {} for nothing."""
         return {}

@@ -18,7 +18,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -55,6 +55,28 @@ class Prompt:
     description: str = ""
     separator: str = "\n\n"
     add_special_tokens: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        labels = self.labels
+        plain = dict(labels) if isinstance(labels, Mapping) else list(labels)
+        # As strings or pairs: words that were given one by one are joined.
+        texts = [Text.of(text).pieces for text, _ in self.examples]
+        examples = [
+            [pieces[0] if len(pieces) == 1 else list(pieces), label]
+            for pieces, (_, label) in zip(texts, self.examples, strict=True)
+        ]
+        return asdict(self) | {"labels": plain, "examples": examples}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Prompt:
+        """What :meth:`to_dict` gave."""
+        # JSON has no tuples: a pair of texts became a list, which would be words.
+        examples = [
+            (tuple(text) if isinstance(text, list) else text, label)
+            for text, label in values["examples"]
+        ]
+        return cls(**{**values, "examples": tuple(examples)})
 
 
 @dataclass(frozen=True)
@@ -213,6 +235,11 @@ class PromptClassifier(TextModel):
     def label_names(self) -> tuple[str, ...]:
         """The names of the C classes, in order."""
         return self._label_names
+
+    @property
+    def is_decoder(self) -> bool:
+        """True: text is written."""
+        return True
 
     @property
     def settings(self) -> dict[str, str]:

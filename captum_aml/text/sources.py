@@ -85,6 +85,29 @@ def text_model(
     return TextClassifier(model, tokenizer, baseline=baseline, max_length=max_length)
 
 
+def prompt_of(template: str | None, labels: str | None) -> Prompt | None:
+    r"""A prompt from what a command line says; None where it says nothing.
+
+    Args:
+        template: The template; ``\n`` in it stands for a line break.
+        labels: Label words with commas between, each with the name of its class before it and an
+            equals sign where that is another one: ``negative,positive`` or ``no=bad,yes=good``.
+
+    Raises:
+        InvalidInputError: One is given without the other.
+    """
+    if template is None and labels is None:
+        return None
+    if template is None or labels is None:
+        missing, there = ("template", "labels") if template is None else ("labels", "template")
+        raise InvalidInputError(
+            f"{missing}: expected it together with {there}, to classify by prompt, got none"
+        )
+    pairs = [part.partition("=") for part in labels.split(",")]
+    words = {name.strip(): word if sign else name.strip() for name, sign, word in pairs}
+    return Prompt(template=template.replace("\\n", "\n"), labels=words)
+
+
 def _check_head(model: PreTrainedModel) -> None:
     name = type(model).__name__
     if model.get_output_embeddings() is not None or model.can_generate():
@@ -99,4 +122,4 @@ def _check_head(model: PreTrainedModel) -> None:
         )
 
 
-__all__ = ["ModelLike", "Prompt", "text_model"]
+__all__ = ["ModelLike", "Prompt", "prompt_of", "text_model"]

@@ -1,0 +1,460 @@
+"""Text in, explanation out, for people who have a model and texts rather than tensors."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+from typing_extensions import Self
+
+from captum_aml import methods
+from captum_aml._call import as_count
+from captum_aml._files import atomic_file
+from captum_aml.attr import AMLAttribution, LAAttribution
+from captum_aml.exceptions import InvalidInputError, NotFittedError
+from captum_aml.maskers import SharedMasker
+from captum_aml.methods import TokenMethod
+from captum_aml.text.batches import TextBatches
+from captum_aml.text.explaining import BatchExplainer, explain_stream
+from captum_aml.text.explanation import Explanation
+from captum_aml.text.inputs import TextLike, is_one_text
+from captum_aml.text.maskers import first_masker
+from captum_aml.text.model import TextModel
+from captum_aml.text.prompt import Prompt, PromptClassifier
+from captum_aml.text.removing import attention_removal
+from captum_aml.text.segmentation import Segmenter, Unit
+from captum_aml.text.sources import ModelLike, text_model
+from captum_aml.text.units import TextUnits
+from captum_aml.training.checkpoint import Checkpoint, content_digest, folder_of, read_signed
+
+_FILE = "explainer.json"
+_FORMAT = "captum_aml.explainer"
+_VERSION = 1
+
+_LEARNED: Mapping[str, type[AMLAttribution] | type[LAAttribution]] = {
+    "aml": AMLAttribution,
+    "la": LAAttribution,
+}
+
+#: Learning rates that did well: a head that starts from nothing takes larger steps.
+_RATE, _RATE_OF_HEADS = 1e-4, 1e-3
+
+
+class TextExplainer:
+    """Explains texts with a model of Hugging Face: which tokens decide what it says.
+
+    ``explainer(texts)`` gives an :class:`~captum_aml.text.Explanation` for each text. Texts are
+    batched by length, and the model is left as it is.
+
+    Args:
+        model: A sequence classifier, encoder or decoder; a language model, with ``template`` and
+            ``labels``; a ``transformers`` pipeline; a local folder or a hub id; or a
+            :class:`~captum_aml.text.TextClassifier` or
+            :class:`~captum_aml.text.PromptClassifier`. Code that comes with a model is never run.
+        tokenizer: The model's fast tokenizer. Default: None, the pipeline's, or the one in the
+            model's folder.
+        method: A name of ``captum_aml.methods.available()``, or an instance of any of Captum's
+            attribution classes made for this model. Default: "aml".
+        masker (optional): A folder with a fitted masker, or a masker module, for methods that learn
+            a mask; ``fit`` makes one. Default: None.
+        unit: What has one mask value and one score: "token", "word" or "sentence". It decides what
+            is masked, not only what is shown. Default: "token".
+        segmenter (callable, optional): Finds the words or sentences of a text, as spans in order.
+            Default: None, see :mod:`captum_aml.text.segmentation`.
+        n_steps (int, optional): Steps or samples. Default: None, the method's own number.
+        template (str, optional): The prompt of a language model, with its slot ``{text}``.
+        labels (optional): The label words of a language model, by the names of their classes.
+        baseline (str, optional): The vocabulary entry that stands for a removed token. Default:
+            None, the first that the tokenizer has of: mask, unknown, padding, end of sequence.
+        max_length (int, optional): Texts are cut to this many tokens. Default: None, to what the
+            model takes.
+        batch_size: The most texts, or variants of a text, in one pass. Default: 32.
+        seed: Seed of everything random. Default: 0.
+        device: Where to load a model to; a model that is given stays where it is. Default: "auto".
+        dtype: The precision to load a model in. Default: float32.
+
+    Attributes:
+        text_model: The model and its tokenizer as a forward function.
+        units: What is masked and scored as one.
+        attribution_: The fitted attribution, after ``fit`` or ``from_pretrained``.
+
+    Raises:
+        InvalidInputError: An argument is of a wrong kind, or model and tokenizer do not fit.
+        CheckpointError: The masker's folder is damaged or belongs to another model.
+
+    Examples:
+        >>> explainer = TextExplainer("path/to/model")
+        >>> explanation = explainer("a gripping, beautifully shot film")[0]
+        >>> explanation.top(3)
+    """
+
+    def __init__(
+        self,
+        model: ModelLike,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        method: str | object = "aml",
+        masker: str | os.PathLike[str] | nn.Module | None = None,
+        unit: Unit = "token",
+        segmenter: Segmenter | None = None,
+        n_steps: int | None = None,
+        template: str | None = None,
+        labels: Mapping[str, str] | Sequence[str] | None = None,
+        baseline: str | None = None,
+        max_length: int | None = None,
+        batch_size: int = 32,
+        seed: int = 0,
+        device: str | torch.device = "auto",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.text_model: TextModel = text_model(
+            model,
+            tokenizer,
+            prompt=_prompt(template, labels),
+            baseline=baseline,
+            max_length=max_length,
+            device=device,
+            dtype=dtype,
+        )
+        self.units = TextUnits(unit, segmenter)
+        self.batch_size = as_count("batch_size", batch_size, least=1)
+        self.seed = as_count("seed", seed)
+        self.n_steps = n_steps
+        self.method = method
+        self.masker = masker
+        self.attribution_: AMLAttribution | LAAttribution | None = None
+        self._method = self._made(n_steps)
+
+    def __repr__(self) -> str:
+        baseline = self.text_model.baseline
+        return (
+            f"{type(self).__name__}({type(self.text_model.model).__name__}, "
+            f"method={self.method_name!r}, unit={self.units.unit!r}, "
+            f"baseline={baseline.token!r} ({baseline.kind}))"
+        )
+
+    @property
+    def method_name(self) -> str:
+        """The method's name, as explanations record it."""
+        if isinstance(self.method, str):
+            return methods.spec(self.method).name
+        return type(self.method).__name__
+
+    def __call__(
+        self,
+        texts: TextLike | Iterable[TextLike],
+        *,
+        target: int | str | Sequence[int | str] | None = None,
+        n_steps: int | None = None,
+        show_progress: bool = False,
+    ) -> list[Explanation]:
+        """Explains one text or many.
+
+        Args:
+            texts: A string; a pair of strings, as a tuple or as a mapping with ``text`` and
+                ``text_pair``; or any iterable of texts, a data set's column for instance, whose
+                elements may also be lists of words.
+            target (optional): Index or label of the class to explain, one for all or one for each
+                text. Default: None, the predicted class of each.
+            n_steps (int, optional): Steps or samples. Default: None, the constructor's.
+            show_progress: Whether to show a progress bar. Default: False.
+
+        Returns:
+            An explanation for each text, in order; a list of one for one text.
+
+        Raises:
+            InvalidInputError: A text or the target is of a wrong kind.
+            NonFiniteError: The model's output, or a score, is NaN or infinite.
+        """
+        return list(self.stream(texts, target=target, n_steps=n_steps, show_progress=show_progress))
+
+    def stream(
+        self,
+        texts: TextLike | Iterable[TextLike],
+        *,
+        target: int | str | Sequence[int | str] | None = None,
+        n_steps: int | None = None,
+        show_progress: bool = False,
+    ) -> Iterator[Explanation]:
+        """The explanations of ``explainer(texts)`` one after the other.
+
+        Memory does not grow with the number of texts: 16 batches are read ahead. Arguments are
+        checked at the call, before the first text is read.
+        """
+        given: Iterable[TextLike] = [texts] if is_one_text(texts) else texts  # type: ignore[list-item,assignment]
+        if not isinstance(given, Iterable):
+            raise InvalidInputError(f"texts: expected texts, got {type(texts).__name__}")
+        method = self._method if n_steps is None else self._made(n_steps)
+        explainer = BatchExplainer(
+            self.text_model,
+            method,
+            name=self.method_name,
+            signed=self._is_signed(method),
+            units=self.units,
+        )
+        return explain_stream(
+            explainer, given, target=target, batch_size=self.batch_size, progress=show_progress
+        )
+
+    def fit(
+        self,
+        texts: Iterable[TextLike],
+        val_texts: Iterable[TextLike] | None = None,
+        *,
+        masker: str | os.PathLike[str] | nn.Module | None = None,
+        perturbation: str | None = None,
+        epochs: int = 6,
+        batch_size: int = 8,
+        loss: str | None = None,
+        n_subsets: int = 16,
+        learning_rate: float | None = None,
+        patience: int | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        show_progress: bool = False,
+    ) -> Self:
+        """Trains a masker on texts, without labels, so that an explanation is a single pass.
+
+        The default recipe is that of ``captum-aml fit``, which did best in our measurements: the
+        masker learns what the removal of random subsets does, through attention where the model
+        takes it. ``text_model`` and ``fit`` of the attribution classes offer everything else.
+
+        Args:
+            texts: Training texts, which are read once for each epoch: a list, say.
+            val_texts (optional): Texts by whose loss the best weights are kept. Default: None.
+            masker (optional): ``transformer``, the published one, from the model's own encoder;
+                ``shared``, a head on the model's hidden states; the folder or hub id of an encoder
+                with a tokenizer of its own, whose scores are carried over by characters; or a
+                module. Default: None: the fitted or given masker, else ``transformer`` for an
+                encoder and ``shared`` for a decoder.
+            perturbation (str, optional): How a mask is applied. Default: None, through attention
+                where the model takes it, otherwise by blending.
+            epochs: The number of epochs. Default: 6.
+            batch_size: Texts in a batch. Default: 8.
+            loss (str, optional): ``regression`` or ``objective``. Default: None, the first for AML
+                and the second for LA.
+            n_subsets: Subsets of each text for ``regression``. Default: 16.
+            learning_rate (float, optional): AdamW's highest learning rate. Default: None, 1e-4, or
+                1e-3 for ``shared``.
+            patience (int, optional): Validations without improvement after which fitting stops.
+            checkpoint_dir (optional): A folder to keep the run in, so that it can be resumed.
+            resume: Whether to go on with the run in that folder. Default: False.
+            show_progress: Whether to show a progress bar. Default: False.
+
+        Returns:
+            This object, with ``attribution_``.
+
+        Raises:
+            InvalidInputError: The method learns nothing, or an argument is not as described.
+            CheckpointError: ``checkpoint_dir`` holds another run.
+        """
+        name = self._learned_name()
+        training = self._batches(texts, batch_size)
+        first = list(training.first)
+        if perturbation is None:
+            perturbation = attention_removal(self.text_model, first) or "blend"
+        module = self._first_masker(masker)
+        if learning_rate is None:
+            learning_rate = _RATE_OF_HEADS if isinstance(module, SharedMasker) else _RATE
+        attribution = _LEARNED[name](
+            self.text_model,
+            embedding_layer=self.text_model.embedding_layer,
+            masker=module,
+            perturbation=perturbation,
+            output="logits",
+            seed=self.seed,
+        )
+        with self.text_model.evaluating():
+            attribution.fit(
+                training,
+                None if val_texts is None else self._batches(val_texts, 32, shuffle=False),
+                epochs=epochs,
+                loss=loss or ("regression" if name == "aml" else "objective"),
+                n_subsets=n_subsets,
+                learning_rate=learning_rate,
+                patience=patience,
+                checkpoint_dir=checkpoint_dir,
+                resume=resume,
+                show_progress=show_progress,
+            )
+        self._use(attribution)
+        return self
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the fitted masker and how texts are explained, as safetensors and JSON.
+
+        Raises:
+            NotFittedError: There is no fitted masker.
+            CheckpointError: The path is a file.
+        """
+        if self.attribution_ is None:
+            raise NotFittedError("TextExplainer: nothing to save yet; call fit first")
+        self.attribution_.save_pretrained(folder)
+        asked = self.text_model.asked if isinstance(self.text_model, PromptClassifier) else None
+        content: dict[str, Any] = {
+            "format": _FORMAT,
+            "format_version": _VERSION,
+            "method": self.method_name,
+            "unit": self.units.unit,
+            "baseline": self.text_model.baseline.token,
+            "max_length": self.text_model.max_length,
+            "n_steps": self.n_steps,
+            "prompt": None if asked is None else asked.to_dict(),
+        }
+        content["sha256"] = content_digest(content)
+        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        with atomic_file(Path(folder) / _FILE) as stream:
+            stream.write(text.encode())
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | os.PathLike[str],
+        model: ModelLike,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        method: str | None = None,
+        unit: Unit | None = None,
+        segmenter: Segmenter | None = None,
+        n_steps: int | None = None,
+        batch_size: int = 32,
+        seed: int = 0,
+        device: str | torch.device = "auto",
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """Loads what ``save_pretrained`` wrote, from a folder or a hub repository.
+
+        Also a folder that an attribution class or ``captum-aml fit`` wrote; texts are then
+        explained as usual.
+
+        Args:
+            folder: A local folder, or a hub id.
+            model: The model that the masker was fitted for, in any form the class takes.
+            tokenizer: Its tokenizer. Default: None, as for the class.
+            method (str, optional): Another method that uses the masker. Default: None, the saved.
+            unit (str, optional): Default: None, the saved one.
+            segmenter (callable, optional): See the class; none is saved.
+            n_steps (int, optional): Default: None, the saved number.
+            batch_size: See the class.
+            seed: See the class.
+            device: See the class.
+            dtype: See the class.
+
+        Raises:
+            CheckpointError: The folder is missing, damaged, or of another model.
+            InvalidInputError: See the class.
+        """
+        place = folder_of(folder, _FILE)
+        saved: dict[str, Any] = {}
+        if (place / _FILE).exists():
+            saved = read_signed(
+                place / _FILE, format=_FORMAT, version=_VERSION, what="an explainer"
+            )
+        prompt = saved.get("prompt")
+        if not isinstance(model, TextModel):
+            model = text_model(
+                model,
+                tokenizer,
+                prompt=None if prompt is None else Prompt.from_dict(prompt),
+                baseline=saved.get("baseline"),
+                max_length=saved.get("max_length"),
+                device=device,
+                dtype=dtype,
+            )
+        name = method or saved.get("method") or Checkpoint.load(place).method
+        explainer = cls(
+            model,
+            method=name,
+            masker=None if methods.spec(name).requires_masker is False else place,
+            unit=unit or saved.get("unit", "token"),
+            segmenter=segmenter,
+            batch_size=batch_size,
+            seed=seed,
+        )
+        explainer.n_steps = saved.get("n_steps") if n_steps is None else n_steps
+        learned = _LEARNED[explainer._learned_name()]
+        with explainer.text_model.evaluating():
+            explainer._use(
+                learned.from_pretrained(
+                    place,
+                    explainer.text_model,
+                    embedding_layer=explainer.text_model.embedding_layer,
+                    output="logits",
+                    seed=seed,
+                )
+            )
+        return explainer
+
+    def _use(self, attribution: AMLAttribution | LAAttribution) -> None:
+        self.attribution_ = attribution
+        self._method = self._made(self.n_steps)
+
+    def _made(self, n_steps: int | None) -> TokenMethod:
+        if not isinstance(self.method, str):
+            return methods.from_attribution(
+                self.method, self.text_model, n_steps=n_steps, seed=self.seed
+            )
+        return methods.create(
+            self.method,
+            self.text_model,
+            self.text_model.embedding_layer,
+            n_steps=n_steps,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            masker=self.masker if self.attribution_ is None else self.attribution_,
+        )
+
+    def _is_signed(self, method: TokenMethod) -> bool:
+        if isinstance(self.method, str):
+            return methods.spec(self.method).signed
+        return bool(getattr(method, "signed", True))
+
+    def _learned_name(self) -> str:
+        """``aml`` or ``la``."""
+        name = self.method_name.split("-")[0]
+        if not isinstance(self.method, str) or name not in _LEARNED:
+            raise InvalidInputError(
+                f"method: {self.method_name!r} learns nothing from texts; fit needs method='aml' "
+                "or 'la' (an attribution instance has a fit of its own)"
+            )
+        return name
+
+    def _batches(
+        self, texts: Iterable[TextLike], batch_size: int, *, shuffle: bool = True
+    ) -> TextBatches:
+        return TextBatches(
+            self.text_model,
+            texts,
+            batch_size=batch_size,
+            seed=self.seed,
+            shuffle=shuffle,
+            units=self.units,
+        )
+
+    def _first_masker(self, given: str | os.PathLike[str] | nn.Module | None) -> nn.Module:
+        fitted = None if self.attribution_ is None else self.attribution_.masker_
+        own = self.masker if isinstance(self.masker, nn.Module) else None
+        chosen = next((m for m in (given, fitted, own) if m is not None), None)
+        return first_masker(chosen, self.text_model, seed=self.seed)
+
+
+def _prompt(
+    template: str | None, labels: Mapping[str, str] | Sequence[str] | None
+) -> Prompt | None:
+    if template is None and labels is None:
+        return None
+    if template is None or labels is None:
+        missing, there = ("template", "labels") if template is None else ("labels", "template")
+        raise InvalidInputError(
+            f"{missing}: expected it together with {there}, to classify by prompt, got None"
+        )
+    return Prompt(template=template, labels=labels)
+
+
+__all__ = ["TextExplainer"]
