@@ -30,6 +30,8 @@ Segmenter: TypeAlias = Callable[[str], Iterable[Span]]
 
 # Whole grapheme clusters up to the next word boundary.
 _WORD = regex.compile(r"\X+?\b", regex.WORD)
+# All punctuation, mathematical and currency signs, but no emoji.
+_SIGNS = frozenset(("Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Sm", "Sc", "Sk"))
 _HYPHENS = "-\N{HYPHEN}\N{NON-BREAKING HYPHEN}"
 
 # White space, but not where a mark combines with it.
@@ -124,7 +126,7 @@ def _continues(text: str, before: Span, start: int, end: int) -> bool:
         return joins or last == first
     if last in _HYPHENS and first.isalnum():
         return start - 2 >= before[0] and text[start - 2].isalnum()
-    return end == start + 1 and first == last and unicodedata.category(first)[0] in "PS"
+    return end == start + 1 and first == last and unicodedata.category(first) in _SIGNS
 
 
 def sentence_spans(text: str) -> list[Span]:
