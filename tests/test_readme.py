@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from captum_aml.assets import load_reviews_classifier
+from tests._helpers.decoders import bpe_tokenizer, language_model
+
 README = Path(__file__).parents[1] / "README.md"
 
 
@@ -15,12 +18,20 @@ def test_the_code_runs_in_its_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    model, tokenizer = load_reviews_classifier()
+    model.save_pretrained("path/to/model")
+    tokenizer.save_pretrained("path/to/model")
+    words = bpe_tokenizer(eos_token="</s>")
+    language_model("llama", len(words)).save_pretrained("path/to/decoder")
+    words.save_pretrained("path/to/decoder")
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) >= 3
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)
-    assert "tensor" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "gripping" in printed
+    assert "tensor" in printed
     scores = names["scores"]
     assert isinstance(scores, torch.Tensor)
     by_token = scores.sum(dim=-1)
