@@ -92,7 +92,8 @@ def _factory(name: str, read: Callable[[Tensor, Tensor], Tensor]) -> Factory:
             if layers.shape[1:] != (*call.ids.shape, call.ids.shape[1]):
                 raise InvalidInputError(
                     f"forward_func: {name} expects attention between the {call.ids.shape[1]} "
-                    f"tokens of the ids, got layers of shape {tuple(layers.shape[1:])}"
+                    f"tokens of the ids, got layers of shape {tuple(layers.shape[1:])}, as of a "
+                    "function that adds tokens of its own"
                 )
             # What padding attends to has no meaning, and may be NaN.
             layers = torch.where(tokens[:, :, None] & tokens[:, None, :], layers, 0.0)
