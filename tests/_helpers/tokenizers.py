@@ -132,11 +132,25 @@ def word_piece(*, max_length: int = 10**30) -> PreTrainedTokenizerFast:
     )
 
 
+def word_suffix() -> PreTrainedTokenizerFast:
+    """As the first GPT has it: what ends a word says so, and decoding puts spaces between."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<unk>"], end_of_word_suffix="</w>", show_progress=False
+    )
+    tokenizer.train_from_iterator(LINES, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+
+
 _BUILDERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
     "byte-level": byte_level,
     "byte-fallback": byte_fallback,
     "unigram": unigram,
     "word-piece": word_piece,
+    "word-suffix": word_suffix,
 }
 
 KINDS = tuple(_BUILDERS)

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from transformers import (
     BertConfig,
     BertModel,
+    ByT5Tokenizer,
     GPT2Config,
     GPT2ForSequenceClassification,
     PreTrainedTokenizerFast,
@@ -28,6 +30,9 @@ from transformers import (
 from captum_aml import AlignedMasker, AMLAttribution, LayerAMLAttribution, TransformerMasker
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.maskers import MaskerInputs
+from captum_aml.training import FitCallback, FitState
+from captum_aml.training.checkpoint import content_digest
+from captum_aml.tuning._updates import MatrixUpdate, applied
 from tests._helpers.tokenizers import KINDS, LINES, byte_level, tokenizer_of, word_piece
 
 C = 3
@@ -387,21 +392,16 @@ def test_a_text_of_a_hundred_thousand_characters() -> None:
 # --- Errors ---------------------------------------------------------------------------------------
 
 
-class Slow:
-    """A tokenizer as transformers' slow ones are, which know no characters."""
-
-    is_fast = False
-    all_special_ids: tuple[int, ...] = ()
-
-
 @pytest.mark.parametrize("name", ["tokenizer", "masker_tokenizer"])
 def test_a_slow_tokenizer_is_refused(name: str) -> None:
     tokenizers: dict[str, Any] = {
         "tokenizer": tokenizer_of("byte-level"),
         "masker_tokenizer": tokenizer_of("word-piece"),
-        name: Slow(),
+        name: ByT5Tokenizer(),
     }
-    with pytest.raises(InvalidInputError, match=rf"^{name}: expected a fast tokenizer.*got Slow; "):
+    with pytest.raises(
+        InvalidInputError, match=rf"^{name}: expected a fast tokenizer.*got ByT5Tokenizer; "
+    ):
         AlignedMasker(Table(300), **tokenizers)
 
 
@@ -578,6 +578,59 @@ def test_fitting_reaches_the_encoder(loss: str) -> None:
     torch.testing.assert_close(at_layer.sum(-1), ours, **ROUNDING)
 
 
+class _StopError(Exception):
+    pass
+
+
+class StopAfter(FitCallback):
+    """Ends a run as a crash would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, state: FitState) -> None:
+        if state.step == self.step:
+            raise _StopError
+
+
+def test_a_stopped_fit_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    batches = [batch_of(LINES[i : i + 3]) for i in (0, 3, 6)]
+
+    def fitted(folder: str, **settings: Any) -> Any:
+        masker = aligned(inner=transformer(tokenizer_of("word-piece"), n_classes=2))
+        return attribution_of(decoder(), masker).fit(
+            batches, epochs=2, checkpoint_dir=tmp_path / folder, save_every=1, **settings
+        )
+
+    whole = fitted("whole").masker_
+    with pytest.raises(_StopError):
+        fitted("stopped", callbacks=[StopAfter(4)])
+    # The run's own file is written again and again: tokenizers are no part of it.
+    assert all(f.stat().st_size < 20_000 for f in (tmp_path / "stopped").glob("*.json"))
+    resumed = fitted("stopped", resume=True).masker_
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_it_proposes_the_same() -> None:
+    masker = aligned(max_length=9)
+    rows = [ids_of("byte-level", text) for text in (TEXT, TEXT)]
+    on_cpu = masker(shown(rows))
+    inputs = shown(rows)
+    moved = replace(
+        inputs,
+        features=tuple(t.to("cuda") for t in inputs.features),
+        inputs=tuple(t.to("cuda") for t in inputs.inputs),
+        probabilities=inputs.probabilities.to("cuda"),
+        protected=tuple(t.to("cuda") for t in inputs.protected),
+    )
+    logits = masker.to("cuda")(moved)
+    assert logits.device.type == "cuda"
+    torch.testing.assert_close(logits.cpu(), on_cpu, rtol=0, atol=1e-3)  # TF32 may be on
+
+
 def saved(folder: Path) -> tuple[AMLAttribution, dict[str, Any]]:
     masker = aligned(
         inner=transformer(tokenizer_of("word-piece"), n_classes=2), pooling="mean", max_length=9
@@ -642,8 +695,6 @@ def test_the_folder_holds_both_tokenizers_in_files_with_checksums(tmp_path: Path
     config = json.loads((tmp_path / "config.json").read_text())
     config["files"][0]["file"] = "../elsewhere.json"
     del config["sha256"]
-    from captum_aml.training.checkpoint import content_digest
-
     (tmp_path / "config.json").write_text(json.dumps({**config, "sha256": content_digest(config)}))
     with pytest.raises(CheckpointError, match="expected a tokenizers file name"):
         AMLAttribution.from_pretrained(tmp_path, forward_of(model), **where)
@@ -757,8 +808,6 @@ def test_tuning_the_masker_is_for_each_text_by_itself(max_length: int) -> None:
 
 def test_windows_share_the_changes_of_their_text() -> None:
     """The change of one linear map, for a text of two windows, against autograd on a copy."""
-    from captum_aml.tuning._updates import MatrixUpdate, applied
-
     torch.manual_seed(0)
     linear, parts = nn.Linear(4, 3), torch.tensor([0, 0, 1])
     x, weights = torch.randn(3, 5, 4), torch.randn(3, 5, 3)
