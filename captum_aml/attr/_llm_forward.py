@@ -55,9 +55,10 @@ class TargetLogProbability:
         """
         places = explained.any(dim=0).nonzero().flatten()
         logits = as_float(self._logits(input_ids, attention_mask, places - 1))
-        wanted = input_ids[:, places].unsqueeze(-1)
+        # Of a model on several devices the logits need not be where the ids are.
+        wanted = input_ids[:, places].unsqueeze(-1).to(logits.device)
+        marked = explained[:, places].to(logits.device)
         log_probs = logits.gather(-1, wanted).squeeze(-1) - logits.logsumexp(dim=-1)
-        marked = explained[:, places]
         return log_probs.masked_fill(~marked, 0.0).sum(dim=1) / marked.sum(dim=1)
 
     def _logits(self, input_ids: Tensor, attention_mask: Tensor, places: Tensor) -> Tensor:
@@ -86,7 +87,7 @@ class TargetLogProbability:
                 "attr_method: expected its forward function to be a causal language model, which "
                 f"gives logits (N, L, V), got {got}"
             )
-        return logits if logits.shape[1] == len(places) else logits[:, places]
+        return logits if logits.shape[1] == len(places) else logits[:, places.to(logits.device)]
 
     def _additive(self, mask: Tensor) -> Tensor:
         """An additive mask (N, 1, S, S) that is causal, in the model's dtype."""

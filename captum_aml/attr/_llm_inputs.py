@@ -88,8 +88,8 @@ def as_prompt(inp: Any, tokenizer: Any, baseline: int) -> Prompt:
 
 
 def _of_tokens(inp: Any) -> Prompt:
-    ids = inp.inp_tensor[0].clone()
-    kept = torch.ones_like(ids, dtype=torch.bool) if inp.itp_mask is None else inp.itp_mask[0]
+    ids = inp.inp_tensor[0].clone().cpu()
+    kept = torch.ones_like(ids, dtype=torch.bool) if inp.itp_mask is None else inp.itp_mask[0].cpu()
     reference = ids.masked_fill(kept, inp.baselines)
     features = (kept.long().cumsum(dim=0) - 1).masked_fill(~kept, -1)
     return Prompt(inp, ids, reference, features, torch.arange(int(kept.sum())))

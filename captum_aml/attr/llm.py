@@ -94,9 +94,13 @@ class LLMAMLAttribution(BaseLLMAttribution):
       ``baselines``; of a template its baseline strings, cut or filled with the baseline token to
       the number of tokens that are removed. An empty string, Captum's default, is all baseline
       tokens. Positions that equal their baseline are not masked and score 0.
-    - ``causal-attention`` hides tokens from the attention of what follows. A token keeps what it
-      says at its own place: the last token of the prompt, whose place predicts the target, cannot
-      be hidden from it and scores low.
+      A baseline token that the model knows to say nothing is better than one it never saw.
+    - ``causal-attention`` hides tokens from the attention of what follows. Attention is shared out
+      among what is there, so that hiding all tokens alike hides none: something before the target
+      has to stay, a template's text or a skipped first token. And a token keeps what it says at its
+      own place: the last token of the prompt, whose place predicts the target, cannot be hidden
+      from it and scores low. Where words were planted into prompts of a small Llama that looks them
+      up, ``blend`` found them more often, above all for the target as a whole.
 
     Args:
         attr_method: An :class:`~captum_aml.attr.AMLAttribution` or
@@ -187,7 +191,7 @@ class LLMAMLAttribution(BaseLLMAttribution):
             LLMAttributionResult: With F features and T target tokens, ``seq_attr`` (F,) and
             ``token_attr`` (T, F) in [0, 1], higher is more important (contributions to the
             log-probabilities above where the method has ``scores="contribution"``),
-            ``input_tokens`` and ``output_tokens``.
+            ``input_tokens``, ``output_tokens`` and ``output_probs`` (T,).
 
         Raises:
             InvalidInputError: An argument is not as described; the message names it.
@@ -200,7 +204,7 @@ class LLMAMLAttribution(BaseLLMAttribution):
             example = self._example(inp, target, gen_args)
             rows = all_rows(example)
             if n_steps != 0 and (n_steps or self.attr_method.default_n_steps):
-                self._check_removal(rows[0])
+                self._check_removal([example])
             scores = self.attr_method.attribute(
                 **collate(rows, self.device),
                 n_steps=n_steps,
@@ -212,11 +216,14 @@ class LLMAMLAttribution(BaseLLMAttribution):
                 example.prompt, scores, total=self.attr_method.scores == "contribution"
             )
         attributions = example.prompt.inp.format_attr(by_feature)
+        log_probs = self.attr_method.last_outputs_
+        assert log_probs is not None
         return LLMAttributionResult(
             seq_attr=attributions[0],
             token_attr=attributions[1:] if len(rows) > 1 else attributions,
             input_tokens=list(example.prompt.inp.values),
             output_tokens=pretty_tokens(example.target, self.tokenizer),
+            output_probs=log_probs[-len(example.target) :].exp(),
             inp=example.prompt.inp,
         )
 
@@ -238,9 +245,13 @@ class LLMAMLAttribution(BaseLLMAttribution):
 
         It learns from the whole target of each prompt and, in every epoch, from one token of it
         that is drawn anew. The masker given to the method is the starting point. Without one it is
-        a :class:`~captum_aml.maskers.SharedMasker` on the model's hidden states, which see the
-        target; where the model's layers cannot be found, that of ``attr_method.fit``, which does
-        not.
+        a :class:`~captum_aml.maskers.SharedMasker` on the model's hidden states; where the model's
+        layers cannot be found, that of ``attr_method.fit``.
+
+        The target can be told from the model's hidden states, and from the ids that a
+        :class:`~captum_aml.maskers.TransformerMasker` reads. A masker that is shown no more than
+        what can be masked (:class:`~captum_aml.maskers.AlignedMasker`,
+        :class:`~captum_aml.maskers.EmbeddingMasker`) says much the same for every token of it.
 
         Args:
             prompts: What ``attribute`` takes as ``inp``.
@@ -268,7 +279,7 @@ class LLMAMLAttribution(BaseLLMAttribution):
             validation = None
             if val_prompts is not None:
                 validation = self._examples("val_prompts", val_prompts, val_targets, gen_args)
-            self._check_removal(Row(training[0]))
+            self._check_removal([*training, *(validation or ())])
             method = copy.copy(self.attr_method)
             if method.masker is None:
                 method.masker = self._shared_masker()
@@ -468,17 +479,31 @@ class LLMAMLAttribution(BaseLLMAttribution):
                 f"{int(ids.max())}; does the tokenizer belong to the model?"
             )
 
-    def _check_removal(self, row: Row) -> None:
-        """Tries out whether the model takes the masks of a removal through attention."""
+    def _check_removal(self, examples: Sequence[Example]) -> None:
+        """Checks, where tokens are to be hidden from attention, whether they can be.
+
+        Something of each prompt has to stay, and the model has to take such masks: that is tried
+        out on the longest.
+        """
         if not isinstance(self.attr_method.perturbation, AttentionRemoval):
             return
-        call = collate([row], self.device)
+        name = self.attr_method.perturbation.name
+        for example in examples:
+            if bool((example.prompt.ids != example.prompt.reference).all()):
+                raise InvalidInputError(
+                    f"perturbation: {name!r} needs a prompt of which something stays, since "
+                    "attention is shared out among what is there and hiding all tokens alike hides "
+                    "none; got one whose tokens can all be removed. Skip its first token "
+                    "(skip_tokens of TextTokenInput), put its values into a template, or use "
+                    "'blend'"
+                )
+        call = collate([Row(max(examples, key=len))], self.device)
         ids, args = call["inputs"], call["additional_forward_args"]
         function = self.attr_method.forward_func
         removable = ids != call["baselines"]
         if bool(removable.any()) and taken_removal(function, ids, removable, args, 0) is None:
             raise InvalidInputError(
-                f"perturbation: {self.attr_method.perturbation.name!r} needs a model whose "
+                f"perturbation: {name!r} needs a model whose "
                 "attention takes an additive mask of four dimensions in place of its own (not one "
                 "with flash attention, nor prompts beyond a sliding window); use 'blend'"
             )

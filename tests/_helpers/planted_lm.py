@@ -20,7 +20,7 @@ FILLERS = ("a", "b", "c", "d", "e", "f", "g", "h")
 _SPECIAL = ("<unk>", "<eos>")
 VOCABULARY = (*_SPECIAL, *COLOURS, *NUMBERS, *ANSWERS, *FILLERS)
 
-#: Attention logit of a word that is looked for, and logit of what it says.
+#: Attention logit of a word that is looked for, and logit of what it says, unless told otherwise.
 ATTENTION, SAYS = 6.0, 8.0
 
 CHANNELS = 16
@@ -41,11 +41,12 @@ class PlantedLM(nn.Module):
     Channels of a token: 0 and 1, whether it is a colour or a number; 2 and 3, which of them its
     place looks for; 4 to 7, the answer it stands for. With keys k and queries q of these channels
     one attention head has the logits ``ATTENTION * q k``, and the answer at the attended place gets
-    the logit ``SAYS``. The other channels only tell words apart.
+    the logit ``says``. The other channels only tell words apart.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, says: float = SAYS) -> None:
         super().__init__()
+        self.says = says
         table = torch.zeros(len(VOCABULARY), CHANNELS)
         generator = torch.Generator().manual_seed(1)
         table[:, 8:] = torch.randn(len(VOCABULARY), CHANNELS - 8, generator=generator)
@@ -77,7 +78,7 @@ class PlantedLM(nn.Module):
         said = attention.softmax(dim=-1) @ hidden[..., 4:8]
         logits = said.new_zeros(*input_ids.shape, len(VOCABULARY))
         first = VOCABULARY.index(ANSWERS[0])
-        logits[..., first : first + len(ANSWERS)] = SAYS * said
+        logits[..., first : first + len(ANSWERS)] = self.says * said
         return SimpleNamespace(logits=logits)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,21 @@ from captum.attr import (
     TextTokenInput,
 )
 from torch import Tensor, nn
-from transformers import GemmaConfig, GemmaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    GemmaConfig,
+    GemmaForCausalLM,
+    MistralForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from captum_aml import AMLAttribution, LAAttribution, LayerAMLAttribution, LLMAMLAttribution
 from captum_aml.attr._llm_forward import TargetLogProbability
 from captum_aml.exceptions import CheckpointError, InvalidInputError, NotFittedError
-from captum_aml.maskers import EmbeddingMasker, SharedMasker
+from captum_aml.maskers import AlignedMasker, EmbeddingMasker, SharedMasker, TransformerMasker
 from captum_aml.perturbation import AttentionRemoval, ForwardState
 from captum_aml.training import FitSettings
-from tests._helpers.decoders import DECODERS, bpe_tokenizer, language_model
+from tests._helpers.decoders import DECODERS, bpe_tokenizer, decoder_config, language_model
 from tests._helpers.planted_lm import (
     VOCABULARY,
     PlantedLM,
@@ -36,6 +41,7 @@ from tests._helpers.planted_lm import (
     planted_prompt,
     word_tokenizer,
 )
+from tests._helpers.text_models import bert_classifier, word_piece_tokenizer
 
 PROMPT = "Text: the film was good Label:"
 TARGET = " positive film"
@@ -96,12 +102,24 @@ def plain_log_probs(model: nn.Module, prompt: list[int], target: list[int]) -> l
 # --- the forward function -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [*DECODERS, "gemma"])
+class Wrapped(nn.Module):
+    """Says nothing of the arguments that its model takes, as adapters do."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        assert kwargs["use_cache"] is False
+        return self.model(*args, **kwargs)
+
+
+@pytest.mark.parametrize("kind", [*DECODERS, "gemma", "llama wrapped"])
 def test_log_probabilities_are_those_of_a_plain_loop(
     kind: str, byte_level: PreTrainedTokenizerFast
 ) -> None:
     n = len(byte_level)
-    model = gemma(n) if kind == "gemma" else language_model(kind, n)
+    model = gemma(n) if kind == "gemma" else language_model(kind.removesuffix(" wrapped"), n)
     rows = [([5, 9, 40, 7], [3, 8, 100]), ([77, 2], [9]), ([4, 4, 90, 12, 1], [6, 2])]
     length = max(len(p) + len(t) for p, t in rows)
     ids = torch.zeros(len(rows), length, dtype=torch.long)
@@ -112,7 +130,7 @@ def test_log_probabilities_are_those_of_a_plain_loop(
         ids[row, :end], mask[row, :end] = torch.tensor(prompt + target), 1
         explained[row, len(prompt) : end] = True
         expected.append(sum(plain_log_probs(model, prompt, target)) / len(target))
-    function = TargetLogProbability(model)
+    function = TargetLogProbability(Wrapped(model) if "wrapped" in kind else model)
     with torch.no_grad():
         values = function(ids, mask, explained)
     # The kernels of a batch add up in another order.
@@ -171,6 +189,8 @@ def test_planted_words_are_found(method: type[Any], seed: int) -> None:
     assert result.input_tokens == words
     assert result.output_tokens == answer.split()
     assert result.token_attr is not None
+    probabilities = torch.tensor([log_probability(8), log_probability(9)]).exp()
+    torch.testing.assert_close(result.output_probs, probabilities, atol=1e-5, rtol=0)
     rows = torch.cat([result.seq_attr.unsqueeze(0), result.token_attr])
     assert bool(((rows >= 0) & (rows <= 1)).all())
     deciding = torch.zeros(3, 8, dtype=torch.bool)
@@ -179,11 +199,25 @@ def test_planted_words_are_found(method: type[Any], seed: int) -> None:
     assert float(rows[~deciding].max()) < 0.2
 
 
+def test_long_answers_leave_the_inverse_term_a_signal() -> None:
+    # A probability of about one half for each of 20 tokens is a millionth for all of them, whose
+    # complement LA could not change; their geometric mean it can.
+    model = PlantedLM(says=3.0)
+    llm = LLMAMLAttribution(LAAttribution(model), word_tokenizer())
+    words, places, answer = planted_prompt(8, seed=0)
+    result = llm.attribute(" ".join(words), target=" ".join([answer] * 10))
+    assert result.output_probs is not None
+    assert float(result.output_probs.prod()) < 1e-5
+    kept = result.seq_attr > 0.3  # the others are at 0.04
+    assert set(kept.nonzero().flatten().tolist()) == set(places)
+
+
 @pytest.mark.parametrize("method", EXPLANATIONS)
 def test_removal_through_attention_finds_the_word_of_each_token(method: type[Any]) -> None:
     llm, _ = planted(method, perturbation="causal-attention")
     words, places, answer = planted_prompt(8, seed=0)
-    result = llm.attribute(" ".join(words), target=answer)
+    inp = TextTemplateInput("a " + "{} " * 8 + "b", values=words)
+    result = llm.attribute(inp, target=answer)
     assert result.token_attr is not None
     assert result.token_attr.argmax(dim=1).tolist() == list(places)
 
@@ -241,9 +275,11 @@ def test_parts_of_a_batch_give_what_the_batch_gives(
     perturbation: str, llama: PreTrainedModel, byte_level: PreTrainedTokenizerFast
 ) -> None:
     llm = LLMAMLAttribution(AMLAttribution(llama, perturbation=perturbation), byte_level)
-    whole = llm.attribute(PROMPT, target=TARGET, n_steps=10)
-    parts = llm.attribute(PROMPT, target=TARGET, n_steps=10, internal_batch_size=2)
+    inp = TextTokenInput(PROMPT, byte_level, skip_tokens=byte_level.encode(PROMPT)[:1])
+    whole = llm.attribute(inp, target=TARGET, n_steps=10)
+    parts = llm.attribute(inp, target=TARGET, n_steps=10, internal_batch_size=2)
     assert whole.token_attr is not None
+    torch.testing.assert_close(parts.output_probs, whole.output_probs, atol=1e-5, rtol=0)
     torch.testing.assert_close(parts.token_attr, whole.token_attr, atol=1e-4, rtol=0)
     torch.testing.assert_close(parts.seq_attr, whole.seq_attr, atol=1e-4, rtol=0)
 
@@ -264,7 +300,8 @@ def test_half_precision_gives_scores_in_float32(byte_level: PreTrainedTokenizerF
     model = language_model("llama", len(byte_level)).to(torch.bfloat16)
     for perturbation in ("blend", "causal-attention"):
         llm = LLMAMLAttribution(AMLAttribution(model, perturbation=perturbation), byte_level)
-        result = llm.attribute(PROMPT, target=TARGET, n_steps=3)
+        inp = TextTemplateInput("Text: {} film was {}", values=["the", "good"])
+        result = llm.attribute(inp, target=TARGET, n_steps=3)
         assert result.seq_attr.dtype == torch.float32
         assert bool(((result.seq_attr >= 0) & (result.seq_attr <= 1)).all())
 
@@ -431,12 +468,21 @@ def test_tokens_at_a_border_belong_to_the_value_they_overlap(
 
 
 def test_a_token_of_two_values_belongs_to_the_one_with_most_of_it() -> None:
-    tokenizer = word_tokenizer()  # words are not split: "red" is one token
+    # Words are not split: "red" is one token.
     inp = TextTemplateInput("a {}{} {}", values=["r", "ed", "b"])
     tokens, result = words_read(inp)
-    assert [feature for _, _, feature in tokens] == [3, 1, 2, 3]
+    assert [(token, feature) for token, _, feature in tokens] == [
+        ("a", 3),
+        ("red", 1),
+        ("b", 2),
+        ("RED", 3),
+    ]
     assert result.seq_attr[0] == result.seq_attr[1] != result.seq_attr[2]
-    assert tokenizer.decode([VOCABULARY.index("red")]) == tokens[1][0]
+    other = TextTemplateInput("a {}{} {}", values=["re", "d", "b"], baselines=["two ", "one", "c"])
+    tokens, result = words_read(other)
+    assert [removed for _, removed, _ in tokens] == ["a", "two", "c", "RED"]
+    assert [feature for _, _, feature in tokens] == [3, 0, 2, 3]
+    assert result.seq_attr[0] == result.seq_attr[1]
 
 
 @pytest.mark.parametrize("value", ["日本の映画", "é👍🏽e\u0301", "עברית", "Ġ▁ <s>"])
@@ -649,10 +695,11 @@ def test_model_and_tokenizer_stay_as_they_are(
         model.lm_head.forward = failing
     before = state_of(model, byte_level)
     own = dict(vars(method))
+    inp = TextTemplateInput("Text: {} film was {}", values=["the", "good"])
     for call in (
-        lambda: llm.attribute(PROMPT, gen_args={"max_new_tokens": 2}, n_steps=2),
-        lambda: llm.attribute(PROMPT, target=TARGET, n_steps=2),
-        lambda: llm.fit([PROMPT] * 2, [TARGET] * 2, settings=FitSettings(epochs=1)),
+        lambda: llm.attribute(inp, gen_args={"max_new_tokens": 2}, n_steps=2),
+        lambda: llm.attribute(inp, target=TARGET, n_steps=2),
+        lambda: llm.fit([inp] * 2, [TARGET] * 2, settings=FitSettings(epochs=1)),
     ):
         if fails:
             with pytest.raises(Exception, match="planted"):
@@ -663,14 +710,22 @@ def test_model_and_tokenizer_stay_as_they_are(
     assert vars(method) == own
 
 
-def test_dropout_is_off_inside() -> None:
+def test_dropout_and_gradients_of_weights_are_off_inside() -> None:
     llm, model = planted()
-    model.train()
-    first = llm.attribute("a red one b", target="RED ONE", n_steps=5)
-    second = llm.attribute("a red one b", target="RED ONE", n_steps=5)
-    assert model.training
-    assert model.dropout.training
-    torch.testing.assert_close(first.token_attr, second.token_attr, atol=0, rtol=0)
+    prompt, target = "a red one b", "RED ONE"
+    expected = llm.attribute(prompt, target=target, n_steps=5)
+    seen = []
+    handle = model.register_forward_hook(
+        lambda *_: seen.append((model.training, model.embedding.weight.requires_grad))
+    )
+    for training in (True, False):
+        model.train(training)
+        result = llm.attribute(prompt, target=target, n_steps=5)
+        assert model.training is model.dropout.training is training
+        assert model.embedding.weight.requires_grad
+        torch.testing.assert_close(result.token_attr, expected.token_attr, atol=0, rtol=0)
+    handle.remove()
+    assert set(seen) == {(False, False)}
 
 
 def test_runs_inside_inference_mode(
@@ -753,6 +808,25 @@ def test_hidden_states_are_read_without_a_masker_of_ones_own(
         LLMAMLAttribution.from_pretrained(
             tmp_path, language_model(kind, len(byte_level), seed=1), byte_level
         )
+
+
+def test_an_encoder_with_another_tokenizer_explains_what_a_decoder_writes(
+    byte_level: PreTrainedTokenizerFast, llama: PreTrainedModel, tmp_path: Path
+) -> None:
+    own = word_piece_tokenizer()
+    encoder = TransformerMasker.from_model(bert_classifier(len(own)), n_classes=2)
+    masker = AlignedMasker(encoder, tokenizer=byte_level, masker_tokenizer=own)
+    llm = LLMAMLAttribution(AMLAttribution(llama, masker=masker), byte_level)
+    prompts = ["the film was good", TextTemplateInput("{} and {}", values=["a plot", "the film"])]
+    llm.fit(prompts, [TARGET, TARGET], settings=FitSettings(epochs=1))
+    results = [llm.attribute(prompt, target=TARGET) for prompt in prompts]
+    llm.save_pretrained(tmp_path)
+    loaded = LLMAMLAttribution.from_pretrained(tmp_path, llama, byte_level)
+    assert isinstance(loaded.attr_method.masker_, AlignedMasker)
+    for prompt, result in zip(prompts, results, strict=True):
+        again = loaded.attribute(prompt, target=TARGET)
+        torch.testing.assert_close(again.seq_attr, result.seq_attr, atol=0, rtol=0)
+        assert bool((result.seq_attr > 0).all())
 
 
 def test_without_layers_the_methods_own_masker_is_made() -> None:
@@ -916,10 +990,36 @@ def test_models_without_additive_masks_are_noticed() -> None:
     method = AMLAttribution(Deaf(), perturbation="causal-attention")
     llm = LLMAMLAttribution(method, word_tokenizer())
     message = r"additive mask of four dimensions.*'blend'"
+    inp = TextTemplateInput("a {} {}", values=["red", "one"])
     with pytest.raises(InvalidInputError, match=message):
-        llm.attribute("a red one", target="RED")
+        llm.attribute(inp, target="RED")
     with pytest.raises(InvalidInputError, match=message):
-        llm.fit(["a red one"], ["RED"])
+        llm.fit([inp], ["RED"])
+
+
+def test_a_sliding_window_shorter_than_the_prompt_is_noticed(
+    byte_level: PreTrainedTokenizerFast,
+) -> None:
+    torch.manual_seed(0)
+    config = decoder_config("mistral", len(byte_level), sliding_window=4)
+    model = MistralForCausalLM(config).eval()
+    ids = torch.tensor([[5, 9, 40, 7, 3, 8, 77]])
+    explained = torch.tensor([[False] * 6 + [True]])
+    value = TargetLogProbability(model)(ids, torch.ones_like(ids), explained)
+    expected = plain_log_probs(model, ids[0, :6].tolist(), [77])
+    assert value.item() == pytest.approx(expected[0], abs=1e-5)
+    llm = LLMAMLAttribution(AMLAttribution(model, perturbation="causal-attention"), byte_level)
+    with pytest.raises(InvalidInputError, match="prompts beyond a sliding window"):
+        llm.attribute(TextTemplateInput("Text: {} Label:", values=["a film"]), target=TARGET)
+
+
+def test_removal_through_attention_needs_something_that_stays() -> None:
+    llm, _ = planted(perturbation="causal-attention")
+    for inp in ("a red one", TextTemplateInput("{} {}", values=["a red", "one"])):
+        with pytest.raises(InvalidInputError, match="a prompt of which something stays"):
+            llm.attribute(inp, target="RED")
+    with pytest.raises(InvalidInputError, match="a prompt of which something stays"):
+        llm.fit([TextTemplateInput("a {}", values=["red"]), "a red one"], ["RED", "RED"])
 
 
 @pytest.mark.parametrize(
@@ -946,10 +1046,3 @@ def test_models_that_return_something_else_are_noticed() -> None:
     llm = LLMAMLAttribution(AMLAttribution(Returns()), word_tokenizer())
     with pytest.raises(InvalidInputError, match=r"causal language model.*\(N, L, V\), got dict"):
         llm.attribute("a red one", target="RED")
-
-
-def test_a_mean_of_log_probabilities_leaves_the_inverse_term_a_signal() -> None:
-    # Of 20 tokens at one half each the product is a millionth, and -log(1 - p) is nothing.
-    product, mean = 0.5**20, 0.5
-    assert -math.log1p(-product) < 1e-6
-    assert -math.log1p(-mean) == pytest.approx(math.log(2))
