@@ -122,7 +122,10 @@ class TextModel(ABC):
     @property
     def device(self) -> torch.device:
         """Where token ids have to be."""
-        return next(self.embedding_layer.parameters()).device
+        layer = self.embedding_layer
+        # Of a model with a device map: where the layer runs, which need not be where weights wait.
+        runs_on = getattr(getattr(layer, "_hf_hook", None), "execution_device", None)
+        return next(layer.parameters()).device if runs_on is None else torch.device(runs_on)
 
     @property
     def baseline(self) -> BaselineToken:

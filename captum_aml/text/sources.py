@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 import torch
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
@@ -68,8 +69,9 @@ def text_model(
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         came = "None" if tokenizer is None else type(tokenizer).__name__
         raise InvalidInputError(f"tokenizer: expected the model's tokenizer, got {came}")
+    made: TextModel
     if prompt is not None:
-        return PromptClassifier(
+        made = PromptClassifier(
             model,
             tokenizer,
             prompt.template,
@@ -81,8 +83,16 @@ def text_model(
             baseline=baseline,
             max_length=max_length,
         )
-    _check_head(model)
-    return TextClassifier(model, tokenizer, baseline=baseline, max_length=max_length)
+    else:
+        _check_head(model)
+        made = TextClassifier(model, tokenizer, baseline=baseline, max_length=max_length)
+    if made.baseline.kind in ("pad", "eos"):
+        warnings.warn(
+            f"tokenizer: it has no mask or unknown token, so its {made.baseline.token!r} "
+            f"({made.baseline.kind}) stands for what is removed; name another with baseline=",
+            stacklevel=3,
+        )
+    return made
 
 
 def prompt_of(template: str | None, labels: str | None) -> Prompt | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from captum.attr import FeatureAblation, LayerIntegratedGradients
 from torch import Tensor, nn
-from transformers import pipeline
+from transformers import AutoModelForSequenceClassification, pipeline
 
 from captum_aml import AMLAttribution, SharedMasker, TransformerMasker
 from captum_aml.exceptions import CheckpointError, InvalidInputError, NotFittedError
@@ -28,7 +29,10 @@ from tests._helpers.text_models import (
     word_piece_tokenizer,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:train_batches.*several classes")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:train_batches.*several classes"),
+    pytest.mark.filterwarnings("ignore:tokenizer. it has no mask"),
+]
 
 TEXTS = ["a good film", "", "the plot is not very good , but the actor is great !", "bad"]
 TOKENIZER = word_piece_tokenizer()
@@ -97,6 +101,17 @@ class TestSources:
         tokenizer = bpe_tokenizer(eos_token="</s>")
         with pytest.raises(InvalidInputError, match=r"writes text; give template= and labels="):
             TextExplainer(language_model("gpt2", len(tokenizer)), tokenizer)
+
+    def test_says_what_stands_for_removed_tokens_where_nothing_is_meant_to(self) -> None:
+        tokenizer = byte_level_tokenizer()
+        model = bert_classifier(len(tokenizer))
+        with pytest.warns(UserWarning, match=r"so its '<eos>' \(eos\) stands for what is removed"):
+            explainer = TextExplainer(model, tokenizer, method="random")
+        assert explainer("good")[0].settings["baseline_token"] == "<eos>"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            chosen = TextExplainer(model, tokenizer, method="random", baseline="a")
+        assert chosen.text_model.baseline.token == "a"
 
     def test_half_of_a_prompt(self, folder: Path) -> None:
         with pytest.raises(InvalidInputError, match="labels: expected it together with template"):
@@ -455,3 +470,16 @@ def test_half_precision_models(kind: str, dtype: torch.dtype) -> None:
         (b,) = TextExplainer(half, tokenizer, method=method, n_steps=None)("a good film")
         assert b.probability == pytest.approx(a.probability, abs=0.05)
         assert len(b.scores) == len(a.scores)
+
+
+@pytest.mark.parametrize("method", ["aml", "ig", "occlusion"])
+def test_models_with_a_device_map(folder: Path, tmp_path: Path, method: str) -> None:
+    places = {"bert.embeddings": "disk", "bert.encoder": "cpu", "classifier": "cpu"}
+    mapped = AutoModelForSequenceClassification.from_pretrained(
+        folder, device_map={**places, "bert.pooler": "cpu"}, offload_folder=tmp_path
+    )
+    waiting = next(mapped.get_input_embeddings().parameters())
+    assert waiting.is_meta, "the weights should not be where they are used"
+    whole = AutoModelForSequenceClassification.from_pretrained(folder)
+    (expected,) = TextExplainer(whole, TOKENIZER, method=method)("a good film")
+    assert TextExplainer(mapped, TOKENIZER, method=method)("a good film") == [expected]
