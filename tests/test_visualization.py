@@ -94,12 +94,33 @@ class TestSegments:
         assert [(part.text, part.score) for part in parts] == [("a", 0.1), ("🎬", -0.5)]
 
     @pytest.mark.parametrize(
-        "character", ["e\u0301", "👍🏽", "👩\u200d👧", "❤\ufe0f", "🇩🇪", "क\u093f"]
+        "character",
+        [
+            "e\u0301",
+            "👍🏽",
+            "👩\u200d👧",
+            "❤\ufe0f",
+            "🇩🇪",
+            "क\u093f",
+            "क्षि",
+            "น้ำ",
+            "\u1112\u1161\u11ab",
+        ],
     )
     def test_what_reads_as_one_character_is_not_torn(self, character: str) -> None:
         offsets = [(i, i + 1) for i in range(len(character))]
         row = ScoredText("m", offsets, [0.1] * (len(character) - 1) + [0.7])
         assert [(p.text, p.score) for p in segments(character, row)] == [(character, 0.7)]
+
+    def test_neighbours_of_what_reads_as_one_character_stay_apart(self) -> None:
+        row = ScoredText("m", [(i, i + 1) for i in range(6)], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+        parts = segments("🇩🇪🇫🇷e\u0301", row)
+        assert [(p.text, p.score) for p in parts] == [("🇩🇪", 0.2), ("🇫🇷", 0.4), ("e\u0301", 0.6)]
+
+    def test_an_accent_without_a_token_stays_with_its_letter(self) -> None:
+        row = ScoredText("m", [(0, 1), (2, 3)], [0.1, 0.2])
+        parts = segments("e\u0301a", row)
+        assert [(p.text, p.score) for p in parts] == [("e\u0301", 0.1), ("a", 0.2)]
 
     def test_empty_spans_are_passed_over(self) -> None:
         row = ScoredText("m", [(0, 0), (0, 1)], [0.9, 0.2])
@@ -194,12 +215,40 @@ class TestPage:
         assert legend(mask) == ["bar unsigned"]
         assert legend(signed) == ["bar signed"]
         assert legend(mask, signed) == ["bar unsigned", "bar signed"]
+        several = parse(card("a", mask), card("a", signed))
+        classes = [a.get("class") or "" for _, a in several.tags]
+        assert [c for c in classes if c.startswith("bar")] == ["bar unsigned", "bar signed"]
 
     def test_prediction_method_and_other_class_are_named(self) -> None:
         row = ScoredText("occlusion", [(0, 1)], [0.5], explained="negative", detail="3 ms")
         html = "".join(page([card("a", row)], title="Title", subtitle="Sub"))
         for shown in ("positive", "90.0 %", "occlusion", "explains negative", "3 ms", "Sub"):
             assert shown in html
+
+    def test_the_texts_of_a_pair_are_shown_apart(self) -> None:
+        row = ScoredText("m", [(0, 1), (4, 5), (6, 7)], [0.25, 0.5, -1.0], signed=True)
+        pair = TextCard("a b\nc d e", "entailment", 0.9, [row], parts=[(0, 3), (4, 9)])
+        parsed = parse(pair)
+        assert parsed.texts == ["a b", "c d e"]
+        assert parsed.colored == [("a", 0.25, "p"), ("c", 0.5, "p"), ("d", 1.0, "n strong")]
+        html = "".join(page([pair], title="t"))
+        assert 'title="text 1 of the pair">1<' in html
+        assert 'title="text 2 of the pair">2<' in html
+        assert plain_text(pair, row) == "a b | *c* ~d~ e"
+        assert terminal_text(pair, row).plain == "1 a b\n2 c d e"
+
+    def test_of_a_pair_that_was_cut_both_ends_are_set_apart(self) -> None:
+        row = ScoredText("m", [(0, 1), (4, 5)], [0.5, 0.5])
+        pair = TextCard(
+            "a b\nc d", "entailment", 0.9, [row], seen=5, parts=[(0, 3), (4, 7)], n_tokens_cut=2
+        )
+        html = "".join(page([pair], title="t"))
+        assert re.findall(r'class="unseen"[^>]*>([^<]*)<', html) == [" b", " d"]
+        assert "2 tokens cut off" in html
+
+    def test_empty_texts_of_a_pair(self) -> None:
+        pair = TextCard("\nb", "neutral", 0.9, [ScoredText("m", [], [])], parts=[(0, 0), (1, 2)])
+        assert parse(pair).texts == ["(empty text)", "b"]
 
     def test_empty_text_and_no_texts(self) -> None:
         assert parse(card("", ScoredText("m", [], []))).texts == ["(empty text)"]
@@ -300,6 +349,12 @@ class TestPlainText:
     def test_against_has_another_mark(self) -> None:
         text = "not good"
         assert plain_text(card(text), scored(text, [-0.5, 0.4], signed=True)) == "~not~ *good*"
+
+    def test_a_text_of_a_hundred_thousand_marked_tokens(self) -> None:
+        # Where time is not linear this takes minutes.
+        text = "good " * 100_000
+        row = ScoredText("m", [(i, i + 4) for i in range(0, len(text), 5)], [1.0] * 100_000)
+        assert plain_text(card(text), row) == f"*{text[:-1]}* "
 
     def test_nothing_to_mark(self) -> None:
         assert plain_text(card("a b"), scored("a b", [0.0, 0.0])) == "a b"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import sys
-from dataclasses import FrozenInstanceError, replace
+import types
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 from captum.attr import visualization as captum_visualization
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text import Explanation, text_card
+from captum_aml.text import Explanation, readable, text_card
 from tests._helpers.text_models import EXPLANATION as MASKED
 
 
@@ -39,9 +41,73 @@ def test_dictionary_survives_json() -> None:
     assert again["offsets"][1] == [2, 8]
     assert again["settings"] == {"n_steps": 50, "masker": None}
     assert (again["predicted"], again["explained_label"]) == (1, "negative")
-    fields = {**again, "tokens": tuple(again["tokens"]), "scores": tuple(again["scores"])}
-    fields["offsets"] = tuple(map(tuple, again["offsets"]))
-    assert Explanation(**fields) == MASKED
+    assert Explanation.from_dict(again) == MASKED
+
+
+def test_all_fields_come_back() -> None:
+    full = replace(
+        MASKED,
+        text="a b\nc",
+        tokens=("a b", "c"),
+        offsets=((0, 3), (4, 5)),
+        scores=(-0.5, 1.0),
+        signed=True,
+        n_tokens_cut=3,
+        unit="word",
+        parts=((0, 3), (4, 5)),
+        given_words=((0, 3), (4, 5)),
+    )
+    again = Explanation.from_dict(json.loads(json.dumps(full.to_dict())))
+    assert again == full
+    assert hash(again) == hash(full)
+    assert set(full.to_dict()) == {field.name for field in fields(Explanation)}
+
+
+def test_a_file_of_an_earlier_version() -> None:
+    line = (
+        '{"text": "a b", "tokens": ["a", "b"], "offsets": [[0, 1], [2, 3]], "scores": [0, 0.5], '
+        '"predicted": 1, "predicted_label": "positive", "probability": 0.75, "explained": 1, '
+        '"explained_label": "positive", "explained_probability": 0.75, "method": "aml", '
+        '"signed": false, "settings": {"n_steps": 50}, "n_tokens_cut": 0}'
+    )
+    old = Explanation.from_dict(json.loads(line))
+    assert (old.unit, old.parts, old.given_words) == ("token", (), None)
+    assert old.scores == (0.0, 0.5)
+    assert [word.text for word in old.words()] == ["a", "b"]
+
+
+class TestBadValues:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"scores": [0.5]}, "got 5 tokens, 5 offsets and 1 scores"),
+            ({"scores": [0.5, 0, 0, 0, "1"]}, r"scores: expected what to_dict gives, got \[0\.5"),
+            ({"scores": [0.5, 0, 0, 0, float("nan")]}, "scores: "),
+            ({"scores": None}, "scores: .* got None"),
+            ({"offsets": [[0, 1, 2]] * 5}, "offsets: "),
+            ({"offsets": [[0, 99]] * 5}, r"within the text's 18 characters, got \(0, 99\)"),
+            ({"offsets": [[3, 1]] * 5}, r"offsets: .* got \(3, 1\)"),
+            ({"parts": [[0, 99]]}, "parts: "),
+            ({"unit": "paragraph"}, "unit: .* got 'paragraph'"),
+            ({"signed": 1}, "signed: "),
+            ({"text": 7}, "text: .* got 7"),
+            ({"predicted": 1.5}, "predicted: "),
+            ({"extra": 1, "more": 2}, "the unknown ones extra, more"),
+        ],
+    )
+    def test_are_named(self, changes: dict[str, object], message: str) -> None:
+        with pytest.raises(InvalidInputError, match=message):
+            Explanation.from_dict({**MASKED.to_dict(), **changes})
+
+    def test_missing_ones(self) -> None:
+        values = MASKED.to_dict()
+        del values["text"], values["scores"]
+        with pytest.raises(InvalidInputError, match="none named text, scores"):
+            Explanation.from_dict(values)
+
+    def test_no_mapping(self) -> None:
+        with pytest.raises(InvalidInputError, match=r"values: .* got list"):
+            Explanation.from_dict([MASKED])
 
 
 def test_is_a_value() -> None:
@@ -112,3 +178,99 @@ class TestCard:
     def test_needs_explanations_of_one_text(self, texts: list[str]) -> None:
         with pytest.raises(InvalidInputError, match="all of the same text"):
             text_card([replace(MASKED, text=text) for text in texts])
+
+    def test_units_and_pairs_are_said(self) -> None:
+        text = "a b\nc"
+        pair = replace(MASKED, text=text, parts=((0, 3), (4, 5)), unit="word", n_tokens_cut=2)
+        pair = replace(pair, offsets=((0, 1), (2, 3), (4, 5)), scores=(0.0, 0.5, 1.0))
+        card = text_card([pair])
+        assert card.parts == ((0, 3), (4, 5))
+        assert card.n_tokens_cut == 2
+        assert card.rows[0].detail == "by word"
+        assert text_card([MASKED]).rows[0].detail == ""
+
+
+class TestHtml:
+    def test_is_a_fragment_that_stands_alone(self) -> None:
+        html = MASKED.to_html()
+        assert html == MASKED._repr_html_()
+        assert html.startswith('<meta charset="utf-8">')
+        assert not re.search(r"(?i)<html|<body|https?:|url\(|@import|<script|<link|<img", html)
+        # Every rule of its style is about itself alone.
+        style = html[html.index("<style>") + 7 : html.index("</style>")]
+        flat = re.sub(r"@media[^{]*\{", "", style)
+        for selectors in re.findall(r"([^{}]+)\{", flat):
+            for selector in re.sub(r":is\(.*?\)", "", selectors).split(", "):
+                assert re.match(r"\s*\.(captum-aml|caml-)", selector), selector
+
+    def test_classes_are_its_own(self) -> None:
+        body = MASKED.to_html().split("</style>")[1]
+        names = {name for value in re.findall(r'class="([^"]*)"', body) for name in value.split()}
+        assert all(name.startswith(("caml-", "captum-aml")) for name in names)
+
+    def test_what_a_page_would_run_is_escaped(self) -> None:
+        evil = "<script>alert(1)</script>&amp;\"' onload=x \x00\u202e"
+        explanation = replace(
+            MASKED, text=evil, tokens=(evil,), offsets=((0, len(evil)),), scores=(1.0,),
+            predicted_label=evil, explained_label=evil + evil, method=evil,
+        )  # fmt: skip
+        html = explanation.to_html()
+        assert "<script" not in html
+        assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;&amp;amp;&#34;&#39; onload") == 5
+        assert "\x00" not in html
+        assert "\u202e" not in html
+
+    def test_says_how_much_was_cut(self) -> None:
+        assert "cut off" not in MASKED.to_html()
+        assert "1 token cut off" in replace(MASKED, n_tokens_cut=1).to_html()
+        assert "12,345 tokens cut off" in replace(MASKED, n_tokens_cut=12345).to_html()
+
+    def test_a_text_of_many_tokens(self) -> None:
+        text = "a\u0301🎬b " * 5_000
+        offsets = tuple((i, i + 1) for i in range(len(text)))
+        long = replace(MASKED, text=text, tokens=("x",) * len(text), offsets=offsets)
+        long = replace(long, scores=(0.5,) * len(text))
+        # A letter and its accent are one stretch.
+        assert long.to_html().count('title="+0.500"') == 20_000
+        assert readable(long).count("*") == 2
+
+
+class TestShow:
+    def test_in_a_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
+        MASKED.show()
+        shown = capsys.readouterr().out
+        assert shown == "positive 0.97, explains negative [aml] Unbelievably good!\n"
+
+    def test_pairs_and_cuts_in_a_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
+        pair = replace(MASKED, text="a b\nc d", parts=((0, 3), (4, 7)), n_tokens_cut=1234)
+        pair = replace(pair, offsets=((0, 1), (4, 5)), scores=(1.0, 0.5), tokens=("a", "c"))
+        pair.show()
+        assert capsys.readouterr().out.splitlines() == [
+            "positive 0.97, explains negative [aml]",
+            "1 a b",
+            "2 c d",
+            "1,234 tokens cut off",
+        ]
+
+    def test_in_a_notebook(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        shown: list[object] = []
+        front_end = types.ModuleType("IPython")
+        front_end.get_ipython = lambda: types.SimpleNamespace(kernel=object())
+        display = types.ModuleType("IPython.display")
+        display.display = shown.append
+        monkeypatch.setitem(sys.modules, "IPython", front_end)
+        monkeypatch.setitem(sys.modules, "IPython.display", display)
+        MASKED.show()
+        assert shown == [MASKED]
+        assert capsys.readouterr().out == ""
+
+    def test_ipython_in_a_terminal_shows_no_html(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        front_end = types.ModuleType("IPython")
+        front_end.get_ipython = lambda: types.SimpleNamespace()
+        monkeypatch.setitem(sys.modules, "IPython", front_end)
+        MASKED.show()
+        assert "Unbelievably" in capsys.readouterr().out
