@@ -66,11 +66,14 @@ class StoredTokenizer:
         taken = {getattr(tokenizer, f"{kind}_token_id", None) for kind in others}
         unknown = getattr(tokenizer, "unk_token_id", None)
         special = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
-        copy = Tokenizer.from_str(backend.to_str())
-        copy.no_padding()
-        copy.no_truncation()
+        content = backend.to_str()
+        if backend.padding is not None or backend.truncation is not None:
+            copy = Tokenizer.from_str(content)
+            copy.no_padding()
+            copy.no_truncation()
+            content = copy.to_str()
         return cls(
-            content=copy.to_str(),
+            content=content,
             special=tuple(sorted(special | set(map(int, tokenizer.all_special_ids)))),
             unknown=None if unknown is None or unknown in taken else int(unknown),
             padding=_optional_id(tokenizer.pad_token_id),

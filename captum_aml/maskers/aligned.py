@@ -69,7 +69,8 @@ class AlignedMasker(nn.Module):
     """Carries the logits of a masker over to the tokens of another tokenizer.
 
     It takes ids, and the tokenizer that they are of, so that it stands wherever another masker
-    does. Alignments are remembered, up to 64 MiB of them.
+    does. Alignments are remembered, up to 64 MB of them. All windows of a batch run at once: long
+    texts take the memory of as many rows of the inner masker.
 
     Args:
         masker: The masker that reads the text, such as a
