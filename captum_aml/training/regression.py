@@ -2,15 +2,16 @@ r"""Learns what removal does: mask logits as the coefficients of a regression ov
 
 For random subsets :math:`S` of an example's U units, with :math:`v(S)` the explained outcome's
 probability when exactly the units in :math:`S` are left, the logits :math:`g` of the masker are
-read as contributions :math:`\phi_u = (g_u - b) / a`, shifted by what makes them sum to
-:math:`v(\text{all}) - v(\emptyset)`, and the loss is
+read as contributions :math:`\phi_u = (g_u - b) / a`. What is missing to their sum is shared out
+evenly, :math:`s = (v(\text{all}) - v(\emptyset) - \sum_u \phi_u) / U`, and the loss is
 
 .. math:: \ell(g) = \frac{1}{K} \sum_{k=1}^{K}
-    \Bigl(v(S_k) - v(\emptyset) - \sum_{u \in S_k} \phi_u \Bigr)^2 .
+    \Bigl(v(S_k) - v(\emptyset) - \sum_{u \in S_k} (\phi_u + s) \Bigr)^2 + s^2 .
 
-Here :math:`b = -2`, a mask of 0.12, and :math:`a = 8` logits stand for a probability of one.
-Because of the shift, a constant added to all logits of an example changes nothing: only their
-differences are learned, and scores are to be compared within a text, not with 0 or 1.
+The first term knows differences between units only, which make the ranking; the second one sets
+their height: contributions sum to what removing everything takes. Here :math:`b = -2`, so that a
+unit that contributes nothing has a mask of 0.12, and :math:`a = 8` logits stand for a probability
+of one, so that one that contributes half has a mask of 0.88.
 
 Subsets come in pairs with their complements, their sizes are uniform from 1 to U - 1. They are
 removed as the perturbation removes, entirely: with ``attention`` that is deletion but for the
@@ -88,7 +89,7 @@ class RegressionLoss:
         predicted = (
             empty.unsqueeze(1) + (kept.to(logits.dtype) @ contributions.unsqueeze(2))[..., 0]
         )
-        loss = (predicted - values[:, :-1]).square().mean(dim=1)
+        loss = (predicted - values[:, :-1]).square().mean(dim=1) + share.square()
         # Where nothing can be removed there is nothing to learn.
         loss = torch.where(live.any(dim=1), loss, 0.0)
         return Terms(loss, {"regression": loss})

@@ -65,14 +65,18 @@ def test_true_contributions_of_an_additive_model_have_no_loss() -> None:
     assert bool((wrong.total > 1e-4).all())
 
 
-def test_a_constant_added_to_all_logits_changes_nothing() -> None:
-    """The sum of the contributions is known, so only their differences are learned."""
+def test_a_constant_added_to_all_logits_costs_its_share_of_the_sum() -> None:
+    """Differences make the ranking; the height is what the contributions have to sum to."""
     model, x = Interacting().eval(), rows(3)
     logits = torch.randn(3, N_FEATURES, dtype=torch.float64)
     problem, loss = additive_problem(model, x), RegressionLoss(n_subsets=6)
-    torch.testing.assert_close(
-        loss(problem, logits, where="here").total, loss(problem, logits + 3.0, where="here").total
-    )
+    full, empty = model(x)[:, 1].detach(), model(torch.zeros(1, N_FEATURES))[:, 1].detach()
+    missing = full - empty - ((logits - NEUTRAL_LOGIT) / LOGITS_PER_UNIT).sum(dim=1)
+    right = logits + (missing / N_FEATURES * LOGITS_PER_UNIT).unsqueeze(1)
+    least = loss(problem, right, where="here").total
+    for constant in (-3.0, 0.5):
+        raised = loss(problem, right + constant, where="here").total
+        torch.testing.assert_close(raised, least + (constant / LOGITS_PER_UNIT) ** 2)
 
 
 def test_the_loss_is_that_of_a_plain_loop() -> None:
@@ -84,12 +88,14 @@ def test_the_loss_is_that_of_a_plain_loop() -> None:
     for row in range(3):
         full, empty = model(x[row : row + 1])[0, 1], model(torch.zeros(1, N_FEATURES))[0, 1]
         phi = (logits[row] - NEUTRAL_LOGIT) / LOGITS_PER_UNIT
-        phi = phi + (full - empty - phi.sum()) / N_FEATURES
+        share = (full - empty - phi.sum()) / N_FEATURES
+        phi = phi + share
         errors = []
         for kept in subsets[row]:
             value = model((x[row] * kept)[None])[0, 1]
             errors.append((empty + phi[kept].sum() - value) ** 2)
-        torch.testing.assert_close(terms.total[row], torch.stack(errors).mean().detach())
+        expected = torch.stack(errors).mean() + share**2
+        torch.testing.assert_close(terms.total[row], expected.detach())
 
 
 def test_subsets_come_with_their_complements_and_never_hold_all_or_nothing() -> None:
