@@ -8,7 +8,6 @@ The forward function that is explained is a log-probability of the target, see
 from __future__ import annotations
 
 import copy
-import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,9 +18,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from captum_aml._call import as_count, is_integral
+from captum_aml._call import as_count
 from captum_aml._captum import (
-    DEFAULT_GEN_ARGS,
     BaseLLMAttribution,
     LLMAttribution,
     LLMAttributionResult,
@@ -48,6 +46,7 @@ from captum_aml.attr._llm_rows import (
     feature_scores,
     validation_batches,
 )
+from captum_aml.attr._llm_targets import check_ids, given_ids, written_ids
 from captum_aml.attr.aml import AMLAttribution
 from captum_aml.attr.la import LAAttribution
 from captum_aml.exceptions import CheckpointError, InvalidInputError
@@ -389,19 +388,37 @@ class LLMAMLAttribution(BaseLLMAttribution):
         prompt = as_prompt(
             inp, self.tokenizer, 0 if own else baseline_id(self.tokenizer, self.baseline)
         )
-        self._check_ids("inp", prompt.ids)
-        self._check_ids("inp (baselines)", prompt.reference)
-        ids = self._target_ids(prompt, target, gen_args)
+        layer = self.attr_method.embedding_layers[0]
+        check_ids("inp", prompt.ids, layer)
+        check_ids("inp (baselines)", prompt.reference, layer)
+        self._room(prompt, 1)
+        if target is None:
+            ids = written_ids(self.model, prompt.ids.to(self.device), gen_args)
+        else:
+            ids = given_ids(self.tokenizer, target, gen_args)
+        check_ids("target", ids, layer)
+        # Any token tells that the whole is meant: best what follows an answer that is over.
+        end = getattr(self.tokenizer, "eos_token_id", None)
+        known = range(getattr(layer, "num_embeddings", 0))
+        after = ids.new_tensor([end]) if end in known else ids[-1:]
+        return Example(prompt, ids, after[: self._room(prompt, len(ids))])
+
+    def _room(self, prompt: Prompt, n_tokens: int) -> int:
+        """How many more tokens the model takes than a prompt and so many of a target.
+
+        Raises:
+            InvalidInputError: It does not take these.
+        """
         limit = getattr(getattr(self.model, "config", None), "max_position_embeddings", None)
-        room = limit - len(prompt.ids) - len(ids) if isinstance(limit, int) and limit > 0 else 1
+        if not isinstance(limit, int) or limit < 1:
+            return 1
+        room = limit - len(prompt.ids) - n_tokens
         if room < 0:
             raise InvalidInputError(
                 f"inp, target: expected at most {limit} tokens together, which is what the model "
-                f"takes, got {len(prompt.ids)} and {len(ids)}"
+                f"takes, got {len(prompt.ids)} and {n_tokens}"
             )
-        # Any token would do; this one is what follows an answer that is over.
-        end = getattr(self.tokenizer, "eos_token_id", None)
-        return Example(prompt, ids, ids.new_tensor([end or 0][: min(room, 1)]))
+        return room
 
     def _examples(
         self,
@@ -423,61 +440,6 @@ class LLMAMLAttribution(BaseLLMAttribution):
             )
         each = [None] * len(prompts) if targets is None else targets
         return [self._example(p, t, gen_args) for p, t in zip(prompts, each, strict=True)]
-
-    def _target_ids(
-        self, prompt: Prompt, target: str | Tensor | None, gen_args: Mapping[str, Any] | None
-    ) -> Tensor:
-        if target is None:
-            ids = self._generated(prompt, DEFAULT_GEN_ARGS if gen_args is None else gen_args)
-            if not len(ids):
-                raise InvalidInputError("target: expected an answer, but the model writes none")
-            return ids
-        if gen_args is not None:
-            raise InvalidInputError(
-                "gen_args: expected None, since the target is given and nothing is generated, got "
-                f"{dict(gen_args)}"
-            )
-        if isinstance(target, str):
-            encoded = self.tokenizer.encode(target, add_special_tokens=False)
-            ids = torch.tensor(encoded, dtype=torch.long)
-        elif isinstance(target, Tensor) and is_integral(target):
-            ids = target.detach().clone().cpu().long()
-        else:
-            got = target.dtype if isinstance(target, Tensor) else type(target).__name__
-            raise InvalidInputError(f"target: expected a string or token ids (T,), got {got}")
-        if ids.dim() != 1 or not len(ids):
-            raise InvalidInputError(
-                f"target: expected at least one token, got {target!r}"
-                if ids.dim() == 1
-                else f"target: expected token ids (T,), got shape {tuple(ids.shape)}"
-            )
-        self._check_ids("target", ids)
-        return ids
-
-    def _generated(self, prompt: Prompt, gen_args: Mapping[str, Any]) -> Tensor:
-        generate = getattr(self.model, "generate", None)
-        if not callable(generate):
-            raise InvalidInputError(
-                f"target: expected a string or token ids, since the {type(self.model).__name__} "
-                "has no method `generate` to write one; got None"
-            )
-        ids = prompt.ids.unsqueeze(0).to(self.device)
-        named: dict[str, Any] = {"input_ids": ids, **gen_args}
-        parameters = inspect.signature(generate).parameters.values()
-        if any(p.name == "attention_mask" or p.kind is p.VAR_KEYWORD for p in parameters):
-            named.setdefault("attention_mask", torch.ones_like(ids))
-        written = generate(**named)
-        written = getattr(written, "sequences", written)
-        answer: Tensor = written[0][ids.shape[1] :].cpu()
-        return answer
-
-    def _check_ids(self, name: str, ids: Tensor) -> None:
-        size = getattr(self.attr_method.embedding_layers[0], "num_embeddings", None)
-        if isinstance(size, int) and not bool(((ids >= 0) & (ids < size)).all()):
-            raise InvalidInputError(
-                f"{name}: expected token ids from 0 to {size - 1}, got {int(ids.min())} to "
-                f"{int(ids.max())}; does the tokenizer belong to the model?"
-            )
 
     def _check_removal(self, examples: Sequence[Example]) -> None:
         """Checks, where tokens are to be hidden from attention, whether they can be.

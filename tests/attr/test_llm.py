@@ -32,7 +32,7 @@ from captum_aml.attr._llm_forward import TargetLogProbability
 from captum_aml.exceptions import CheckpointError, InvalidInputError, NotFittedError
 from captum_aml.maskers import AlignedMasker, EmbeddingMasker, SharedMasker, TransformerMasker
 from captum_aml.perturbation import AttentionRemoval, ForwardState
-from captum_aml.training import FitSettings
+from captum_aml.training import FitCallback, FitSettings
 from tests._helpers.decoders import DECODERS, bpe_tokenizer, decoder_config, language_model
 from tests._helpers.planted_lm import (
     VOCABULARY,
@@ -785,6 +785,45 @@ def test_a_fitted_masker_finds_planted_words_in_one_pass(tmp_path: Path) -> None
     torch.testing.assert_close(again.seq_attr, result.seq_attr, atol=0, rtol=0)
 
 
+class Stopping(FitCallback):
+    """Ends a run after its second epoch, as a crash would."""
+
+    epochs = 0
+
+    def on_epoch_end(self, *_: Any) -> None:
+        self.epochs += 1
+        if self.epochs == 2:
+            raise RuntimeError("stopped")
+
+
+def test_a_resumed_fit_ends_with_the_same_weights(tmp_path: Path) -> None:
+    prompts, targets = planted_data(24, 100)
+
+    def fit(callbacks: tuple[FitCallback, ...] = (), **settings: Any) -> dict[str, Tensor]:
+        llm = LLMAMLAttribution(AMLAttribution(PlantedLM()), word_tokenizer())
+        chosen = FitSettings(epochs=3, learning_rate=1e-2, **settings)
+        llm.fit(prompts, targets, settings=chosen, callbacks=callbacks)
+        assert llm.attr_method.masker_ is not None
+        return llm.attr_method.masker_.state_dict()
+
+    whole = fit()
+    with pytest.raises(RuntimeError, match="stopped"):
+        fit((Stopping(),), checkpoint_dir=tmp_path)
+    resumed = fit(checkpoint_dir=tmp_path, resume=True)
+    for name, weight in whole.items():
+        assert torch.equal(resumed[name], weight), name
+
+
+def test_the_best_weights_may_be_chosen_by_a_metric() -> None:
+    prompts, targets = planted_data(24, 100)
+    llm = LLMAMLAttribution(AMLAttribution(PlantedLM()), word_tokenizer())
+    settings = FitSettings(epochs=4, learning_rate=1e-2, select_by="comprehensiveness")
+    llm.fit(prompts, targets, val_prompts=prompts[:8], val_targets=targets[:8], settings=settings)
+    figures = [epoch.validation["comprehensiveness"] for epoch in llm.attr_method.history_]
+    assert max(figures) > 0.3
+    assert llm.attr_method.fit_summary_.best.value == max(figures)
+
+
 @pytest.mark.parametrize("kind", DECODERS)
 def test_hidden_states_are_read_without_a_masker_of_ones_own(
     kind: str, byte_level: PreTrainedTokenizerFast, tmp_path: Path
@@ -958,6 +997,8 @@ def test_more_tokens_than_the_model_takes(byte_level: PreTrainedTokenizerFast) -
     assert llm.attribute(fits, target=target, n_steps=1).seq_attr.shape == (124,)
     with pytest.raises(InvalidInputError, match=r"at most 128 tokens together.*got 125 and 4"):
         llm.attribute("z" * 125, target=target)
+    with pytest.raises(InvalidInputError, match=r"at most 128 tokens together.*got 128 and 1"):
+        llm.attribute("z" * 128)
 
 
 def test_a_tokenizer_of_another_model_is_noticed() -> None:
