@@ -28,8 +28,10 @@ from transformers import (
 )
 
 from captum_aml import AlignedMasker, AMLAttribution, LayerAMLAttribution, TransformerMasker
+from captum_aml._decoding import TokenReader
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.maskers import MaskerInputs
+from captum_aml.maskers._windows import StoredTokenizer
 from captum_aml.training import FitCallback, FitState
 from captum_aml.training.checkpoint import content_digest
 from captum_aml.tuning._updates import MatrixUpdate, applied
@@ -191,6 +193,36 @@ def test_each_token_gets_the_pool_of_those_that_share_its_characters(
 
 
 BYTE_LEVEL = byte_level(trim_offsets=False)
+
+
+@pytest.mark.parametrize("own", KINDS)
+@pytest.mark.parametrize("explained", KINDS)
+@given(text=TEXTS)
+@settings(max_examples=10)
+def test_any_tokenizer_explains_any_other(explained: str, own: str, text: str) -> None:
+    """As above, with the spans that are read from the ids (see ``tests/test_decoding.py``)."""
+    stored = StoredTokenizer.of("tokenizer", tokenizer_of(explained))
+    reader = TokenReader(stored.backend(), special=stored.special, unknown=stored.unknown)
+    ids = tokenizer_of(explained)(text)["input_ids"]
+    if not ids:
+        return
+    read = reader.read(ids)
+    theirs = tokenizer_of(own)(
+        read.text, return_offsets_mapping=True, return_special_tokens_mask=True
+    )
+    inner = Table(len(tokenizer_of(own)))
+    logits = aligned(explained, own, inner=inner, pooling="mean")(shown([ids]))
+    spans = [
+        (0, 0) if special else span
+        for span, special in zip(
+            theirs["offset_mapping"], theirs["special_tokens_mask"], strict=True
+        )
+    ]
+    values = [
+        float(inner.table.detach()[i]) + 0.01 * p + 1 / C for p, i in enumerate(theirs["input_ids"])
+    ]
+    expected = naive(read.spans.tolist(), spans, values, "mean")
+    torch.testing.assert_close(logits[0], torch.tensor(expected), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("explained", KINDS)
