@@ -1,16 +1,12 @@
-"""What the attribution classes share."""
+"""What the attribution classes share: their settings, and the way from a call to scores."""
 
 from __future__ import annotations
 
-import copy
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any, ClassVar, TypeVar, get_args
+from collections.abc import Callable
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from captum_aml._call import Call, as_count, parse_call
 from captum_aml._captum import GradientAttribution
@@ -27,43 +23,16 @@ from captum_aml.attr._explain import (
     propose_mask,
     row_sums,
 )
-from captum_aml.attr._persistence import (
-    masker_description,
-    masker_files,
-    objective_description,
-    rebuild_masker,
-    rebuild_objective,
-)
-from captum_aml.exceptions import CheckpointError, InvalidInputError, NotFittedError
-from captum_aml.maskers import EmbeddingMasker, explained_layers_of
+from captum_aml.attr._fingerprints import known_fingerprint, seen_fingerprint
+from captum_aml.exceptions import InvalidInputError, NotFittedError
 from captum_aml.maskers._encoders import without_inference_tensors
-from captum_aml.maskers.hidden import explained_model
 from captum_aml.masking import MaskingProblem
 from captum_aml.objectives import Objective, Terms
 from captum_aml.perturbation import Perturbation, resolve_perturbation
 from captum_aml.readout import Readout, check_output_kind, checked_target, output_tensor
-from captum_aml.training import (
-    Checkpoint,
-    EpochRecord,
-    FitCallback,
-    FitGoal,
-    FitSettings,
-    FitSummary,
-    ModelFingerprint,
-    TrainingCost,
-    ValidationMetric,
-    fit_masker,
-)
-from captum_aml.training.callbacks import check_callbacks
-from captum_aml.training.feeding import reusable
-from captum_aml.training.frozen import frozen_weights
-from captum_aml.training.goal import BuildProblem
-from captum_aml.training.losses import FitLoss, ObjectiveLoss
-from captum_aml.training.predictions import PredictionCache
-from captum_aml.training.regression import RegressionLoss
-from captum_aml.training.validation_metrics import resolve_metric
+from captum_aml.training import ModelFingerprint
 from captum_aml.tuning import check_learning_rate
-from captum_aml.typing import Baselines, Batch, Batches, ForwardFunc, Target, TensorOrTuple
+from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 
 #: Tuning steps where there is no fitted masker to rely on.
 DEFAULT_STEPS = 50
@@ -82,9 +51,6 @@ class MaskAttribution(GradientAttribution):
 
     Attributes:
         masker_: The fitted masker, after ``fit`` or ``from_pretrained``.
-        history_: A record of each epoch, after ``fit``.
-        fit_summary_: How fitting went, after ``fit``.
-        training_cost_: What fitting took, after ``fit`` or ``from_pretrained``.
         last_terms_: The objective's terms for the masks of the last call, or None after a single
             pass (``n_steps=0``), which does not compute them: see :meth:`evaluate`.
         best_step_: The tuning step at which each of those masks was found, (N,), or None likewise.
@@ -145,9 +111,6 @@ class MaskAttribution(GradientAttribution):
         self.seed = as_count("seed", seed)
         self.masker_: nn.Module | None = None
         self.fingerprint_: ModelFingerprint | None = None
-        self.history_: list[EpochRecord] | None = None
-        self.fit_summary_: FitSummary | None = None
-        self.training_cost_: TrainingCost | None = None
         self.last_terms_: Terms | None = None
         self.best_step_: Tensor | None = None
         self.output_: str | None = None
@@ -203,195 +166,6 @@ class MaskAttribution(GradientAttribution):
         """Whether there is a masker whose proposals can be used as they are."""
         return self._active_masker() is not None
 
-    def fit(
-        self,
-        train_batches: Batches,
-        val_batches: Batches | None = None,
-        *,
-        epochs: int = 5,
-        loss: str = "objective",
-        n_subsets: int = 16,
-        learning_rate: float = 1e-4,
-        weight_decay: float = 0.01,
-        scheduler: str = "linear",
-        warmup_ratio: float = 0.0,
-        gradient_accumulation_steps: int = 1,
-        max_gradient_norm: float | None = 1.0,
-        validations_per_epoch: int = 1,
-        patience: int | None = None,
-        select_by: str | ValidationMetric = "loss",
-        mixed_precision: str = "no",
-        max_skipped_steps: int = 10,
-        checkpoint_dir: str | os.PathLike[str] | None = None,
-        resume: bool = False,
-        save_every: int | None = None,
-        cache_predictions: bool = True,
-        callbacks: Sequence[FitCallback] = (),
-        trackers: Sequence[object] = (),
-        seed: int | None = None,
-        show_progress: bool = False,
-    ) -> Self:
-        """Trains a masker over a data set, so that an explanation is a single pass (pAML).
-
-        A batch is what ``attribute`` takes: a tensor, a tuple of tensors, or a mapping with its
-        argument names (``inputs``, ``baselines``, ``target``, ``additional_forward_args``,
-        ``feature_mask``). The masker given to the constructor is the starting point and stays as it
-        is; without one, an :class:`~captum_aml.maskers.EmbeddingMasker` is made. A second call
-        forgets the first; after ``from_pretrained`` the loaded masker is the starting point.
-
-        Started by ``accelerate launch`` or ``torchrun``, all processes fit one masker: each takes
-        its own of the batches, and one step is along the mean over all examples. A step whose loss
-        or gradient is not finite is skipped and counted. On the CPU, a run that was killed and
-        resumed ends with the same weights, bit for bit, as one that was not.
-
-        Args:
-            train_batches: An iterable of batches that can be read once for each epoch. Where it
-                has no length and one is needed (most schedules; several validations in an epoch),
-                it is read once before.
-            val_batches: Batches for validation. With them the weights of the best validation are
-                kept. Default: None
-            epochs: The number of epochs. Default: 5
-            loss: What the masker minimizes: ``objective``, as published, or ``regression``, the
-                error of what its logits say about the removal of random subsets
-                (:mod:`captum_aml.training.regression`). Default: "objective"
-            n_subsets: Subsets of each example for ``regression``. Default: 16
-            learning_rate: AdamW's highest learning rate. Default: 1e-4
-            weight_decay: AdamW's weight decay. Default: 0.01
-            scheduler: How the learning rate changes: ``linear`` (to zero), ``cosine``,
-                ``cosine_with_restarts``, ``polynomial``, ``constant``, ``constant_with_warmup``
-                or ``inverse_sqrt``, as transformers defines them. Default: "linear"
-            warmup_ratio: The share of all steps in which the learning rate rises. Default: 0.0
-            gradient_accumulation_steps: Batches, in each process, in one step. Default: 1
-            max_gradient_norm: Gradients are clipped to this norm, which the papers do not mention;
-                None leaves them. Default: 1.0
-            validations_per_epoch: Validations in an epoch. Default: 1
-            patience: Validations without improvement after which fitting stops. Default: None
-            select_by: What the best weights are chosen by: ``loss``, the name of a metric such as
-                ``aopc-comprehensiveness`` (see ``captum_aml.training.validation_metrics``), or a
-                :class:`~captum_aml.training.ValidationMetric`. Default: "loss"
-            mixed_precision: ``no``, ``bf16`` or ``fp16``; losses stay in float32. Default: "no"
-            max_skipped_steps: The most steps in a row that may be skipped. Default: 10
-            checkpoint_dir: A folder to keep the run in, so that it can be resumed. Default: None
-            resume: Whether to go on with the run in that folder, if there is one. The settings,
-                the masker, the model and the number of batches have to be those of the run; what
-                is in the batches is not compared. Default: False
-            save_every: Steps between two writes of the run beside those at every validation and
-                epoch. Default: None
-            cache_predictions: Whether to keep the explained model's predictions for unmasked
-                examples, the first 50,000. A model in training mode, or arguments that are neither
-                tensors nor plain values, are never cached. Default: True
-            callbacks: Instances of :class:`~captum_aml.training.FitCallback`. Default: none
-            trackers: Names such as ``tensorboard``, or trackers of Accelerate. Files go to
-                ``<checkpoint_dir>/logs``. Default: none
-            seed: The seed of initialization, order and dropout. Default: the constructor's
-            show_progress: Whether to show a progress bar. Default: False
-
-        Returns:
-            This object, with ``masker_``, ``history_``, ``fit_summary_`` and ``training_cost_``.
-
-        Raises:
-            InvalidInputError: A batch or setting is not as described.
-            CheckpointError: ``checkpoint_dir`` holds another run, or another process writes it.
-            NoGradientError: The forward function cannot be differentiated.
-            NonFiniteError: More steps in a row than ``max_skipped_steps`` were skipped, or all of
-                them.
-        """
-        settings = FitSettings(
-            epochs=epochs,
-            loss=loss,
-            n_subsets=n_subsets,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            scheduler=scheduler,
-            warmup_ratio=warmup_ratio,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            max_gradient_norm=max_gradient_norm,
-            validations_per_epoch=validations_per_epoch,
-            patience=patience,
-            select_by=select_by,
-            mixed_precision=mixed_precision,
-            max_skipped_steps=max_skipped_steps,
-            checkpoint_dir=checkpoint_dir,
-            resume=resume,
-            save_every=save_every,
-            cache_predictions=cache_predictions,
-            seed=self.seed if seed is None else seed,
-        )
-        metric = resolve_metric(settings.select_by)
-        callbacks = check_callbacks(callbacks)
-        once = settings.epochs == 1
-        train_batches = reusable("train_batches", train_batches, once=once)
-        if val_batches is not None:
-            val_batches = reusable("val_batches", val_batches, once=once)
-        fingerprints: list[ModelFingerprint] = []
-
-        def builder(cache: PredictionCache | None) -> BuildProblem:
-            def build(batch: Batch) -> MaskingProblem:
-                call = parse_call(**_batch_arguments(batch), at_layer=self._at_layer)
-                site = self._site()
-                capture = None if cache is None else cache.capture(call, site)
-                problem = self._problem(call, site, capture)
-                if not fingerprints:
-                    fingerprints.append(self._with_weights(self._fingerprint_of(problem)))
-                return problem
-
-            return build
-
-        # What is read once only need not be kept.
-        # Hidden states are not kept with predictions: a masker that reads them needs every pass.
-        cached = settings.cache_predictions and explained_layers_of(self.masker) is None
-        build = builder(PredictionCache() if cached and settings.epochs > 1 else None)
-        several = settings.epochs * settings.validations_per_epoch > 1
-        build_validation = builder(PredictionCache() if cached and several else None)
-
-        with (
-            torch.inference_mode(False),
-            torch.no_grad(),
-            isolated_rng(settings.seed or 0),
-            frozen_weights(self.forward_func),
-        ):
-            if self.masker is None:
-                masker = _masker_for(next(iter(train_batches), None), build)
-            else:
-                masker = without_inference_tensors(copy.deepcopy(self.masker))
-            view = copy.copy(self)
-
-            def measure(current: nn.Module, batch: Batch) -> Tensor:
-                assert metric is not None
-                view.masker_, view.fingerprint_ = current, None
-                return metric.function(view, _batch_arguments(batch))
-
-            summary = fit_masker(
-                masker,
-                FitGoal(build, _loss(settings, self.objective), build_validation, metric, measure),
-                train_batches,
-                val_batches,
-                settings=settings,
-                callbacks=callbacks,
-                trackers=trackers,
-                show_progress=show_progress,
-                identity={
-                    "method": self._method,
-                    "objective": objective_description(self.objective),
-                    "perturbation": self.perturbation.name,
-                    "output": self.output,
-                    "masker": masker_description(masker),
-                    "model": asdict(self._known_fingerprint()),
-                    "validates": val_batches is not None,
-                },
-            )
-            if not fingerprints:  # a run that was over already
-                build(next(iter(train_batches)))
-        _set_fitted(masker)
-        self.masker_, self.history_, self.fingerprint_ = masker, summary.history, fingerprints[0]
-        self.fit_summary_ = summary
-        self.training_cost_ = TrainingCost(
-            n_examples=summary.history[0].n_examples if summary.history else 0,
-            epochs=len(summary.history),
-            seconds=summary.seconds,
-        )
-        return self
-
     def evaluate(
         self,
         inputs: TensorOrTuple,
@@ -422,83 +196,6 @@ class MaskAttribution(GradientAttribution):
             return problem.evaluate(
                 propose_mask(problem, masker), self.objective, where="the proposed masks"
             )
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the fitted masker to a folder, as safetensors and JSON, atomically.
-
-        Raises:
-            NotFittedError: There is no fitted masker.
-            CheckpointError: The path is a file.
-        """
-        if self.masker_ is None or self.fingerprint_ is None:
-            raise NotFittedError(f"{self.get_name()}: nothing to save yet; call fit first")
-        Checkpoint(
-            method=self._method,
-            masker=masker_description(self.masker_, self.forward_func),
-            settings={
-                "objective": objective_description(self.objective),
-                "perturbation": self.perturbation.name,
-                "output": self.output,
-            },
-            fingerprint=self.fingerprint_,
-            tensors=self.masker_.state_dict(),
-            training=self.training_cost_,
-            files=masker_files(self.masker_),
-        ).save(folder)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        folder: str | os.PathLike[str],
-        forward_func: ForwardFunc,
-        *args: Any,
-        masker: nn.Module | None = None,
-        **settings: Any,
-    ) -> Self:
-        """Loads a masker that ``save_pretrained`` wrote, from a folder or a hub repository.
-
-        Args:
-            folder: A local folder, or a hub id.
-            forward_func: The model that the masker was fitted for.
-            *args: The constructor's further positional arguments, such as the layer.
-            masker: For a masker class of the user's own: a module to load the weights into.
-            **settings: Constructor arguments that replace the saved ones.
-
-        Raises:
-            CheckpointError: The folder is missing, damaged, or of another model or method, or the
-                model's weights are others than at the fit.
-        """
-        checkpoint = Checkpoint.load(folder)
-        if checkpoint.method != cls._method:
-            raise CheckpointError(
-                f"masker: it was fitted for the method {checkpoint.method!r}, "
-                f"but this is {cls._method!r}"
-            )
-        # Loaded inside inference mode, a masker can still be tuned and fitted.
-        with torch.inference_mode(False), isolated_rng(0):
-            return cls._restored(checkpoint, forward_func, *args, masker=masker, **settings)
-
-    @classmethod
-    def _restored(
-        cls,
-        checkpoint: Checkpoint,
-        forward_func: ForwardFunc,
-        *args: Any,
-        masker: nn.Module | None,
-        **settings: Any,
-    ) -> Self:
-        saved = {k: v for k, v in checkpoint.settings.items() if k in ("perturbation", "output")}
-        if settings.get("objective") is None:
-            settings["objective"] = rebuild_objective(checkpoint.settings.get("objective"))
-        attribution = cls(forward_func, *args, **{**saved, **settings})
-        checkpoint.fingerprint.check(attribution._with_weights(attribution._known_fingerprint()))
-        module = rebuild_masker(checkpoint, masker, forward_func).eval()
-        _set_fitted(module)
-        # A later fit goes on from it.
-        attribution.masker = module
-        attribution.masker_, attribution.fingerprint_ = module, checkpoint.fingerprint
-        attribution.training_cost_ = checkpoint.training
-        return attribution
 
     def _site(self) -> Site:
         """Where the mask enters, when inputs are explained as ``fit`` and ``evaluate`` do."""
@@ -589,7 +286,7 @@ class MaskAttribution(GradientAttribution):
         if masker is None:
             return
         if self.fingerprint_ is not None:
-            self.fingerprint_.check(self._fingerprint_of(problem))
+            self.fingerprint_.check(seen_fingerprint(self._known_fingerprint(), problem))
         without_inference_tensors(masker).to(problem.capture.features[0].device)
 
     def _active_masker(self) -> nn.Module | None:
@@ -628,94 +325,15 @@ class MaskAttribution(GradientAttribution):
             )
         return n_steps
 
-    def _fingerprint_of(self, problem: MaskingProblem) -> ModelFingerprint:
-        feature = problem.capture.features[0]
-        known = self._known_fingerprint()
-        channels = feature.shape[-1] if feature.dim() == 3 else None
-        return replace(
-            known,
-            embedding_dim=known.embedding_dim if known.embedding_dim is not None else channels,
-            n_classes=problem.readout.probabilities.shape[1],
-        )
-
-    def _with_weights(self, fingerprint: ModelFingerprint) -> ModelFingerprint:
-        """A fingerprint that tells the model's weights, too.
-
-        For fitting and loading only: a model that is changed afterwards may be explained, as by
-        randomization checks, and calls need not pay for it.
-        """
-        model = explained_model(self.forward_func)
-        return fingerprint if model is None else fingerprint.with_weights_of(model)
-
     def _known_fingerprint(self) -> ModelFingerprint:
         """What can be told of the explained model without running it."""
         layer = self._site().embedding_layer()
-        model: Any = getattr(self.forward_func, "module", self.forward_func)  # the user's
-        # Every configuration of transformers has num_labels, but only these models return them,
-        # and only a distribution has them as outcomes.
-        classifies = type(model).__name__.endswith("ForSequenceClassification") and (
-            self.output not in ("probability", "log_probability", "value")
-        )
-        n_labels = getattr(model.config, "num_labels", None) if classifies else None
-        config = getattr(explained_model(self.forward_func), "config", None)
-        return ModelFingerprint(
-            embedding_dim=getattr(layer, "embedding_dim", None),
-            vocab_size=getattr(layer, "num_embeddings", None),
-            n_classes=n_labels if n_labels is not None and n_labels > 1 else None,
-            model_type=_setting(config, "model_type", str),
-            hidden_size=_setting(config, "hidden_size", int),
-            num_hidden_layers=_setting(config, "num_hidden_layers", int),
-        )
+        return known_fingerprint(self.forward_func, layer, output=self.output)
 
 
 def _kind_of(outputs: list[Tensor], call: Call) -> str:
     """What ``auto`` decides for the outputs of all chunks of a call."""
     return Readout.resolve(torch.cat(outputs), call.target, "auto", call.n_examples).kind
-
-
-_T = TypeVar("_T")
-
-
-def _setting(config: object, name: str, kind: type[_T]) -> _T | None:
-    """A setting of a model's configuration, which need not be one of transformers."""
-    value = getattr(config, name, None)
-    return value if isinstance(value, kind) else None
-
-
-def _loss(settings: FitSettings, objective: Objective) -> FitLoss:
-    if settings.loss == "regression":
-        return RegressionLoss(n_subsets=settings.n_subsets)
-    return ObjectiveLoss(objective)
-
-
-def _set_fitted(masker: nn.Module) -> None:
-    if hasattr(masker, "fitted"):
-        setattr(masker, "fitted", True)  # noqa: B010  (a module's own attributes have no type)
-
-
-def _masker_for(first: Batch | None, build: BuildProblem) -> nn.Module:
-    """A masker for whatever the first batch shows, where the user gave none."""
-    if first is None:
-        raise InvalidInputError("train_batches: expected at least one batch, got none")
-    problem = build(first)
-    return EmbeddingMasker(
-        feature_shapes=[tuple(f.shape[1:]) for f in problem.capture.features],
-        token_dims=[d - 1 for d in problem.token_dims],
-        n_classes=problem.readout.probabilities.shape[1],
-    ).to(problem.capture.features[0].device)
-
-
-def _batch_arguments(batch: Batch) -> dict[str, Any]:
-    """A batch as keyword arguments of a call."""
-    if not isinstance(batch, Mapping):
-        return {"inputs": batch}
-    known = ("inputs", "baselines", "target", "additional_forward_args", "feature_mask")
-    unknown = [name for name in batch if name not in known]
-    if unknown or "inputs" not in batch:
-        raise InvalidInputError(
-            f"batch: expected 'inputs' and possibly {known[1:]}, got {sorted(batch)}"
-        )
-    return dict(batch)
 
 
 __all__ = ["DEFAULT_STEPS", "MaskAttribution"]

@@ -11,15 +11,15 @@ from captum_aml._call import parse_call
 from captum_aml._captum import log_usage
 from captum_aml._random import isolated_rng
 from captum_aml._sites import InputSite, Site
-from captum_aml.attr._base import MaskAttribution
 from captum_aml.attr._explain import ScoreKind, TuneKind
+from captum_aml.attr._pretrained import PretrainedAttribution
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.objectives import Objective
 from captum_aml.perturbation import Perturbation
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 
 
-class InputMaskAttribution(MaskAttribution):
+class InputMaskAttribution(PretrainedAttribution):
     """Masks the inputs themselves: floats directly, ids at the layer that embeds them."""
 
     def __init__(

@@ -12,8 +12,8 @@ from captum_aml._call import parse_call
 from captum_aml._captum import LayerAttribution, log_usage
 from captum_aml._random import isolated_rng
 from captum_aml._sites import LayerSite, Site
-from captum_aml.attr._base import MaskAttribution
 from captum_aml.attr._explain import ScoreKind, TuneKind
+from captum_aml.attr._pretrained import PretrainedAttribution
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.objectives import Objective
 from captum_aml.perturbation import Perturbation
@@ -22,7 +22,7 @@ from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 LayerScores = TensorOrTuple | list[TensorOrTuple]
 
 
-class LayerMaskAttribution(LayerAttribution, MaskAttribution):
+class LayerMaskAttribution(LayerAttribution, PretrainedAttribution):
     """Masks what one layer, or several that do not depend on each other, takes or gives."""
 
     _at_layer = True
@@ -52,7 +52,7 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
         if not layers:
             raise InvalidInputError("layer: expected at least one layer, got an empty list")
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
-        MaskAttribution.__init__(
+        PretrainedAttribution.__init__(
             self,
             forward_func,
             masker=masker,
