@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import AlignedMasker, SharedMasker, TransformerMasker
 from captum_aml.text.model import TextModel
+from captum_aml.text.prompt import PromptClassifier
 
 
 def first_masker(
@@ -36,8 +37,25 @@ def first_masker(
     if given == "transformer":
         return TransformerMasker.from_model(model, n_classes=n_classes, seed=seed)
     if given == "shared":
+        _check_runs_once(text_model)
         return SharedMasker.from_model(model, n_classes=n_classes, seed=seed)
     return encoder_masker(given, text_model, seed=seed)
+
+
+def _check_runs_once(text_model: TextModel) -> None:
+    """Checks that a pass has the texts' rows and positions, for a head on its hidden states."""
+    if isinstance(text_model, PromptClassifier) and not text_model.model.config.is_encoder_decoder:
+        longer = [
+            name
+            for name, ids in zip(text_model.label_names, text_model.label_ids, strict=True)
+            if len(ids) > 1
+        ]
+        if longer:
+            raise InvalidInputError(
+                "masker: a head on the model's hidden states needs label words of one token each, "
+                f"since longer ones are read in passes of their own; got {', '.join(longer)}. "
+                "Choose other words, or give an encoder's folder or hub id as masker="
+            )
 
 
 def encoder_masker(

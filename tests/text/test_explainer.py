@@ -13,7 +13,7 @@ from captum.attr import FeatureAblation, LayerIntegratedGradients
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, pipeline
 
-from captum_aml import AMLAttribution, SharedMasker, TransformerMasker
+from captum_aml import AlignedMasker, AMLAttribution, SharedMasker, TransformerMasker
 from captum_aml.exceptions import CheckpointError, InvalidInputError, NotFittedError
 from captum_aml.text import PromptClassifier, TextClassifier, TextExplainer
 from tests._helpers.decoders import (
@@ -322,6 +322,22 @@ class TestFit:
         explainer.fit(["a gripping film", "dull plot"] * 2, epochs=1, n_subsets=2)
         assert explainer.attribution_ is not None
         assert isinstance(explainer.attribution_.masker_, SharedMasker)
+        assert len(explainer("a gripping film")[0].scores) > 0
+
+    def test_an_encoder_explains_words_of_several_tokens(self, folder: Path) -> None:
+        tokenizer = bpe_tokenizer(eos_token="</s>")
+        classifier = PromptClassifier(
+            language_model("llama", len(tokenizer)),
+            tokenizer,
+            "Text: {text} Label:",
+            ["negative", "positively good"],
+        )
+        texts = ["a gripping film", "dull plot"] * 2
+        with pytest.raises(InvalidInputError, match="one token each.*got positively good"):
+            TextExplainer(classifier).fit(texts)
+        explainer = TextExplainer(classifier).fit(texts, masker=folder, epochs=1, n_subsets=2)
+        assert explainer.attribution_ is not None
+        assert isinstance(explainer.attribution_.masker_, AlignedMasker)
         assert len(explainer("a gripping film")[0].scores) > 0
 
     def test_saved_and_loaded(self, fitted: TextExplainer, model: Any, tmp_path: Path) -> None:
