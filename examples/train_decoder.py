@@ -23,6 +23,10 @@ attention and feed-forward block adds), weight decay, words left out of the text
 exponential average of the weights, and stopping when the accuracy on validation texts no longer
 grows. Words that are left out leave no gap: like any ordinary language model, this one never sees
 a masked text, nor the tokens ``<unk>`` and ``<pad>``.
+
+For explanations ``<s>`` is the better baseline: the model knows it from training. ``<unk>`` keeps
+its first, random embedding. That of ``<pad>`` is zero, and a token blended with it changes nothing
+until hardly any of it is left, because each block normalizes the size of what it reads.
 """
 
 from __future__ import annotations
