@@ -224,11 +224,9 @@ class TestFragment:
     def open(self, page: Page, folder: Path, body: str = "<body>") -> None:
         path = folder / "notebook.html"
         style = ".row { margin: -99px } .label { color: white } p { color: lime } .p { opacity: 0 }"
-        html = "".join(e.to_html() for e in ten())
-        path.write_text(
-            f"<!DOCTYPE html><title>N</title><style>{style}</style>{body}<p class=mine>mine</p>{html}",
-            encoding="utf-8",
-        )
+        head = f"<!DOCTYPE html><title>N</title><style>{style}</style>"
+        shown = "".join(e.to_html() for e in ten())
+        path.write_text(f"{head}{body}<p class='mine'>mine</p>{shown}", encoding="utf-8")
         page.goto(path.as_uri())
 
     def dark(self, page: Page) -> bool:

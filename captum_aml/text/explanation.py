@@ -181,7 +181,7 @@ class Explanation:
 
         card = text_card([self])
         head = (headline(self) + ("\n" if self.parts else " "), "bold")
-        tail = (f"\n{self.n_tokens_cut:,} tokens cut off", "dim") if self.truncated else ""
+        tail = (f"\n{cut_note(self)}", "dim") if self.truncated else ""
         console = Console(highlight=False, soft_wrap=True)
         console.print(Text.assemble(head, terminal_text(card, card.rows[0]), tail))
 
@@ -266,6 +266,12 @@ def headline(explanation: Explanation) -> str:
     about = f", explains {explanation.explained_label}" if other else ""
     predicted = f"{explanation.predicted_label} {explanation.probability:.2f}"
     return printable(f"{predicted}{about} [{explanation.method}]")
+
+
+def cut_note(explanation: Explanation) -> str:
+    """How much the model did not see."""
+    n = explanation.n_tokens_cut
+    return f"{n:,} token{'' if n == 1 else 's'} cut off"
 
 
 def text_card(explanations: Sequence[Explanation]) -> TextCard:

@@ -14,7 +14,7 @@ from captum_aml._files import atomic_file
 from captum_aml._graphemes import grapheme_spans
 from captum_aml._optional import require
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.explanation import Explanation, headline
+from captum_aml.text.explanation import Explanation, cut_note, headline
 from captum_aml.visualization import PALETTE, Rgb, printable
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def draw(
     labels = [_label(explanation, i) for i in range(n)]
     title = headline(explanation)
     if explanation.truncated:
-        title += f"\n{explanation.n_tokens_cut:,} tokens cut off"
+        title += f"\n{cut_note(explanation)}"
     fonts, missing = _fonts(title, *labels)
     if missing:
         _logger.warning(

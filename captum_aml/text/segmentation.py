@@ -104,7 +104,8 @@ def word_spans(text: str) -> list[Span]:
     Scripts that put no spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) take a
     dictionary to split, which the annex leaves to others: here every Chinese character and every
     character of hiragana is a word, as is every grapheme cluster of Thai, whereas a stretch of
-    katakana is one. For real words give a segmenter of the language where one is taken.
+    katakana is one. For real words give a segmenter of the language where one is taken, such as
+    ``lambda text: [(start, end) for _, start, end in jieba.tokenize(text)]``.
 
     Args:
         text: Any text.
@@ -113,8 +114,11 @@ def word_spans(text: str) -> list[Span]:
     for start, end in match_spans(_WORD, text):
         if spans and spans[-1][1] == start and _continues(text, spans[-1], start, end):
             spans[-1] = (spans[-1][0], end)
-        elif not text[start:end].isspace():
-            spans.append((start, end))
+        else:
+            # Some versions of regex keep a mark at the very beginning and the space after it.
+            visible = len(text[start:end].rstrip())
+            if visible:
+                spans.append((start, start + visible))
     return spans
 
 
@@ -387,25 +391,21 @@ def _numbered(
     offsets: Sequence[Span], spans: Sequence[Span], found: Sequence[int | None]
 ) -> TokenGroups:
     """Groups in the order of the text: the spans with a token, and tokens outside all of them."""
-    # Each group: its span, and the tokens in it.
-    groups: dict[int, tuple[Span, list[int]]] = {}
-    alone: list[tuple[Span, list[int]]] = []
-    for i in sorted(range(len(offsets)), key=lambda i: offsets[i]):
-        number, (start, end) = found[i], offsets[i]
-        if number is not None:
-            groups.setdefault(number, (spans[number], []))[1].append(i)
-        elif alone and start < alone[-1][0][1]:
-            (begin, until), tokens = alone[-1]
-            tokens.append(i)
-            alone[-1] = ((begin, max(until, end)), tokens)
+    groups = list(spans)
+    members = [-1 if number is None else number for number in found]
+    alone = sorted((i for i, number in enumerate(found) if number is None), key=offsets.__getitem__)
+    for i in alone:
+        start, end = offsets[i]
+        if len(groups) > len(spans) and start < groups[-1][1]:
+            groups[-1] = (groups[-1][0], max(groups[-1][1], end))
         else:
-            alone.append(((start, end), [i]))
-    members = [0] * len(offsets)
-    ordered = sorted([*groups.values(), *alone])
-    for number, (_, tokens) in enumerate(ordered):
-        for i in tokens:
-            members[i] = number
-    return TokenGroups(tuple(span for span, _ in ordered), tuple(members))
+            groups.append((start, end))
+        members[i] = len(groups) - 1
+    order = sorted(set(members), key=groups.__getitem__)
+    number = {group: position for position, group in enumerate(order)}
+    return TokenGroups(
+        tuple(groups[group] for group in order), tuple(number[group] for group in members)
+    )
 
 
 def _clipped(text: str, span: Span, first: int, last: int) -> Span:
