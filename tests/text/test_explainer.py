@@ -333,7 +333,7 @@ class TestFit:
             ["negative", "positively good"],
         )
         texts = ["a gripping film", "dull plot"] * 2
-        with pytest.raises(InvalidInputError, match="one token each.*got positively good"):
+        with pytest.raises(InvalidInputError, match=r"one token each.*got positively good"):
             TextExplainer(classifier).fit(texts)
         explainer = TextExplainer(classifier).fit(texts, masker=folder, epochs=1, n_subsets=2)
         assert explainer.attribution_ is not None
