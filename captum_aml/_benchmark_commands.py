@@ -58,6 +58,13 @@ Labels = Annotated[
         show_default=False,
     ),
 ]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        help="The entry of the tokenizer's vocabulary that stands for a removed token.",
+        show_default="its mask, unknown, end-of-sequence or padding token, whichever comes first",
+    ),
+]
 Metrics = Annotated[
     str | None,
     typer.Option(
@@ -139,6 +146,7 @@ def benchmark(
     search_tokens: SearchTokens = 64,
     examples: Examples = 5,
     max_length: MaxLength = None,
+    baseline: Baseline = None,
     device: Device = "auto",
     overwrite: Annotated[
         bool, typer.Option(help="Start anew in a folder that holds another run.")
@@ -225,6 +233,7 @@ def evaluate(
     search_tokens: SearchTokens = 64,
     examples: Examples = 5,
     max_length: MaxLength = None,
+    baseline: Baseline = None,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace other results in the folder.")] = False,
 ) -> None:
@@ -253,7 +262,11 @@ def evaluate(
     given = read_explanations(explanations)
     quiet_libraries()
     classifier = text_model(
-        model, prompt=prompt_of(template, labels), device=device, max_length=max_length
+        model,
+        prompt=prompt_of(template, labels),
+        baseline=baseline,
+        max_length=max_length,
+        device=device,
     )
     # A folder holds the results of one run, here as for benchmark.
     identity = {

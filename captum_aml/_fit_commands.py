@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captum_aml._benchmark_commands import Labels, Template
+from captum_aml._benchmark_commands import Baseline, Labels, Template
 
 if TYPE_CHECKING:
     from captum_aml._fit_config import FitConfig
@@ -136,6 +136,7 @@ def fit(
     max_length: MaxLength = None,
     template: Template = None,
     labels: Labels = None,
+    baseline: Baseline = None,
     method: MethodName = None,
     masker: Masker = None,
     perturbation: PerturbationName = None,
@@ -351,6 +352,7 @@ def search(
     max_length: MaxLength = None,
     template: Template = None,
     labels: Labels = None,
+    baseline: Baseline = None,
     method: MethodName = None,
     masker: Masker = None,
     perturbation: PerturbationName = None,

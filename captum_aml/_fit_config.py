@@ -54,6 +54,7 @@ class FitConfig:
         max_length: Texts are cut to this many tokens; None for what the model takes.
         template: The prompt of a language model; None for a classifier.
         labels: Its label words with commas between.
+        baseline: The vocabulary entry that stands for a removed token; None for the usual one.
         method: ``aml`` or ``la``.
         masker: ``transformer``, ``shared``, a fitted masker's folder, or an encoder's folder or id;
             None for what fits the model.
@@ -99,6 +100,7 @@ class FitConfig:
     max_length: int | None = None
     template: str | None = None
     labels: str | None = None
+    baseline: str | None = None
     method: str = "aml"
     masker: str | None = None
     perturbation: str | None = None

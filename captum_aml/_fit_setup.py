@@ -103,8 +103,9 @@ def prepare(config: FitConfig, say: Say) -> FitSetup:
     classifier = text_model(
         config.model,
         prompt=prompt_of(config.template, config.labels),
-        device=_device(config.device),
+        baseline=config.baseline,
         max_length=config.max_length,
+        device=_device(config.device),
     )
     config = replace(
         config,

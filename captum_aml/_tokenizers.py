@@ -6,8 +6,10 @@ from typing import Any
 
 from captum_aml.exceptions import InvalidInputError
 
-#: The special tokens that may stand for a removed one, the most fitting first.
-BASELINE_KINDS = ("mask", "unk", "pad", "eos")
+#: The special tokens that may stand for a removed one, the most fitting first. Padding comes last:
+#: its embedding is often zero or was never trained, and where a model divides embeddings by their
+#: norm (Llama and its kin), a blend with zeros is the token itself.
+BASELINE_KINDS = ("mask", "unk", "eos", "pad")
 
 
 # Any tokenizer that Captum takes, of transformers or not.
@@ -17,7 +19,7 @@ def baseline_id(tokenizer: Any, token: str | None = None) -> int:
     Args:
         tokenizer: The model's tokenizer.
         token (str, optional): A vocabulary entry to use. Default: None, which takes the first that
-            the tokenizer has of: mask, unknown, padding, end of sequence.
+            the tokenizer has of: mask, unknown, end of sequence, padding.
 
     Raises:
         InvalidInputError: ``token`` is not in the vocabulary, or the tokenizer has none of the

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from captum_aml._benchmark_commands import Labels, Template, benchmark, evaluate
+from captum_aml._benchmark_commands import Baseline, Labels, Template, benchmark, evaluate
 from captum_aml._fit_commands import fit, search
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ def explain(
             show_default="the method's own",
         ),
     ] = None,
+    baseline: Baseline = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one pass of the model.")] = 32,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of whatever is random.")] = 0,
@@ -176,7 +177,7 @@ def explain(
     methods.spec(method)
     prompt = prompt_of(template, labels)
     quiet_libraries()
-    classifier = text_model(model, prompt=prompt, device=device)
+    classifier = text_model(model, prompt=prompt, baseline=baseline, device=device)
     total = limit if file is not None else len(texts or []) or limit
     to_terminal = output is None and _is_terminal()
     results = explain_texts(

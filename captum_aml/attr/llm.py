@@ -109,7 +109,7 @@ class LLMAMLAttribution(BaseLLMAttribution):
         tokenizer: The model's tokenizer. Templates need character offsets, hence a fast one.
         baseline (str, optional): The vocabulary entry that stands for removed tokens of templates
             and plain strings. Default: None, the first that the tokenizer has of: mask, unknown,
-            padding, end of sequence
+            end of sequence, padding
 
     Raises:
         InvalidInputError: The method, the model or the tokenizer is not as described.

@@ -31,7 +31,7 @@ class TextClassifier(TextModel):
         model: A sequence-classification model with two classes or more.
         tokenizer: Its fast tokenizer.
         baseline (str, optional): The vocabulary entry that stands for a removed token. Default:
-            None, the first that the tokenizer has of: mask, unknown, padding, end of sequence.
+            None, the first that the tokenizer has of: mask, unknown, end of sequence, padding.
         max_length (int, optional): Texts are cut to this many tokens, special ones included.
             Default: None, to what the model takes.
 

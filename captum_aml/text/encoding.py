@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from captum_aml._tokenizers import BASELINE_KINDS, baseline_id
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.inputs import Span, Text, TextLike, each_text
 
@@ -88,7 +89,7 @@ class BaselineToken:
     Attributes:
         id: Its id.
         token: Its vocabulary entry.
-        kind: Where it comes from: "mask", "unk", "pad", "eos", or "given" by the user.
+        kind: Where it comes from: "mask", "unk", "eos", "pad", or "given" by the user.
     """
 
     id: int
@@ -102,28 +103,17 @@ def baseline_token(tokenizer: PreTrainedTokenizerBase, token: str | None = None)
     Args:
         tokenizer: The model's tokenizer.
         token (str, optional): A vocabulary entry to use. Default: None, which takes the first
-            that the tokenizer has of: mask, unknown, padding, end of sequence.
+            that the tokenizer has of: mask, unknown, end of sequence, padding.
 
     Raises:
         InvalidInputError: ``token`` is not in the vocabulary, or the tokenizer has none of the
             four.
     """
+    found = baseline_id(tokenizer, token)
     if token is not None:
-        vocabulary = tokenizer.get_vocab()
-        if token not in vocabulary:
-            raise InvalidInputError(
-                f"baseline token: expected an entry of the tokenizer's vocabulary, got {token!r}"
-            )
-        return BaselineToken(id=vocabulary[token], token=token, kind="given")
-    for kind in ("mask", "unk", "pad", "eos"):
-        candidate = getattr(tokenizer, f"{kind}_token_id")
-        if candidate is not None:
-            name = tokenizer.convert_ids_to_tokens(candidate)
-            return BaselineToken(id=int(candidate), token=str(name), kind=kind)
-    raise InvalidInputError(
-        "tokenizer: it has no mask, unknown, padding or end-of-sequence token to stand for a "
-        "removed one; name an entry of its vocabulary as the baseline token"
-    )
+        return BaselineToken(id=found, token=token, kind="given")
+    kind = next(k for k in BASELINE_KINDS if getattr(tokenizer, f"{k}_token_id") is not None)
+    return BaselineToken(id=found, token=str(tokenizer.convert_ids_to_tokens(found)), kind=kind)
 
 
 def reference_ids(batch: TextBatch, baseline: BaselineToken) -> Tensor:

@@ -71,7 +71,7 @@ class TextExplainer:
         template (str, optional): The prompt of a language model, with its slot ``{text}``.
         labels (optional): The label words of a language model, by the names of their classes.
         baseline (str, optional): The vocabulary entry that stands for a removed token. Default:
-            None, the first that the tokenizer has of: mask, unknown, padding, end of sequence.
+            None, the first that the tokenizer has of: mask, unknown, end of sequence, padding.
         max_length (int, optional): Texts are cut to this many tokens. Default: None, to what the
             model takes.
         batch_size: The most texts, or variants of a text, in one pass. Default: 32.

@@ -40,7 +40,7 @@ class TextModel(ABC):
         model: The model.
         tokenizer: Its fast tokenizer.
         baseline (str, optional): The vocabulary entry that stands for a removed token. Default:
-            None, the first that the tokenizer has of: mask, unknown, padding, end of sequence.
+            None, the first that the tokenizer has of: mask, unknown, end of sequence, padding.
         max_length (int, optional): Texts are cut to this many tokens, everything that is added to
             them included. Default: None, to what the model takes.
 

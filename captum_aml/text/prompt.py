@@ -113,7 +113,7 @@ class PromptClassifier(TextModel):
         add_special_tokens: Whether the tokenizer adds its special tokens, such as one for the
             beginning; a chat template already has them. Default: True.
         baseline (str, optional): The vocabulary entry that stands for a removed token. Default:
-            None, the first that the tokenizer has of: mask, unknown, padding, end of sequence.
+            None, the first that the tokenizer has of: mask, unknown, end of sequence, padding.
         max_length (int, optional): Texts are cut so that the prompt has this many tokens at most;
             the prompt itself is never cut. Default: None, to what the model takes.
 

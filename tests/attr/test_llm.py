@@ -1013,7 +1013,7 @@ def test_baseline_tokens_are_looked_for() -> None:
         LLMAMLAttribution(AMLAttribution(PlantedLM()), word_tokenizer(), baseline="nowhere")
     tokenizer = bpe_tokenizer()
     model = language_model("llama", len(tokenizer))
-    with pytest.raises(InvalidInputError, match="no mask, unk, pad, eos token"):
+    with pytest.raises(InvalidInputError, match="no mask, unk, eos, pad token"):
         LLMAMLAttribution(AMLAttribution(model), tokenizer).attribute(PROMPT, target=TARGET)
     llm = LLMAMLAttribution(AMLAttribution(model), tokenizer, baseline="Ġ")
     assert llm.attribute(PROMPT, target=TARGET, n_steps=1).seq_attr.numel() > 1

@@ -154,8 +154,8 @@ class TestBaseline:
         ("tokens", "kind"),
         [
             ({"unk_token": "a", "pad_token": "b", "eos_token": "c"}, "unk"),
-            ({"pad_token": "b", "eos_token": "c"}, "pad"),
-            ({"eos_token": "c"}, "eos"),
+            ({"pad_token": "b", "eos_token": "c"}, "eos"),
+            ({"pad_token": "b"}, "pad"),
         ],
     )
     def test_next_best_otherwise(self, tokens: dict[str, str], kind: str) -> None:
@@ -170,11 +170,13 @@ class TestBaseline:
         assert baseline.kind == "given"
 
     def test_an_unknown_choice(self) -> None:
-        with pytest.raises(InvalidInputError, match=r"baseline token: .*got 'zebra'"):
+        with pytest.raises(InvalidInputError, match=r"baseline: .*got 'zebra'"):
             baseline_token(WORD_PIECE, "zebra")
 
     def test_nothing_to_choose_from(self) -> None:
-        with pytest.raises(InvalidInputError, match="name an entry of its vocabulary"):
+        with pytest.raises(
+            InvalidInputError, match="to stand for a removed token"
+        ):
             baseline_token(byte_level_tokenizer(eos=None))
 
     def test_references_replace_ordinary_tokens_only(self) -> None:
