@@ -98,8 +98,9 @@ class LLMAMLAttribution(BaseLLMAttribution):
       among what is there, so that hiding all tokens alike hides none: something before the target
       has to stay, a template's text or a skipped first token. And a token keeps what it says at its
       own place: the last token of the prompt, whose place predicts the target, cannot be hidden
-      from it and scores low. Where words were planted into prompts of a small Llama that looks them
-      up, ``blend`` found them more often, above all for the target as a whole.
+      from it and scores low. Neither is better everywhere: where words were planted into prompts of
+      a small Llama that looks them up, ``blend`` found them more often, above all for the target as
+      a whole; for a trained sentiment decoder's label both were about as good.
 
     Args:
         attr_method: An :class:`~captum_aml.attr.AMLAttribution` or
