@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models
 from captum_aml._decoding import TokenReader, text_of_bytes
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers._windows import StoredTokenizer
-from tests._helpers.tokenizers import KINDS, LINES, byte_level, tokenizer_of
+from tests._helpers.tokenizer_kinds import KINDS, LINES, byte_level, tokenizer_of
 
 #: Words of the lines that the tokenizers know, in any order and with odd spacing, and anything.
 KNOWN = st.lists(

@@ -35,7 +35,7 @@ from captum_aml.maskers._windows import StoredTokenizer
 from captum_aml.training import FitCallback, FitState
 from captum_aml.training.checkpoint import content_digest
 from captum_aml.tuning._updates import MatrixUpdate, applied
-from tests._helpers.tokenizers import KINDS, LINES, byte_level, tokenizer_of, word_piece
+from tests._helpers.tokenizer_kinds import KINDS, LINES, byte_level, tokenizer_of, word_piece
 
 C = 3
 #: float32 through two layers, where the same sums are taken in another order or batch.

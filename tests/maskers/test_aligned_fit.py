@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from captum_aml import AlignedMasker, AMLAttribution, TransformerMasker
-from tests._helpers.tokenizers import byte_level, word_piece
+from tests._helpers.tokenizer_kinds import byte_level, word_piece
 
 #: Each of these is one token of the decoder, and several of the encoder.
 DECIDING = {" gripping": 1, " slow": 2}

@@ -20,7 +20,7 @@ from captum_aml.text.segmentation import sentence_spans, word_spans
 from tests._helpers.scripts import TEXTS
 from tests._helpers.text_models import EXPLANATION as MASKED
 from tests._helpers.text_models import byte_level_tokenizer
-from tests._helpers.tokenizers import KINDS, byte_level, tokenizer_of
+from tests._helpers.tokenizer_kinds import KINDS, byte_level, tokenizer_of
 
 # "Unbelievably good!" in the pieces un, believ, ably, good and !
 SIGNED = replace(MASKED, scores=(0.5, -0.75, 0.25, -0.5, 0.0), signed=True)
