@@ -7,7 +7,12 @@ from pathlib import Path
 #: The tutorials, in the order in which they are shown. Other scripts measure or make something,
 #: take long, and stay out of the documentation.
 TUTORIALS = (
+    "sentiment",
     "captum_pipeline",
+    "words",
+    "pairs",
+    "prompt_decoder",
+    "generation",
     "tabular",
     "image",
 )

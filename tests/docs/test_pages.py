@@ -34,6 +34,7 @@ def test_its_code_runs_and_prints_what_is_shown(
 ) -> None:
     pytest.importorskip("matplotlib.pyplot").switch_backend("Agg")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(DOCS.parent / "examples"))  # for its tiny models
     text = page.read_text(encoding="utf-8")
     names: dict[str, object] = {"__name__": "__main__"}
     for block in BLOCK.finditer(text):

@@ -45,6 +45,7 @@ def _no_window(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def _run(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Names:
     path = str(EXAMPLES / f"{name}.py")
+    monkeypatch.syspath_prepend(str(EXAMPLES))  # as for a script
     monkeypatch.setattr("sys.argv", [path, *(arguments or ("--smoke",))])
     return runpy.run_path(path, run_name="__main__")
 
@@ -59,6 +60,65 @@ def test_it_is_a_page_of_the_gallery(name: str) -> None:
     assert re.fullmatch("=+", line)
     assert len(line) >= len(title)
     assert "# %%" in source
+
+
+def test_sentiment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    names = _run("sentiment", monkeypatch, "--smoke", "--output", str(page))
+    assert names["explanation"].predicted_label == "negative"
+    assert [word for word, _ in names["explanation"].top(2)] == ["not", "clean"]
+    out = capsys.readouterr().out
+    assert "negative (0.95): [('dirty'" in out
+    assert "positive (0.05): [('friendly'" in out
+    assert [each.method for each in names["compared"]] == list(names["names"])
+    assert "not" in page.read_text(encoding="utf-8")
+
+
+def test_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = _run("words", monkeypatch)
+    tokens, words, sentences = (names[f"by_{unit}"] for unit in ("token", "word", "sentence"))
+    assert len(tokens.tokens) > len(words.tokens) > len(sentences.tokens) == 3
+    for explanation in (words, sentences):
+        assert "dreadful" in explanation.top(1)[0][0]
+    assert max(tokens.words(), key=lambda word: word.score).text == "dreadful"
+    assert names["listed"].tokens == ("The breakfast", "was dreadful", ".")
+    assert names["listed"].top(1)[0][0] == "was dreadful"
+
+
+def test_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = _run("pairs", monkeypatch)
+    explanations = names["explanations"]
+    assert [e.predicted_label for e in explanations] == ["entailment", "contradiction", "neutral"]
+    for explanation, opinion in zip(explanations[:2], ("lovely", "stale"), strict=True):
+        assert {token.strip() for token, _ in explanation.top(2)} == {opinion, "enjoyed"}
+    assert max(explanations[2].scores) < 0.5
+    # With the claim held fixed, only the review has scores.
+    assert names["scores"][names["second"][0]].abs().max() == 0
+    assert names["tokens"][names["scores"].argmax()] in ("Ġstale", "Ġst", "ale")
+
+
+def test_prompt_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = _run("prompt_decoder", monkeypatch)
+    assert names["explanation"].text == names["text"]
+    assert names["explanation"].predicted_label == "negative"
+    assert names["explanation"].top(1)[0][0].strip() == "stale"
+    assert type(names["fitted"].attribution_.masker_).__name__ == "AlignedMasker"
+    assert names["found"]["fitted masker"] > 80 > 40 > names["found"]["random"]
+
+
+def test_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = _run("generation", monkeypatch)
+    assert names["answer"] == " We are glad about your visit in May."
+    for result in (names["result"], names["ablated"]):
+        best = result.token_attr.argmax(dim=1)
+        assert result.input_tokens[best[result.output_tokens.index("glad")]] == "Ġlovely"
+        assert result.input_tokens[best[result.output_tokens.index("May")]] == "ĠMay"
+    by_value = names["by_value"]
+    assert by_value.token_attr.argmax(dim=1)[by_value.output_tokens.index("glad")] == 2
+    assert by_value.token_attr.argmax(dim=1)[by_value.output_tokens.index("May")] == 0
+    assert names["other"].token_attr[names["other"].output_tokens.index("sorry")].max() < 0.5
 
 
 def test_captum_pipeline(
