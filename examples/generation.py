@@ -60,6 +60,7 @@ result = llm.attribute(inp, target=answer)
 # whatever is taken away, and their rows are not worth reading.
 
 figure, axis = result.plot_token_attr()
+figure.set_size_inches(13, 5)
 axis.set_xlabel("AML: which tokens of the prompt (top) each written token (left) needs")
 plt.show()
 

@@ -19,6 +19,7 @@ import argparse
 import matplotlib.pyplot as plt
 from tiny_models import make_tiny_pair_encoder
 
+from captum_aml import AMLAttribution
 from captum_aml.text import TextClassifier, TextExplainer
 
 parser = argparse.ArgumentParser(description="Explain pairs of texts.")
@@ -87,8 +88,6 @@ for explanation in explanations:
 # "Which words of the review contradict this claim?" is another question: the claim is given, and
 # only the review may be masked. One level below ``TextExplainer``, where reference ids say what is
 # a token, the claim's tokens keep their own ids.
-
-from captum_aml import AMLAttribution  # noqa: E402
 
 first = pairs[1 if len(pairs) > 1 else 0]
 batch = classifier.collate(classifier.tokenize([first]))
