@@ -47,11 +47,13 @@ if options.model is None:
 else:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    model = AutoModelForSequenceClassification.from_pretrained(options.model).eval()
+    model = AutoModelForSequenceClassification.from_pretrained(
+        options.model, dtype=torch.float32
+    ).eval()
     tokenizer = AutoTokenizer.from_pretrained(options.model)
 
 texts = options.text or [
-    "The plot was dull at first, but the ending was superb.",
+    "We walked there in the rain. The garden was lovely.",
     "We stayed for two nights. The room was not clean.",
 ]
 encoded = tokenizer(texts, padding=True, return_special_tokens_mask=True, return_tensors="pt")

@@ -18,6 +18,7 @@ and without a network (see ``tiny_models.py``).
 import argparse
 
 import matplotlib.pyplot as plt
+import torch
 from captum.attr import FeatureAblation, LLMAttribution, TextTemplateInput, TextTokenInput
 from tiny_models import REPLY, make_tiny_decoder
 
@@ -34,7 +35,7 @@ if options.model is None:
 else:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(options.model).eval()
+    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(options.model)
 
 # %%

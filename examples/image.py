@@ -104,11 +104,11 @@ figure, axes = plt.subplots(
     len(chosen), 1 + len(explanations), figsize=(11, 1.9 * len(chosen)), layout="constrained"
 )
 for row, image in enumerate(chosen):
-    axes[row, 0].imshow(image[0], cmap="gray_r", vmin=0, vmax=1)
+    axes[row, 0].imshow(image[0].numpy(), cmap="gray_r", vmin=0, vmax=1)
     axes[row, 0].set_title(f"{predicted[row]}, p = {probabilities[row].max():.2f}", fontsize=9)
     for column, (name, scores) in enumerate(explanations.items(), start=1):
-        shown = axes[row, column].imshow(scores[row, 0], cmap="Blues", vmin=0, vmax=1)
-        axes[row, column].contour(image[0], levels=[0.5], colors="#d9480f", linewidths=1)
+        shown = axes[row, column].imshow(scores[row, 0].numpy(), cmap="Blues", vmin=0, vmax=1)
+        axes[row, column].contour(image[0].numpy(), levels=[0.5], colors="#d9480f", linewidths=1)
         if row == 0:
             axes[row, column].set_title(name.replace(", ", ",\n", 1), fontsize=9)
 for axis in axes.flat:

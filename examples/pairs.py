@@ -46,7 +46,7 @@ pairs = [
     {"text": "The garden was lovely.", "text_pair": "My sister wrote this."},
 ]
 if options.text and options.text_pair:
-    pairs = [(options.text, options.text_pair)]
+    pairs.insert(0, (options.text, options.text_pair))
 
 explainer = TextExplainer(classifier)
 explanations = explainer(pairs)
@@ -85,12 +85,11 @@ for explanation in explanations:
 # %%
 # Hold one side fixed
 # -------------------
-# "Which words of the review contradict this claim?" is another question: the claim is given, and
-# only the review may be masked. One level below ``TextExplainer``, where reference ids say what is
-# a token, the claim's tokens keep their own ids.
+# "Which words of this review contradict this claim?" is another question: the claim is
+# given, and only the review may be masked. One level below ``TextExplainer``, where reference ids
+# say what is a token, the claim's tokens keep their own ids.
 
-first = pairs[1 if len(pairs) > 1 else 0]
-batch = classifier.collate(classifier.tokenize([first]))
+batch = classifier.collate(classifier.tokenize(pairs[1:2]))
 ref_ids = classifier.reference_ids(batch)
 second = batch.extra_inputs["token_type_ids"] == 1
 ref_ids = ref_ids.where(~second, batch.input_ids)
