@@ -26,7 +26,7 @@ from captum_aml import AMLAttribution
 
 parser = argparse.ArgumentParser(description="Explain rows of a table.")
 parser.add_argument("--rows", type=int, default=3, help="how many held-out rows to show")
-parser.add_argument("--smoke", action="store_true", help="fewer steps and epochs")
+parser.add_argument("--smoke", action="store_true", help="fewer epochs")
 options = parser.parse_args()
 
 torch.manual_seed(0)
@@ -65,9 +65,8 @@ measurements = [name.removeprefix("mean ") for name in data.feature_names[:10]]
 feature_mask = torch.arange(30).remainder(10).unsqueeze(0)
 call = dict(baselines=0.0, feature_mask=feature_mask)
 
-n_steps = 20 if options.smoke else 50
 aml = AMLAttribution(model)
-scores = aml.attribute(test, **call, n_steps=n_steps)
+scores = aml.attribute(test, **call)
 print(scores.shape)
 # Every column of a group has the group's score.
 assert torch.equal(scores[:, :10], scores[:, 20:])
@@ -104,13 +103,14 @@ plt.show()
 # %%
 # Fit once, then explain in one pass
 # ----------------------------------
-# A mask that is tuned for each row costs ``n_steps`` passes of the model, forward and backward.
-# ``fit`` trains a small masker on the training rows, and then a mask is one pass of that. No labels
-# are needed: what is explained is what the model predicts. A batch is what ``attribute`` takes.
+# A mask that is tuned for each row costs two passes of the model, forward and backward, for each
+# of 50 steps. ``fit`` trains a small masker on the training rows, and then a mask is one pass of
+# that. No labels are needed: what is explained is what the model predicts. A batch is what
+# ``attribute`` takes.
 
 fitted = AMLAttribution(model)
 batches = [dict(inputs=part, **call) for part in train.split(32)]
-fitted.fit(batches, epochs=5 if options.smoke else 30, learning_rate=3e-3)
+fitted.fit(batches, epochs=10 if options.smoke else 30, learning_rate=3e-3)
 proposed = fitted.attribute(test, **call)  # a fitted masker: n_steps is 0
 
 # %%
@@ -135,7 +135,7 @@ for name, ranked in (
     print(f"{name:25} {probability_without(ranked):.3f}")
 
 # %%
-# The network is nearly linear, which is the best case for Integrated Gradients: a column's gradient
-# times its difference from the baseline *is* what it contributes. AML finds the same ranking by
-# another way. The fitted masker is behind what it learned to imitate, and a
-# pass of it is all that an explanation then costs.
+# The network is nearly linear, which is the best case for Integrated Gradients: a column's
+# gradient times its difference from the baseline *is* what it contributes. AML finds the same
+# ranking by another way. The fitted masker is behind what it learned to imitate, and a pass of it
+# is all that an explanation then costs.
