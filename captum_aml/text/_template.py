@@ -3,13 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from string import Formatter
+from typing import Any
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.inputs import Span, Text, TextLike
 
 _SLOTS = ("text", "text_pair")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """How a language model is asked; see :class:`PromptClassifier`.
+
+    Attributes:
+        template: The prompt with its slot ``{text}``.
+        labels: The words that stand for the classes.
+        examples: Solved examples.
+        description: What goes first of all.
+        separator: What stands between these.
+        add_special_tokens: Whether the tokenizer adds its special tokens.
+    """
+
+    template: str
+    labels: Mapping[str, str] | Sequence[str]
+    examples: Sequence[tuple[TextLike, str]] = ()
+    description: str = ""
+    separator: str = "\n\n"
+    add_special_tokens: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        labels = self.labels
+        plain = dict(labels) if isinstance(labels, Mapping) else list(labels)
+        # As strings or pairs: words that were given one by one are joined.
+        texts = [Text.of(text).pieces for text, _ in self.examples]
+        examples = [
+            [pieces[0] if len(pieces) == 1 else list(pieces), label]
+            for pieces, (_, label) in zip(texts, self.examples, strict=True)
+        ]
+        return asdict(self) | {"labels": plain, "examples": examples}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Prompt:
+        """What :meth:`to_dict` gave."""
+        # JSON has no tuples: a pair of texts became a list, which would be words.
+        examples = [
+            (tuple(text) if isinstance(text, list) else text, label)
+            for text, label in values["examples"]
+        ]
+        return cls(**{**values, "examples": tuple(examples)})
 
 
 @dataclass(frozen=True)
@@ -131,4 +175,44 @@ class PromptTemplate:
         return prompt, spans
 
 
-__all__ = ["PromptTemplate"]
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A prompt's tokens, with their characters in the text; (0, 0) for those of the prompt."""
+
+    ids: list[int]
+    tokens: tuple[str, ...]
+    offsets: tuple[Span, ...]
+
+
+def beginning(text: Text, end: int) -> Text:
+    """A text up to a character; both texts of a pair remain, the second perhaps empty."""
+    if not text.parts:
+        return Text(text.text[:end])
+    (_, first_end), (second_start, _) = text.parts
+    first = text.text[: min(end, first_end)]
+    return Text.of((first, text.text[second_start : max(end, second_start)]))
+
+
+def text_offsets(
+    offsets: Sequence[Span], spans: Sequence[tuple[Span, int]], text: Text
+) -> tuple[Span, ...]:
+    """Spans in a prompt as spans in the text; (0, 0) where a token has none of its characters.
+
+    Args:
+        offsets: The tokens' spans in the prompt.
+        spans: Where parts of the text stand in the prompt, and where each begins in the text.
+        text: The text.
+    """
+    found = []
+    for start, end in offsets:
+        own = (0, 0)
+        for (first, last), origin in spans:
+            low, high = max(start, first), min(end, last)
+            if low < high:
+                own = (low - first + origin, high - first + origin)
+                break
+        found.append(own)
+    return tuple(found)
+
+
+__all__ = ["EncodedPrompt", "Prompt", "PromptTemplate", "beginning", "text_offsets"]

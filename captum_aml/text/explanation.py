@@ -83,7 +83,8 @@ class Explanation:
     def top(self, k: int) -> list[tuple[str, float]]:
         """The k tokens with the highest scores as they are written in the text, best first.
 
-        Ties go by the order of the text. Fewer than k where the text has fewer tokens.
+        The white space that some tokenizers make part of a token is left out. Ties go by the order
+        of the text. Fewer than k where the text has fewer tokens.
 
         Raises:
             InvalidInputError: ``k`` is negative.
@@ -91,7 +92,8 @@ class Explanation:
         if k < 0:
             raise InvalidInputError(f"k: expected 0 or more, got {k}")
         order = sorted(range(len(self.scores)), key=lambda i: -self.scores[i])[:k]
-        return [(self.text[slice(*self.offsets[i])], self.scores[i]) for i in order]
+        written = ((self.text[slice(*self.offsets[i])], self.scores[i]) for i in order)
+        return [(token.strip() or token, score) for token, score in written]
 
     def words(
         self, pooling: Pooling = "max", *, segmenter: Segmenter | None = None

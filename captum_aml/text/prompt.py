@@ -18,7 +18,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -29,67 +28,18 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text._causal import extended_mask, last_tokens, positions, shown_tokens
-from captum_aml.text._template import PromptTemplate
+from captum_aml.text._label_words import named_words, read_words
+from captum_aml.text._template import (
+    EncodedPrompt,
+    Prompt,
+    PromptTemplate,
+    beginning,
+    text_offsets,
+)
 from captum_aml.text.encoding import TokenizedText
-from captum_aml.text.inputs import Span, Text, TextLike, each_text
+from captum_aml.text.inputs import Text, TextLike, each_text
 from captum_aml.text.loading import load_language_model, resolve_device
 from captum_aml.text.model import TextModel
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """How a language model is asked; see :class:`PromptClassifier`.
-
-    Attributes:
-        template: The prompt with its slot ``{text}``.
-        labels: The words that stand for the classes.
-        examples: Solved examples.
-        description: What goes first of all.
-        separator: What stands between these.
-        add_special_tokens: Whether the tokenizer adds its special tokens.
-    """
-
-    template: str
-    labels: Mapping[str, str] | Sequence[str]
-    examples: Sequence[tuple[TextLike, str]] = ()
-    description: str = ""
-    separator: str = "\n\n"
-    add_special_tokens: bool = True
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON."""
-        labels = self.labels
-        plain = dict(labels) if isinstance(labels, Mapping) else list(labels)
-        # As strings or pairs: words that were given one by one are joined.
-        texts = [Text.of(text).pieces for text, _ in self.examples]
-        examples = [
-            [pieces[0] if len(pieces) == 1 else list(pieces), label]
-            for pieces, (_, label) in zip(texts, self.examples, strict=True)
-        ]
-        return asdict(self) | {"labels": plain, "examples": examples}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Prompt:
-        """What :meth:`to_dict` gave."""
-        # JSON has no tuples: a pair of texts became a list, which would be words.
-        examples = [
-            (tuple(text) if isinstance(text, list) else text, label)
-            for text, label in values["examples"]
-        ]
-        return cls(**{**values, "examples": tuple(examples)})
-
-
-@dataclass(frozen=True)
-class _Word:
-    """How a class's word is read.
-
-    Attributes:
-        ids: Its T tokens.
-        branch: The number of the continuation that its own one, all tokens but the last, begins.
-    """
-
-    ids: tuple[int, ...]
-    branch: int
 
 
 class PromptClassifier(TextModel):
@@ -140,7 +90,7 @@ class PromptClassifier(TextModel):
         baseline: str | None = None,
         max_length: int | None = None,
     ) -> None:
-        names, words = _named_words(labels)
+        names, words = named_words(labels)
         self.asked = Prompt(
             template=template,
             labels=dict(zip(names, words, strict=True)),
@@ -166,7 +116,7 @@ class PromptClassifier(TextModel):
         self._frame_length = 0
         super().__init__(model, tokenizer, baseline=baseline, max_length=max_length)
         self._extra_inputs = ()  # token types are for encoders
-        self._words, self._branches = _read_words(
+        self._words, self._branches = read_words(
             [self._label_ids(word) for word in words], names, whole=self._writes
         )
         nothing = Text.of("" if len(self._template.slots) == 1 else ("", ""))
@@ -391,7 +341,7 @@ class PromptClassifier(TextModel):
             )
         return tuple(int(i) for i in joined[len(alone) :])
 
-    def _encoded(self, text: Text) -> _Encoded:
+    def _encoded(self, text: Text) -> EncodedPrompt:
         prompt, spans = self._template.fill(text)
         encoding = self.tokenizer(
             prompt, add_special_tokens=self._add_special_tokens, truncation=False, verbose=False
@@ -401,10 +351,10 @@ class PromptClassifier(TextModel):
             # A decoder goes on after the prompt, not after what marks an end.
             while n_tokens and encoding.special_tokens_mask[n_tokens - 1]:
                 n_tokens -= 1
-        return _Encoded(
+        return EncodedPrompt(
             ids=list(encoding.ids[:n_tokens]),
             tokens=tuple(encoding.tokens[:n_tokens]),
-            offsets=_text_offsets(encoding.offsets[:n_tokens], spans, text),
+            offsets=text_offsets(encoding.offsets[:n_tokens], spans, text),
         )
 
     def _tokenized(self, text: Text) -> TokenizedText:
@@ -415,11 +365,11 @@ class PromptClassifier(TextModel):
             n_text = sum(end > start for start, end in encoded.offsets)
             excess = len(encoded.ids) - limit
             if n_text <= excess:
-                seen, n_cut = _begin(text, 0), n_cut + n_text
+                seen, n_cut = beginning(text, 0), n_cut + n_text
             else:
                 # Where the last token that still has room ends.
                 ends = [end for start, end in encoded.offsets if end > start]
-                seen, n_cut = _begin(text, ends[n_text - excess - 1]), n_cut + excess
+                seen, n_cut = beginning(text, ends[n_text - excess - 1]), n_cut + excess
             encoded = self._encoded(seen)
         return TokenizedText(
             text=text.text,
@@ -434,96 +384,6 @@ class PromptClassifier(TextModel):
             parts=text.parts,
             words=text.words,
         )
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """A prompt's tokens, with their characters in the text; (0, 0) for those of the prompt."""
-
-    ids: list[int]
-    tokens: tuple[str, ...]
-    offsets: tuple[Span, ...]
-
-
-def _begin(text: Text, end: int) -> Text:
-    """A text up to a character; both texts of a pair remain, the second perhaps empty."""
-    if not text.parts:
-        return Text(text.text[:end])
-    (_, first_end), (second_start, _) = text.parts
-    first = text.text[: min(end, first_end)]
-    return Text.of((first, text.text[second_start : max(end, second_start)]))
-
-
-def _text_offsets(
-    offsets: Sequence[Span], spans: Sequence[tuple[Span, int]], text: Text
-) -> tuple[Span, ...]:
-    """Spans in a prompt as spans in the text; (0, 0) where a token has none of its characters.
-
-    Args:
-        offsets: The tokens' spans in the prompt.
-        spans: Where parts of the text stand in the prompt, and where each begins in the text.
-        text: The text.
-    """
-    found = []
-    for start, end in offsets:
-        own = (0, 0)
-        for (first, last), origin in spans:
-            low, high = max(start, first), min(end, last)
-            if low < high:
-                own = (low - first + origin, high - first + origin)
-                break
-        found.append(own)
-    return tuple(found)
-
-
-def _named_words(
-    labels: Mapping[str, str] | Sequence[str],
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The classes' names and their words."""
-    if isinstance(labels, str) or not isinstance(labels, Mapping | Sequence):
-        raise InvalidInputError(
-            f"labels: expected a mapping from names to words, or words, got {labels!r}"
-        )
-    words = list(labels.values()) if isinstance(labels, Mapping) else list(labels)
-    names = list(labels) if isinstance(labels, Mapping) else [str(word).strip() for word in words]
-    for word in (*names, *words):
-        if not isinstance(word, str) or not word.strip():
-            raise InvalidInputError(f"labels: expected words, got {word!r}")
-    if len(words) < 2 or len(set(names)) != len(names):
-        raise InvalidInputError(f"labels: expected two different words or more, got {words}")
-    return tuple(names), tuple(words)
-
-
-def _read_words(
-    ids: Sequence[tuple[int, ...]], names: Sequence[str], *, whole: bool
-) -> tuple[list[_Word], Tensor]:
-    """How each word is read, and what the model is given after the prompt, (B, T).
-
-    Words that begin alike share a branch; branches that are shorter than the longest are filled up
-    with a token that nothing of theirs is read after.
-    """
-    for index, own in enumerate(ids):
-        if own in ids[:index]:
-            raise InvalidInputError(
-                f"labels: expected different words, got the same tokens for "
-                f"{names[ids.index(own)]!r} and {names[index]!r}"
-            )
-        if not own:
-            raise InvalidInputError(f"labels: the tokenizer has no token for {names[index]!r}")
-    given = sorted({own[:-1] for own in ids}, key=lambda b: (-len(b), b))
-    branches: list[tuple[int, ...]] = []
-    for prefix in given:
-        if not any(branch[: len(prefix)] == prefix for branch in branches):
-            branches.append(prefix)
-    words = [
-        _Word(own, next(i for i, b in enumerate(branches) if b[: len(own) - 1] == own[:-1]))
-        for own in ids
-    ]
-    longest = max(len(branch) for branch in branches)
-    table = torch.zeros(len(branches), longest, dtype=torch.long)
-    for row, branch in enumerate(branches):
-        table[row, : len(branch)] = torch.tensor(branch, dtype=torch.long)
-    return words, table
 
 
 def _check_writes_text(model: PreTrainedModel) -> None:

@@ -274,3 +274,14 @@ class TestShow:
         monkeypatch.setitem(sys.modules, "IPython", front_end)
         MASKED.show()
         assert "Unbelievably" in capsys.readouterr().out
+
+
+def test_top_leaves_out_the_space_of_a_token() -> None:
+    explanation = replace(
+        MASKED,
+        text="a film\n",
+        tokens=("a", "Ġfilm", "Ċ"),
+        offsets=((0, 1), (1, 6), (6, 7)),
+        scores=(0.1, 0.9, 0.5),
+    )
+    assert explanation.top(3) == [("film", 0.9), ("\n", 0.5), ("a", 0.1)]
