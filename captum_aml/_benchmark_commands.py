@@ -197,7 +197,13 @@ def benchmark(
 
     quiet_libraries()
     results = run_benchmark(
-        text_model(model, prompt=prompt_of(template, labels), device=device, max_length=max_length),
+        text_model(
+            model,
+            prompt=prompt_of(template, labels),
+            baseline=baseline,
+            max_length=max_length,
+            device=device,
+        ),
         texts,
         out,
         settings,

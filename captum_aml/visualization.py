@@ -71,9 +71,9 @@ class TextCard:
         predicted: The predicted label.
         probability: Its probability.
         rows: The explanations, shown below one another.
-        seen: The number of characters that the model saw; None for all of them.
+        seen: Up to which character the model saw the text; None for all of it.
         parts: The spans of both texts of a pair; () for a single text. Where ``seen`` is given,
-            each was seen up to its last token.
+            each was seen from its first token to its last.
         n_tokens_cut: The number of tokens that the model did not see.
     """
 
@@ -179,7 +179,9 @@ def _segments(text: str, row: ScoredText, *, seen: int | None, scale: float) -> 
     position = 0
     for start, end, score in stretches:
         if start > position:
-            result.append(Segment(clean[position:start]))
+            # A text that is cut on the left begins with what was not seen.
+            cut = seen is not None and not position and not text[:start].isspace()
+            result.append(Segment(clean[position:start], kind="unseen" if cut else "gap"))
         strength = max(-1.0, min(1.0, score / scale))
         result.append(Segment(clean[start:end], score, strength, "token"))
         position = end

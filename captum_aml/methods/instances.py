@@ -31,6 +31,7 @@ from captum_aml.methods._method import normal
 from captum_aml.methods.deep_lift import restored
 from captum_aml.methods.masked import mask_settings
 from captum_aml.methods.registry import Setting
+from captum_aml.readout import output_tensor
 from captum_aml.typing import ForwardFunc
 
 # What an argument that counts steps or samples may be called.
@@ -182,10 +183,13 @@ class AttributionMethod:
                 output = self.attribution.forward_func(example.ids, *example.args)
             if isinstance(output, int | float):
                 output = torch.tensor(output)
+            if isinstance(self.attribution, MaskAttribution):
+                output = output_tensor(output)  # which reads the outputs of transformers, too
             if not isinstance(output, Tensor):
                 raise InvalidInputError(
                     "attribution: expected a forward function that gives a tensor, got one that "
-                    f"gives {type(output).__name__}"
+                    f"gives {type(output).__name__}; make the attribution with a function that "
+                    "returns its logits, a TextClassifier for instance"
                 )
             self._output_shape = tuple(output.shape)
         return self._output_shape[1:] if self._output_shape else None

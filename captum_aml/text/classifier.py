@@ -127,11 +127,6 @@ class TextClassifier(TextModel):
         """Whether tokens do not hear those after them."""
         return self._scores is not None
 
-    @property
-    def _padding_side(self) -> str | None:
-        # Positions count from the left: padding there would move the tokens of some models.
-        return None if self._scores is None else "right"
-
 
 def _check_classifies(model: PreTrainedModel) -> None:
     if _n_outputs(model) < 2:

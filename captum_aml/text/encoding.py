@@ -164,6 +164,13 @@ def _tokenize_alike(
 ) -> list[TokenizedText]:
     """Tokenizes texts that are all single, or all pairs."""
     pieces = [text.pieces for text in texts]
+    if max_length is not None and len(pieces[0]) == 2:
+        n_added = int(tokenizer.num_special_tokens_to_add(pair=True))
+        if max_length <= n_added:
+            raise InvalidInputError(
+                f"max_length: expected more than the {n_added} tokens that are added to a pair of "
+                f"texts, got {max_length}"
+            )
     encoded = tokenizer(
         *([text[i] for text in pieces] for i in range(len(pieces[0]))),
         truncation=max_length is not None,

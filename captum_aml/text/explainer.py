@@ -17,7 +17,7 @@ from captum_aml import methods
 from captum_aml._call import as_count
 from captum_aml._files import atomic_file
 from captum_aml.attr import AMLAttribution, LAAttribution
-from captum_aml.exceptions import InvalidInputError, NotFittedError
+from captum_aml.exceptions import CheckpointError, InvalidInputError, NotFittedError
 from captum_aml.maskers import SharedMasker
 from captum_aml.methods import TokenMethod
 from captum_aml.text.batches import TextBatches
@@ -29,7 +29,7 @@ from captum_aml.text.model import TextModel
 from captum_aml.text.prompt import Prompt, PromptClassifier
 from captum_aml.text.removing import attention_removal
 from captum_aml.text.segmentation import Segmenter, Unit
-from captum_aml.text.sources import ModelLike, text_model
+from captum_aml.text.sources import ModelLike, asked, text_model
 from captum_aml.text.units import TextUnits
 from captum_aml.training.checkpoint import Checkpoint, content_digest, folder_of, read_signed
 
@@ -116,7 +116,7 @@ class TextExplainer:
         self.text_model: TextModel = text_model(
             model,
             tokenizer,
-            prompt=_prompt(template, labels),
+            prompt=asked(template, labels),
             baseline=baseline,
             max_length=max_length,
             device=device,
@@ -129,6 +129,7 @@ class TextExplainer:
         self.method = method
         self.masker = masker
         self.attribution_: AMLAttribution | LAAttribution | None = None
+        self._loaded: nn.Module | None = None
         self._method = self._made(n_steps)
 
     def __repr__(self) -> str:
@@ -231,7 +232,7 @@ class TextExplainer:
             masker (optional): ``transformer``, the published one, from the model's own encoder;
                 ``shared``, a head on the model's hidden states; the folder or hub id of an encoder
                 with a tokenizer of its own, whose scores are carried over by characters; or a
-                module. Default: None: the fitted or given masker, else ``transformer`` for an
+                module. Default: None: the loaded or given masker, else ``transformer`` for an
                 encoder and ``shared`` for a decoder.
             perturbation (str, optional): How a mask is applied. Default: None, through attention
                 where the model takes it, otherwise by blending.
@@ -296,16 +297,17 @@ class TextExplainer:
         if self.attribution_ is None:
             raise NotFittedError("TextExplainer: nothing to save yet; call fit first")
         self.attribution_.save_pretrained(folder)
-        asked = self.text_model.asked if isinstance(self.text_model, PromptClassifier) else None
+        model = self.text_model
+        prompt = model.asked.to_dict() if isinstance(model, PromptClassifier) else None
         content: dict[str, Any] = {
             "format": _FORMAT,
             "format_version": _VERSION,
             "method": self.method_name,
             "unit": self.units.unit,
-            "baseline": self.text_model.baseline.token,
-            "max_length": self.text_model.max_length,
+            "baseline": model.baseline.token,
+            "max_length": model.max_length,
             "n_steps": self.n_steps,
-            "prompt": None if asked is None else asked.to_dict(),
+            "prompt": prompt,
         }
         content["sha256"] = content_digest(content)
         text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
@@ -347,7 +349,8 @@ class TextExplainer:
             dtype: See the class.
 
         Raises:
-            CheckpointError: The folder is missing, damaged, or of another model.
+            CheckpointError: The folder is missing, damaged, or of another model, or a given text
+                model has another prompt or baseline token.
             InvalidInputError: See the class.
         """
         place = folder_of(folder, _FILE)
@@ -357,7 +360,9 @@ class TextExplainer:
                 place / _FILE, format=_FORMAT, version=_VERSION, what="an explainer"
             )
         prompt = saved.get("prompt")
-        if not isinstance(model, TextModel):
+        if isinstance(model, TextModel):
+            _check_same(model, saved, prompt)
+        else:
             model = text_model(
                 model,
                 tokenizer,
@@ -389,6 +394,8 @@ class TextExplainer:
                     seed=seed,
                 )
             )
+        assert explainer.attribution_ is not None
+        explainer._loaded = explainer.attribution_.masker_
         return explainer
 
     def _use(self, attribution: AMLAttribution | LAAttribution) -> None:
@@ -438,23 +445,29 @@ class TextExplainer:
         )
 
     def _first_masker(self, given: str | os.PathLike[str] | nn.Module | None) -> nn.Module:
-        fitted = None if self.attribution_ is None else self.attribution_.masker_
         own = self.masker if isinstance(self.masker, nn.Module) else None
-        chosen = next((m for m in (given, fitted, own) if m is not None), None)
+        # A second fit forgets the first; what was loaded, or given, is where fits start.
+        chosen = next((m for m in (given, self._loaded, own) if m is not None), None)
         return first_masker(chosen, self.text_model, seed=self.seed)
 
 
-def _prompt(
-    template: str | None, labels: Mapping[str, str] | Sequence[str] | None
-) -> Prompt | None:
-    if template is None and labels is None:
-        return None
-    if template is None or labels is None:
-        missing, there = ("template", "labels") if template is None else ("labels", "template")
-        raise InvalidInputError(
-            f"{missing}: expected it together with {there}, to classify by prompt, got None"
-        )
-    return Prompt(template=template, labels=labels)
+def _check_same(
+    model: TextModel, saved: Mapping[str, Any], prompt: Mapping[str, Any] | None
+) -> None:
+    """Checks that a text model asks, and removes, as the one that a masker was fitted for.
+
+    Raises:
+        CheckpointError: It does not.
+    """
+    own = model.asked.to_dict() if isinstance(model, PromptClassifier) else None
+    found = {"baseline": model.baseline.token, "prompt": own}
+    for name, value in found.items():
+        # JSON has no tuples.
+        if name in saved and saved[name] != json.loads(json.dumps(value)):
+            raise CheckpointError(
+                f"folder: the masker was fitted with {name}={saved[name]!r}, but the "
+                f"{type(model).__name__} has {value!r}"
+            )
 
 
 __all__ = ["TextExplainer"]

@@ -105,19 +105,27 @@ def explain_stream(
     progress: bool = False,
 ) -> Iterator[Explanation]:
     """The explanations of a stream of texts, in its order; see :func:`explain_texts`."""
-    classes: Iterator[int | None]
-    if target is None or isinstance(target, int | str):
-        only = None if target is None else explainer.text_model.class_index(target)
-        classes = repeat(only)
-    else:
-        given = [explainer.text_model.class_index(name) for name in target]
-        if isinstance(texts, Sized) and len(texts) != len(given):
-            raise InvalidInputError(
-                f"target: expected one class, or one for each of the {len(texts)} texts, got "
-                f"{len(given)}"
-            )
-        classes = iter(given)
-    return _explained(explainer, texts, classes, batch_size=batch_size, progress=progress)
+    model = explainer.text_model
+    alone = not isinstance(target, Iterable) or getattr(target, "ndim", None) == 0
+    if target is None or isinstance(target, str) or alone:
+        # Whatever else it is, that names no class.
+        only = None if target is None else model.class_index(target)  # type: ignore[arg-type]
+        return _explained(explainer, texts, repeat(only), batch_size=batch_size, progress=progress)
+    each = [model.class_index(name) for name in _listed(target)]
+    if isinstance(texts, Sized) and len(texts) != len(each):
+        raise InvalidInputError(
+            f"target: expected one class, or one for each of the {len(texts)} texts, got "
+            f"{len(each)}"
+        )
+    return _explained(
+        explainer, texts, iter(each), batch_size=batch_size, progress=progress, one_each=True
+    )
+
+
+def _listed(target: Any) -> list[Any]:  # a tensor's or an array's elements have no type
+    """Classes one by one; those of a tensor or an array of one are that one."""
+    values = target.tolist() if hasattr(target, "tolist") else list(target)
+    return values if isinstance(values, list) else [values]
 
 
 def _explained(
@@ -127,6 +135,7 @@ def _explained(
     *,
     batch_size: int,
     progress: bool,
+    one_each: bool = False,
 ) -> Iterator[Explanation]:
     remaining = each_text(texts)
     total = len(texts) if isinstance(texts, Sized) else None
@@ -146,6 +155,8 @@ def _explained(
                 done.update(zip(rows, explanations, strict=True))
                 bar.update(len(rows))
             yield from (done[row] for row in range(len(tokenized)))
+    if one_each and next(classes, None) is not None:
+        raise InvalidInputError("target: expected one for each text, got more")
 
 
 class BatchExplainer:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from captum_aml._call import as_count
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.methods import Setting
 from captum_aml.text._fields import checked_fields
@@ -87,10 +88,9 @@ class Explanation:
         of the text. Fewer than k where the text has fewer tokens.
 
         Raises:
-            InvalidInputError: ``k`` is negative.
+            InvalidInputError: ``k`` is no number of tokens.
         """
-        if k < 0:
-            raise InvalidInputError(f"k: expected 0 or more, got {k}")
+        k = as_count("k", k)
         order = sorted(range(len(self.scores)), key=lambda i: -self.scores[i])[:k]
         written = ((self.text[slice(*self.offsets[i])], self.scores[i]) for i in order)
         return [(token.strip() or token, score) for token, score in written]

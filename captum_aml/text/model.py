@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -63,6 +64,7 @@ class TextModel(ABC):
         self.tokenizer = tokenizer
         _check_belong_together(model, tokenizer)
         self._baseline = baseline_token(tokenizer, baseline)
+        self._prepare()
         self._max_length = self._checked_length(max_length)
         accepted = inspect.signature(model.forward).parameters
         #: What the model takes beside ids and attention mask, of what the tokenizer gives.
@@ -143,7 +145,12 @@ class TextModel(ABC):
         return self._max_length
 
     def tokenize(self, texts: Iterable[TextLike]) -> list[TokenizedText]:
-        """Tokenizes texts, cut to what the model takes."""
+        """Tokenizes texts, cut to what the model takes.
+
+        Raises:
+            InvalidInputError: A text has none of the forms, or ``max_length`` leaves no room for a
+                token of a pair.
+        """
         return tokenize(self.tokenizer, texts, max_length=self.max_length)
 
     def collate(self, texts: Sequence[TokenizedText]) -> TextBatch:
@@ -152,7 +159,8 @@ class TextModel(ABC):
             self.tokenizer,
             texts,
             extra_inputs=self._extra_inputs,
-            padding_side=self._padding_side,
+            # Positions count from the left: padding there would move the tokens of many models.
+            padding_side="right",
         )
         return batch.to(self.device)
 
@@ -172,8 +180,10 @@ class TextModel(ABC):
         if isinstance(target, str) and target in names:
             return names.index(target)
         try:
-            index = int(target)
-        except ValueError:
+            if isinstance(target, bool):
+                raise TypeError
+            index = int(target) if isinstance(target, str) else operator.index(target)
+        except (TypeError, ValueError):
             raise InvalidInputError(
                 f"target: expected one of the labels {', '.join(names)} or an index from 0 to "
                 f"{self.n_classes - 1}, got {target!r}"
@@ -208,10 +218,13 @@ class TextModel(ABC):
         with evaluating(self.model):
             yield
 
+    def _prepare(self) -> None:  # noqa: B027  (nothing is what most have to do)
+        """Finds out what the limits depend on, with model and tokenizer at hand."""
+
     @property
-    def _padding_side(self) -> str | None:
-        """Where padding goes; None for where the tokenizer puts it."""
-        return None
+    def _n_reserved(self) -> int:
+        """The positions of the model that its inputs have to leave free."""
+        return 0
 
     @property
     def _least_length(self) -> int:
@@ -220,6 +233,8 @@ class TextModel(ABC):
 
     def _checked_length(self, wanted: int | None) -> int | None:
         limit = _most_tokens(self.model, self.tokenizer)
+        if limit is not None:
+            limit -= self._n_reserved
         if wanted is None:
             return limit
         least = self._least_length

@@ -113,15 +113,9 @@ class PromptClassifier(TextModel):
         accepted = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._takes_places = "logits_to_keep" in accepted
-        self._frame_length = 0
         super().__init__(model, tokenizer, baseline=baseline, max_length=max_length)
         self._extra_inputs = ()  # token types are for encoders
-        self._words, self._branches = read_words(
-            [self._label_ids(word) for word in words], names, whole=self._writes
-        )
-        nothing = Text.of("" if len(self._template.slots) == 1 else ("", ""))
-        self._frame_length = len(self._encoded(nothing).ids)
-        if self.max_length is not None and self._frame_length >= self.max_length:
+        if self.max_length is not None and self._least_length > self.max_length:
             raise InvalidInputError(
                 f"template: expected a prompt that leaves room for a text within "
                 f"{self.max_length} tokens, got one of {self._frame_length}; give fewer examples"
@@ -313,13 +307,22 @@ class PromptClassifier(TextModel):
         logits: Tensor = output.logits
         return F.log_softmax(logits.float(), dim=-1).reshape(n, n_branches, n_more + 1, -1)
 
-    @property
-    def _padding_side(self) -> str | None:
-        return "right"
+    def _prepare(self) -> None:
+        words = self._label_words
+        self._words, self._branches = read_words(
+            [self._label_ids(word) for word in words], self._label_names, whole=self._writes
+        )
+        nothing = Text.of("" if len(self._template.slots) == 1 else ("", ""))
+        self._frame_length = len(self._encoded(nothing).ids)
 
     @property
     def _least_length(self) -> int:
         return self._frame_length + 1
+
+    @property
+    def _n_reserved(self) -> int:
+        # A decoder is given all tokens of a word but the last one after the prompt.
+        return 0 if self._writes else self._branches.shape[1]
 
     def _label_ids(self, word: str) -> tuple[int, ...]:
         """The tokens of a label word where it follows the prompt."""
@@ -358,19 +361,13 @@ class PromptClassifier(TextModel):
         )
 
     def _tokenized(self, text: Text) -> TokenizedText:
-        encoded = self._encoded(text)
-        n_cut, limit = 0, self.max_length
-        seen = text
-        while limit is not None and len(encoded.ids) > limit:
-            n_text = sum(end > start for start, end in encoded.offsets)
-            excess = len(encoded.ids) - limit
-            if n_text <= excess:
-                seen, n_cut = beginning(text, 0), n_cut + n_text
-            else:
-                # Where the last token that still has room ends.
-                ends = [end for start, end in encoded.offsets if end > start]
-                seen, n_cut = beginning(text, ends[n_text - excess - 1]), n_cut + excess
-            encoded = self._encoded(seen)
+        whole = encoded = self._encoded(text)
+        while self.max_length is not None and len(encoded.ids) > self.max_length:
+            # Cut before the first token without room; several tokens may be parts of a character.
+            starts = sorted(start for start, end in encoded.offsets if end > start)
+            room = len(starts) - (len(encoded.ids) - self.max_length)
+            encoded = self._encoded(beginning(text, starts[room] if room > 0 else 0))
+        ordinary = tuple(end > start for start, end in encoded.offsets)
         return TokenizedText(
             text=text.text,
             model_inputs={
@@ -379,8 +376,8 @@ class PromptClassifier(TextModel):
             },
             tokens=encoded.tokens,
             offsets=encoded.offsets,
-            ordinary=tuple(end > start for start, end in encoded.offsets),
-            n_tokens_cut=n_cut,
+            ordinary=ordinary,
+            n_tokens_cut=sum(end > start for start, end in whole.offsets) - sum(ordinary),
             parts=text.parts,
             words=text.words,
         )

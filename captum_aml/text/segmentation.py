@@ -60,7 +60,8 @@ _CAPITAL = regex.compile(r"[\p{SB=Upper}]")
 _BEGINS = regex.compile(r"[\p{SB=Upper}\p{SB=OLetter}]")
 _UNCASED = regex.compile(r"\p{SB=OLetter}")
 _LOWER_NEXT = regex.compile(
-    r"[^\p{SB=OLetter}\p{SB=Upper}\p{SB=Lower}\p{SB=STerm}\p{SB=ATerm}\p{SB=Sep}\r\n]*+\p{SB=Lower}"
+    r"[^\p{SB=OLetter}\p{SB=Upper}\p{SB=Lower}\p{SB=STerm}\p{SB=ATerm}\p{SB=Sep}\r\n"
+    r"\N{HORIZONTAL ELLIPSIS}]*+\p{SB=Lower}"
 )
 _NUMBER = regex.compile(r"\p{SB=Numeric}")
 _WORD_BEFORE = regex.compile(r"[\p{L}\p{M}]+(?:\.[\p{L}\p{M}]+)*$")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping, Sequence
 
 import torch
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
@@ -106,16 +107,27 @@ def prompt_of(template: str | None, labels: str | None) -> Prompt | None:
     Raises:
         InvalidInputError: One is given without the other.
     """
+    if template is None or labels is None:
+        return asked(template, labels)
+    pairs = [part.partition("=") for part in labels.split(",")]
+    words = {name.strip(): word if sign else name.strip() for name, sign, word in pairs}
+    return asked(template.replace("\\n", "\n"), words)
+
+
+def asked(template: str | None, labels: Mapping[str, str] | Sequence[str] | None) -> Prompt | None:
+    """A prompt from its two parts; None where there is neither.
+
+    Raises:
+        InvalidInputError: One is given without the other.
+    """
     if template is None and labels is None:
         return None
     if template is None or labels is None:
         missing, there = ("template", "labels") if template is None else ("labels", "template")
         raise InvalidInputError(
-            f"{missing}: expected it together with {there}, to classify by prompt, got none"
+            f"{missing}: expected it together with {there}, to classify by prompt, got None"
         )
-    pairs = [part.partition("=") for part in labels.split(",")]
-    words = {name.strip(): word if sign else name.strip() for name, sign, word in pairs}
-    return Prompt(template=template.replace("\\n", "\n"), labels=words)
+    return Prompt(template=template, labels=labels)
 
 
 def _check_head(model: PreTrainedModel) -> None:
@@ -132,4 +144,4 @@ def _check_head(model: PreTrainedModel) -> None:
         )
 
 
-__all__ = ["ModelLike", "Prompt", "prompt_of", "text_model"]
+__all__ = ["ModelLike", "Prompt", "asked", "prompt_of", "text_model"]

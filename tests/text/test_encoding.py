@@ -174,9 +174,7 @@ class TestBaseline:
             baseline_token(WORD_PIECE, "zebra")
 
     def test_nothing_to_choose_from(self) -> None:
-        with pytest.raises(
-            InvalidInputError, match="to stand for a removed token"
-        ):
+        with pytest.raises(InvalidInputError, match="to stand for a removed token"):
             baseline_token(byte_level_tokenizer(eos=None))
 
     def test_references_replace_ordinary_tokens_only(self) -> None:

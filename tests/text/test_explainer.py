@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from captum.attr import FeatureAblation, LayerIntegratedGradients
@@ -165,8 +166,46 @@ class TestCall:
         second = explainer(TEXTS, target=1)
         mixed = explainer(TEXTS, target=["negative", 1, 0, "positive"])
         assert mixed == [first[0], second[1], first[2], second[3]]
-        with pytest.raises(InvalidInputError, match="one for each of the 4 texts, got 2"):
-            explainer(TEXTS, target=[0, 1])
+        assert explainer(TEXTS, target=np.array([0, 1, 0, 1])) == mixed
+        assert explainer(TEXTS, target=torch.tensor(1)) == second
+        assert explainer(TEXTS, target=np.int64(1)) == second
+
+    @pytest.mark.parametrize(
+        ("target", "message"),
+        [
+            ([0, 1], "one for each of the 4 texts, got 2"),
+            (1.7, "expected one of the labels negative, positive or an index.*got 1.7"),
+            ([0, 1, 0, 1.7], "got 1.7"),
+            (True, "got True"),
+        ],
+    )
+    def test_what_is_no_class(self, model: Any, target: Any, message: str) -> None:
+        with pytest.raises(InvalidInputError, match=message):
+            TextExplainer(model, TOKENIZER, method="random")(TEXTS, target=target)
+
+    @pytest.mark.parametrize(("n", "message"), [(3, "got fewer"), (5, "got more")])
+    def test_a_class_for_each_text_of_a_stream(self, model: Any, n: int, message: str) -> None:
+        explainer = TextExplainer(model, TOKENIZER, method="random")
+        with pytest.raises(InvalidInputError, match=f"one for each text, {message}"):
+            list(explainer.stream(iter(TEXTS), target=[0] * n))
+
+    def test_a_tokenizer_that_pads_on_the_left(self, model: Any) -> None:
+        tokenizer = word_piece_tokenizer()
+        tokenizer.padding_side = "left"
+        assert TextExplainer(model, tokenizer)(TEXTS) == TextExplainer(model, TOKENIZER)(TEXTS)
+
+    def test_a_text_cut_on_the_left_shows_what_was_not_seen(self, model: Any) -> None:
+        tokenizer = word_piece_tokenizer()
+        tokenizer.truncation_side = "left"
+        explainer = TextExplainer(model, tokenizer, method="random", max_length=5)
+        (found,) = explainer("the plot is not very good")
+        assert found.tokens == ("not", "very", "good")
+        assert 'unseen" title="beyond the model' in found.to_html()
+
+    def test_no_room_for_a_pair(self, model: Any) -> None:
+        explainer = TextExplainer(model, TOKENIZER, method="random", max_length=3)
+        with pytest.raises(InvalidInputError, match="more than the 3 tokens that are added"):
+            explainer(("good", "bad"))
 
     def test_the_explained_class_is_the_predicted_one(self, model: Any) -> None:
         for method in ("aml", "ig"):
@@ -366,6 +405,27 @@ class TestFit:
         assert loaded("a gripping film") == explainer("a gripping film")
         assert loaded.units.unit == "word"
 
+    def test_a_refit_forgets_the_first_and_goes_on_from_what_was_loaded(
+        self, model: Any, tmp_path: Path
+    ) -> None:
+        def fit(explainer: TextExplainer) -> list[tuple[float, ...]]:
+            explainer.fit(TEXTS * 2, epochs=1, n_subsets=2)
+            return [e.scores for e in explainer(TEXTS)]
+
+        explainer = TextExplainer(model, TOKENIZER)
+        first = fit(explainer)
+        assert fit(explainer) == first
+        explainer.save_pretrained(tmp_path)
+        assert fit(TextExplainer.from_pretrained(tmp_path, model, TOKENIZER)) != first
+
+    def test_a_text_model_that_removes_otherwise(self, model: Any, tmp_path: Path) -> None:
+        explainer = TextExplainer(model, TOKENIZER, baseline="[UNK]").fit(TEXTS, epochs=1)
+        explainer.save_pretrained(tmp_path)
+        with pytest.raises(CheckpointError, match=r"baseline='\[UNK\]', but the TextClassifier"):
+            TextExplainer.from_pretrained(tmp_path, TextClassifier(model, TOKENIZER))
+        same = TextClassifier(model, TOKENIZER, baseline="[UNK]")
+        assert TextExplainer.from_pretrained(tmp_path, same)(TEXTS) == explainer(TEXTS)
+
     def test_a_masker_of_another_model(self, fitted: TextExplainer, tmp_path: Path) -> None:
         fitted.save_pretrained(tmp_path)
         other = bert_classifier(len(TOKENIZER), seed=1)
@@ -411,6 +471,14 @@ class TestInstances:
             found = TextExplainer(model, TOKENIZER, method=instance)("a good film")[0]
             assert found.scores == pytest.approx(expected[0, 1:-1].tolist(), abs=1e-5)
             assert found.method == type(instance).__name__
+
+    def test_aml_made_on_the_model_itself(self, model: Any) -> None:
+        found = TextExplainer(model, TOKENIZER, method=AMLAttribution(model))(TEXTS)
+        expected = TextExplainer(model, TOKENIZER)(TEXTS)
+        for one, other in zip(found, expected, strict=True):
+            assert one.predicted == other.predicted
+        with pytest.raises(InvalidInputError, match="a function that returns its logits"):
+            TextExplainer(model, TOKENIZER, method=FeatureAblation(model))(TEXTS)
 
     def test_what_is_no_method(self, model: Any) -> None:
         with pytest.raises(InvalidInputError):

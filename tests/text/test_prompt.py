@@ -242,3 +242,38 @@ class TestPrompt:
         tokenizer: PreTrainedTokenizerFast = word_piece_tokenizer()
         with pytest.raises(InvalidInputError, match="expected a language model"):
             PromptClassifier(bert_classifier(len(tokenizer)), tokenizer, TEMPLATE, SINGLE)
+
+
+@pytest.mark.parametrize("labels", [SINGLE, SEVERAL], ids=["single", "several"])
+@pytest.mark.parametrize("text", ["🎬" * 60, "日本語の映画" * 12, "סרט טוב " * 20, "a film " * 60])
+@torch.no_grad()
+def test_texts_of_every_script_are_cut_to_every_length(text: str, labels: dict[str, str]) -> None:
+    """Several tokens may be parts of one character, in which no cut falls."""
+    tokenizer = bpe_tokenizer(eos_token="</s>")
+    model = language_model("gpt2", len(tokenizer))
+    longest = max(
+        len(ids) for ids in PromptClassifier(model, tokenizer, TEMPLATE, labels).label_ids
+    )
+    for limit in (20, 21, 22, 23, 40, None):
+        classifier = PromptClassifier(model, tokenizer, TEMPLATE, labels, max_length=limit)
+        most = 128 - (longest - 1) if limit is None else limit
+        assert classifier.max_length == most
+        (tokenized,) = classifier.tokenize([text])
+        assert most - 4 < len(tokenized) <= most
+        batch = classifier.collate([tokenized])
+        # The model takes prompt and words together.
+        assert bool(classifier(batch.input_ids, *batch.forward_args).isfinite().all())
+        pair = PromptClassifier(
+            model, tokenizer, "{text} / {text_pair} Label:", labels, max_length=limit
+        )
+        for given in ((text, "a film"), ("a film", text), (text, text)):
+            assert len(pair.tokenize([given])[0]) <= most
+
+
+def test_cut_tokens_are_those_of_the_whole_text() -> None:
+    tokenizer = bpe_tokenizer(eos_token="</s>")
+    model = language_model("gpt2", len(tokenizer))
+    classifier = PromptClassifier(model, tokenizer, TEMPLATE, SINGLE, max_length=30)
+    (tokenized,) = classifier.tokenize(["🎬" * 60])
+    assert tokenized.n_tokens_cut == 4 * 60 - sum(tokenized.ordinary)
+    assert sum(tokenized.ordinary) % 4 == 0
