@@ -32,7 +32,7 @@ def test_top_puts_signed_scores_in_order_of_value() -> None:
 
 
 def test_top_of_a_negative_number() -> None:
-    with pytest.raises(InvalidInputError, match="k: expected 0 or more, got -1"):
+    with pytest.raises(InvalidInputError, match="k: expected an integer of at least 0, got -1"):
         MASKED.top(-1)
 
 
