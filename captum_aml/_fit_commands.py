@@ -175,7 +175,9 @@ def fit(
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option("--learning-rate", "--lr", help="Highest rate.", show_default="1e-4"),
+        typer.Option(
+            "--learning-rate", "--lr", help="Highest rate.", show_default="1e-4, or 1e-3 for shared"
+        ),
     ] = None,
     batch_size: BatchSize = None,
     weight_decay: Annotated[

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from captum_aml._optional import require
 from captum_aml._rows import shown
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.training.rates import HEAD_LEARNING_RATE, LEARNING_RATE
 
 if TYPE_CHECKING:
     from captum_aml.objectives import AMLObjective, LAObjective
@@ -68,7 +69,7 @@ class FitConfig:
         loss: ``objective``, ``regression``, or None for what did best with the method.
         n_subsets: See :class:`~captum_aml.training.FitSettings`, as for the settings below.
         epochs: See :class:`~captum_aml.training.FitSettings`, as for the settings below.
-        learning_rate: See there.
+        learning_rate: See there; None for what did well with the masker.
         weight_decay: See there.
         scheduler: See there.
         warmup_ratio: See there.
@@ -113,7 +114,7 @@ class FitConfig:
     loss: str | None = None
     n_subsets: int = 16
     epochs: int = 6
-    learning_rate: float = 1e-4
+    learning_rate: float | None = None
     weight_decay: float = 0.01
     scheduler: str = "linear"
     warmup_ratio: float = 0.0
@@ -206,6 +207,13 @@ class FitConfig:
         return self.loss or ("regression" if self.method == "aml" else "objective")
 
     @property
+    def chosen_rate(self) -> float:
+        """The learning rate, where none was named that which did well with the masker."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return HEAD_LEARNING_RATE if self.masker == "shared" else LEARNING_RATE
+
+    @property
     def trackers(self) -> list[str]:
         """The trackers' names."""
         return [name.strip() for name in (self.tracker or "").split(",") if name.strip()]
@@ -235,6 +243,7 @@ class FitConfig:
         from captum_aml.training import FitSettings
 
         values = {name: getattr(self, name) for name in _OF_FIT}
+        values["learning_rate"] = self.chosen_rate
         # Which needs a folder, as the command has and this object does not.
         save_every = values.pop("save_every")
         if save_every is not None and save_every < 1:
@@ -248,7 +257,7 @@ class FitConfig:
             for field in fields(self)
             if getattr(self, field.name) is not None or field.default is not None
         }
-        values["loss"] = self.chosen_loss
+        values["loss"], values["learning_rate"] = self.chosen_loss, self.chosen_rate
         # None there stands for the method's own: 1, or no such term.
         objective = self.objective()
         return {

@@ -84,6 +84,7 @@ def test_fit_and_explain_with_the_masker(run: Run, model: str, data: str, tmp_pa
     assert json.loads((tmp_path / "masker" / "config.json").read_text())["masker"]["type"] == (
         "shared"
     )
+    assert "learning_rate: 0.001" in (tmp_path / "masker" / "fit.yaml").read_text()
     code, out, err = run("explain", "--model", model, *PROMPT, "--masker", folder, TEXTS[0])
     assert code == 0, err
     assert rows(out)[0]["settings"]["n_steps"] == 0

@@ -32,6 +32,7 @@ from captum_aml.text.segmentation import Segmenter, Unit
 from captum_aml.text.sources import ModelLike, asked, text_model
 from captum_aml.text.units import TextUnits
 from captum_aml.training.checkpoint import Checkpoint, content_digest, folder_of, read_signed
+from captum_aml.training.rates import HEAD_LEARNING_RATE, LEARNING_RATE
 
 _FILE = "explainer.json"
 _FORMAT = "captum_aml.explainer"
@@ -41,9 +42,6 @@ _LEARNED: Mapping[str, type[AMLAttribution] | type[LAAttribution]] = {
     "aml": AMLAttribution,
     "la": LAAttribution,
 }
-
-#: Learning rates that did well: a head that starts from nothing takes larger steps.
-_RATE, _RATE_OF_HEADS = 1e-4, 1e-3
 
 
 class TextExplainer:
@@ -262,7 +260,8 @@ class TextExplainer:
             perturbation = attention_removal(self.text_model, first) or "blend"
         module = self._first_masker(masker)
         if learning_rate is None:
-            learning_rate = _RATE_OF_HEADS if isinstance(module, SharedMasker) else _RATE
+            is_head = isinstance(module, SharedMasker)
+            learning_rate = HEAD_LEARNING_RATE if is_head else LEARNING_RATE
         attribution = _LEARNED[name](
             self.text_model,
             embedding_layer=self.text_model.embedding_layer,
