@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from captum_aml.methods import registry
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 #: A block of Python, and what is shown as its output if a block of text follows at once.
@@ -33,6 +35,8 @@ def test_its_code_runs_and_prints_what_is_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("matplotlib.pyplot").switch_backend("Agg")
+    # What a page registers is gone with it.
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(DOCS.parent / "examples"))  # for its tiny models
     text = page.read_text(encoding="utf-8")
