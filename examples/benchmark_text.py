@@ -61,7 +61,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     texts = _texts(args)
     if args.only is not None:
-        _runs(args)[args.only](texts)
+        _runs(args)[args.only](texts[: args.captum_limit] if args.only == CAPTUM else texts)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         sys.stdout.write(f"{peak}\n")
         return
