@@ -299,6 +299,7 @@ def fit(
             return
         _say(f"Settings: {out / CONFIG}. After an interruption go on with --resume.")
         from captum_aml._fit_progress import FitLines
+        from captum_aml.text.saved import write_saved
 
         lines = FitLines(bar=sys.stderr.isatty())
         try:
@@ -309,6 +310,7 @@ def fit(
             _say("Interrupted: the same command goes on with --resume.")
             raise
         attribution.save_pretrained(out)
+        write_saved(out, setup.classifier, method=setup.config.method)
         assert attribution.fit_summary_ is not None
         summary = _summary(attribution.fit_summary_, out)
         folder.finish([asdict(record) for record in attribution.history_ or ()], summary)

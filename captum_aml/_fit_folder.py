@@ -192,7 +192,8 @@ def _json(file: Path) -> dict[str, Any] | None:
 def _remove(folder: Path) -> None:
     """Removes what this command writes, and nothing else."""
     if _masker_of(folder) is not None:
-        for file in (folder / _MASKER, *folder.glob("masker-*.safetensors")):
+        beside = (*folder.glob("masker-*"), *folder.glob("explainer.json"))
+        for file in (folder / _MASKER, *beside):
             file.unlink()
     ours = (folder / _RUN).exists()
     if ours or (_json(folder / CHECKPOINT / RUN) or {}).get("format") == RUN_FORMAT:

@@ -118,6 +118,7 @@ class TestFit:
         assert [record["n_examples"] for record in history] == [40, 40]
         assert sorted(p.name for p in out.iterdir() if not p.name.startswith(".")) == [
             "config.json",
+            "explainer.json",
             "fit.json",
             "fit.yaml",
             "history.json",

@@ -88,6 +88,16 @@ def test_fit_and_explain_with_the_masker(run: Run, model: str, data: str, tmp_pa
     code, out, err = run("explain", "--model", model, *PROMPT, "--masker", folder, TEXTS[0])
     assert code == 0, err
     assert rows(out)[0]["settings"]["n_steps"] == 0
+    other = ("--template", PROMPT[1], "--labels", "good=positive,negative")
+    code, out, err = run("explain", "--model", model, *other, "--masker", folder, TEXTS[0])
+    assert (code, out) == (2, "")
+    assert "masker: it was fitted with prompt=" in err
+    code, _, err = run(
+        *("benchmark", "--model", model, *other, "--data", data, "--masker", folder),
+        *("--out", str(tmp_path / "report"), "--methods", "aml"),
+    )
+    assert code == 2
+    assert "masker: it was fitted with prompt=" in err
 
 
 def test_benchmark(run: Run, model: str, data: str, tmp_path: Path) -> None:

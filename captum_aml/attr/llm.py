@@ -20,6 +20,7 @@ from typing_extensions import Self
 
 from captum_aml._call import as_count
 from captum_aml._captum import (
+    DEFAULT_GEN_ARGS,
     BaseLLMAttribution,
     LLMAttribution,
     LLMAttributionResult,
@@ -158,16 +159,17 @@ class LLMAMLAttribution(BaseLLMAttribution):
         target: str | Tensor | None = None,
         num_trials: int = 1,
         gen_args: Mapping[str, Any] | None = None,
-        *,
         use_cached_outputs: bool = False,
+        _inspect_forward: object = None,
         forward_in_tokens: bool = False,
+        *,
         n_steps: int | None = None,
         internal_batch_size: int | None = None,
         show_progress: bool = False,
     ) -> LLMAttributionResult:
         """Scores every feature of a prompt for the target and for each of its tokens.
 
-        Three of Captum's arguments are taken so that its calls run, and change nothing: trials are
+        Four of Captum's arguments are taken so that its calls run, and change nothing: trials are
         all the same, since nothing is random here, and the target is always read in one pass
         without a key-value cache, which gives the same log-probabilities.
 
@@ -180,6 +182,7 @@ class LLMAMLAttribution(BaseLLMAttribution):
                 Sampling is seeded with the method's seed. Default: None, Captum's: the 25 likeliest
                 tokens at most, one after the other
             use_cached_outputs (bool, optional): See above. Default: False
+            _inspect_forward (Callable, optional): Likewise. Default: None
             forward_in_tokens (bool, optional): See above. Default: False
             n_steps (int, optional): Tuning steps; 0 takes the fitted masker's proposal as it is.
                 Default: 0 with a fitted masker, otherwise 50
@@ -392,8 +395,12 @@ class LLMAMLAttribution(BaseLLMAttribution):
         layer = self.attr_method.embedding_layers[0]
         check_ids("inp", prompt.ids, layer)
         check_ids("inp (baselines)", prompt.reference, layer)
-        self._room(prompt, 1)
+        room = 1 + self._room(prompt, 1)
         if target is None:
+            if gen_args is None and self._limit is not None:
+                # What is generated here has to fit, too.
+                most = min(room, DEFAULT_GEN_ARGS["max_new_tokens"])
+                gen_args = {**DEFAULT_GEN_ARGS, "max_new_tokens": most}
             ids = written_ids(self.model, prompt.ids.to(self.device), gen_args)
         else:
             ids = given_ids(self.tokenizer, target, gen_args)
@@ -404,14 +411,20 @@ class LLMAMLAttribution(BaseLLMAttribution):
         after = ids.new_tensor([end]) if end in known else ids[-1:]
         return Example(prompt, ids, after[: self._room(prompt, len(ids))])
 
+    @property
+    def _limit(self) -> int | None:
+        """The most tokens that the model takes; None where it does not say."""
+        limit = getattr(getattr(self.model, "config", None), "max_position_embeddings", None)
+        return limit if isinstance(limit, int) and limit > 0 else None
+
     def _room(self, prompt: Prompt, n_tokens: int) -> int:
         """How many more tokens the model takes than a prompt and so many of a target.
 
         Raises:
             InvalidInputError: It does not take these.
         """
-        limit = getattr(getattr(self.model, "config", None), "max_position_embeddings", None)
-        if not isinstance(limit, int) or limit < 1:
+        limit = self._limit
+        if limit is None:
             return 1
         room = limit - len(prompt.ids) - n_tokens
         if room < 0:

@@ -41,6 +41,8 @@ from captum_aml.methods import TokenMethod
 from captum_aml.metrics import Removal
 from captum_aml.metrics.conventions import resolve_convention
 from captum_aml.text import TextModel
+from captum_aml.text.saved import FILE, check_same, read_saved
+from captum_aml.training.checkpoint import folder_of
 
 _ROLES: Mapping[str, Role] = {"learned": "learned", "random": "random"}
 
@@ -95,7 +97,7 @@ def run_benchmark(
             "metrics: expected human rationales in the data for those of plausibility, got none"
         )
     _require_packages(measures)
-    maskers = _maskers(settings.maskers)
+    maskers = _maskers(settings.maskers, classifier)
     runs, notes = plan_runs(
         settings.methods, seeds=settings.seeds, maskers=maskers, n_steps=settings.n_steps
     )
@@ -261,10 +263,13 @@ def _score(
         )
 
 
-def _maskers(folders: Iterable[str | os.PathLike[str]]) -> dict[str, FittedMasker]:
+def _maskers(
+    folders: Iterable[str | os.PathLike[str]], classifier: TextModel
+) -> dict[str, FittedMasker]:
     maskers: dict[str, FittedMasker] = {}
     for folder in folders:
         masker = load_masker(folder)
+        check_same(classifier, read_saved(folder_of(folder, FILE)))
         if masker.method in maskers:
             raise InvalidInputError(
                 f"masker: expected one for each method, got two for {masker.method!r}: "

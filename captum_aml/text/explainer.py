@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,9 +13,8 @@ from typing_extensions import Self
 
 from captum_aml import methods
 from captum_aml._call import as_count
-from captum_aml._files import atomic_file
 from captum_aml.attr import AMLAttribution, LAAttribution
-from captum_aml.exceptions import CheckpointError, InvalidInputError, NotFittedError
+from captum_aml.exceptions import InvalidInputError, NotFittedError
 from captum_aml.maskers import SharedMasker
 from captum_aml.methods import TokenMethod
 from captum_aml.text.batches import TextBatches
@@ -26,17 +23,14 @@ from captum_aml.text.explanation import Explanation
 from captum_aml.text.inputs import TextLike, is_one_text
 from captum_aml.text.maskers import first_masker
 from captum_aml.text.model import TextModel
-from captum_aml.text.prompt import Prompt, PromptClassifier
+from captum_aml.text.prompt import Prompt
 from captum_aml.text.removing import attention_removal
+from captum_aml.text.saved import FILE, check_same, read_saved, write_saved
 from captum_aml.text.segmentation import Segmenter, Unit
 from captum_aml.text.sources import ModelLike, asked, text_model
 from captum_aml.text.units import TextUnits
-from captum_aml.training.checkpoint import Checkpoint, content_digest, folder_of, read_signed
+from captum_aml.training.checkpoint import Checkpoint, folder_of
 from captum_aml.training.rates import HEAD_LEARNING_RATE, LEARNING_RATE
-
-_FILE = "explainer.json"
-_FORMAT = "captum_aml.explainer"
-_VERSION = 1
 
 _LEARNED: Mapping[str, type[AMLAttribution] | type[LAAttribution]] = {
     "aml": AMLAttribution,
@@ -296,22 +290,13 @@ class TextExplainer:
         if self.attribution_ is None:
             raise NotFittedError("TextExplainer: nothing to save yet; call fit first")
         self.attribution_.save_pretrained(folder)
-        model = self.text_model
-        prompt = model.asked.to_dict() if isinstance(model, PromptClassifier) else None
-        content: dict[str, Any] = {
-            "format": _FORMAT,
-            "format_version": _VERSION,
-            "method": self.method_name,
-            "unit": self.units.unit,
-            "baseline": model.baseline.token,
-            "max_length": model.max_length,
-            "n_steps": self.n_steps,
-            "prompt": prompt,
-        }
-        content["sha256"] = content_digest(content)
-        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        with atomic_file(Path(folder) / _FILE) as stream:
-            stream.write(text.encode())
+        write_saved(
+            Path(folder),
+            self.text_model,
+            method=self.method_name,
+            unit=self.units.unit,
+            n_steps=self.n_steps,
+        )
 
     @classmethod
     def from_pretrained(
@@ -352,15 +337,11 @@ class TextExplainer:
                 model has another prompt or baseline token.
             InvalidInputError: See the class.
         """
-        place = folder_of(folder, _FILE)
-        saved: dict[str, Any] = {}
-        if (place / _FILE).exists():
-            saved = read_signed(
-                place / _FILE, format=_FORMAT, version=_VERSION, what="an explainer"
-            )
+        place = folder_of(folder, FILE)
+        saved = read_saved(place)
         prompt = saved.get("prompt")
         if isinstance(model, TextModel):
-            _check_same(model, saved, prompt)
+            check_same(model, saved)
         else:
             model = text_model(
                 model,
@@ -448,25 +429,6 @@ class TextExplainer:
         # A second fit forgets the first; what was loaded, or given, is where fits start.
         chosen = next((m for m in (given, self._loaded, own) if m is not None), None)
         return first_masker(chosen, self.text_model, seed=self.seed)
-
-
-def _check_same(
-    model: TextModel, saved: Mapping[str, Any], prompt: Mapping[str, Any] | None
-) -> None:
-    """Checks that a text model asks, and removes, as the one that a masker was fitted for.
-
-    Raises:
-        CheckpointError: It does not.
-    """
-    own = model.asked.to_dict() if isinstance(model, PromptClassifier) else None
-    found = {"baseline": model.baseline.token, "prompt": own}
-    for name, value in found.items():
-        # JSON has no tuples.
-        if name in saved and saved[name] != json.loads(json.dumps(value)):
-            raise CheckpointError(
-                f"folder: the masker was fitted with {name}={saved[name]!r}, but the "
-                f"{type(model).__name__} has {value!r}"
-            )
 
 
 __all__ = ["TextExplainer"]

@@ -19,8 +19,10 @@ from captum_aml.text.encoding import TextBatch, TokenizedText
 from captum_aml.text.explanation import Explanation
 from captum_aml.text.inputs import TextLike, each_text
 from captum_aml.text.model import TextModel
+from captum_aml.text.saved import FILE, check_same, read_saved
 from captum_aml.text.segmentation import TokenGroups, Unit
 from captum_aml.text.units import TextUnits, feature_mask
+from captum_aml.training.checkpoint import folder_of
 
 # Texts are read this many batches ahead, to be sorted by length.
 _BATCHES_PER_WINDOW = 16
@@ -74,10 +76,13 @@ def explain_texts(
     Raises:
         InvalidInputError: An argument or a text is of a wrong kind. Arguments are checked at the
             call, before the first text is read.
+        CheckpointError: The masker's folder is damaged, or of another model, prompt or baseline.
         NonFiniteError: The model's output, or a score, is NaN or infinite.
     """
     if isinstance(texts, str):
         raise InvalidInputError("texts: expected an iterable of strings, got one string")
+    if isinstance(masker, str | os.PathLike):
+        check_same(classifier, read_saved(folder_of(masker, FILE)))
     explainer = BatchExplainer(
         classifier,
         methods.create(

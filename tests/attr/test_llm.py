@@ -1087,3 +1087,24 @@ def test_models_that_return_something_else_are_noticed() -> None:
     llm = LLMAMLAttribution(AMLAttribution(Returns()), word_tokenizer())
     with pytest.raises(InvalidInputError, match=r"causal language model.*\(N, L, V\), got dict"):
         llm.attribute("a red one", target="RED")
+
+
+def test_captums_arguments_in_captums_order() -> None:
+    llm = LLMAMLAttribution(AMLAttribution(PlantedLM()), word_tokenizer())
+    named = llm.attribute(PROMPT, TARGET, n_steps=1)
+    assert torch.equal(
+        llm.attribute(PROMPT, TARGET, 1, None, True, None, False, n_steps=1).seq_attr,
+        named.seq_attr,
+    )
+
+
+def test_what_is_written_without_a_target_fits_the_model() -> None:
+    tokenizer = bpe_tokenizer(eos_token="</s>")
+    model = language_model("gpt2", len(tokenizer))
+    llm = LLMAMLAttribution(AMLAttribution(model), tokenizer)
+    text = "film " * 200
+    ids = tokenizer(text)["input_ids"][:126]
+    prompt = tokenizer.decode(ids)
+    n_left = 128 - len(tokenizer(prompt)["input_ids"])
+    result = llm.attribute(prompt, n_steps=1)
+    assert len(result.output_tokens) <= n_left

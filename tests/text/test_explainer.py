@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, pipeline
 
 from captum_aml import AlignedMasker, AMLAttribution, SharedMasker, TransformerMasker
 from captum_aml.exceptions import CheckpointError, InvalidInputError, NotFittedError
-from captum_aml.text import PromptClassifier, TextClassifier, TextExplainer
+from captum_aml.text import PromptClassifier, TextClassifier, TextExplainer, explain_texts
 from tests._helpers.decoders import (
     DECODERS,
     bpe_tokenizer,
@@ -425,6 +425,23 @@ class TestFit:
             TextExplainer.from_pretrained(tmp_path, TextClassifier(model, TOKENIZER))
         same = TextClassifier(model, TOKENIZER, baseline="[UNK]")
         assert TextExplainer.from_pretrained(tmp_path, same)(TEXTS) == explainer(TEXTS)
+
+    def test_labels_in_another_order_are_another_prompt(self, tmp_path: Path) -> None:
+        tokenizer = bpe_tokenizer(eos_token="</s>")
+        model = language_model("llama", len(tokenizer))
+
+        def ask(*labels: str) -> PromptClassifier:
+            return PromptClassifier(model, tokenizer, "Text: {text} Label:", labels)
+
+        explainer = TextExplainer(ask("negative", "positive"))
+        explainer.fit(["a gripping film", "dull plot"], epochs=1, n_subsets=2)
+        explainer.save_pretrained(tmp_path)
+        with pytest.raises(CheckpointError, match="fitted with prompt="):
+            TextExplainer.from_pretrained(tmp_path, ask("positive", "negative"))
+        with pytest.raises(CheckpointError, match="fitted with prompt="):
+            explain_texts(ask("positive", "negative"), ["dull"], masker=tmp_path)
+        same = TextExplainer.from_pretrained(tmp_path, ask("negative", "positive"))
+        assert same("dull plot") == explainer("dull plot")
 
     def test_a_masker_of_another_model(self, fitted: TextExplainer, tmp_path: Path) -> None:
         fitted.save_pretrained(tmp_path)

@@ -1,0 +1,87 @@
+"""What is kept beside a fitted masker: how the texts that it was fitted on were asked and cut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from captum_aml._files import atomic_file
+from captum_aml.exceptions import CheckpointError
+from captum_aml.text.model import TextModel
+from captum_aml.text.prompt import PromptClassifier
+from captum_aml.training.checkpoint import content_digest, read_signed
+
+FILE = "explainer.json"
+_FORMAT = "captum_aml.explainer"
+_VERSION = 1
+
+
+def write_saved(
+    folder: str | Path,
+    model: TextModel,
+    *,
+    method: str,
+    unit: str = "token",
+    n_steps: int | None = None,
+) -> None:
+    """Writes the file into a masker's folder.
+
+    Args:
+        folder: The folder.
+        model: What the masker explains.
+        method: The method's name.
+        unit: What is masked as one. Default: "token".
+        n_steps: Tuning steps; None for the method's own number. Default: None.
+    """
+    content: dict[str, Any] = {
+        "format": _FORMAT,
+        "format_version": _VERSION,
+        "method": method,
+        "unit": unit,
+        "baseline": model.baseline.token,
+        "max_length": model.max_length,
+        "n_steps": n_steps,
+        "prompt": _prompt(model),
+    }
+    content["sha256"] = content_digest(content)
+    # Not sorted: the order of the labels is that of the classes.
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    with atomic_file(Path(folder) / FILE) as stream:
+        stream.write(text.encode())
+
+
+def read_saved(folder: str | Path) -> dict[str, Any]:
+    """What the file in a masker's folder says; {} where there is none.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
+    file = Path(folder) / FILE
+    if not file.exists():
+        return {}
+    return read_signed(file, format=_FORMAT, version=_VERSION, what="an explainer")
+
+
+def check_same(model: TextModel, saved: Mapping[str, Any]) -> None:
+    """Checks that a text model asks, and removes, as the one that a masker was fitted for.
+
+    Raises:
+        CheckpointError: It does not.
+    """
+    found = {"baseline": model.baseline.token, "prompt": _prompt(model)}
+    for name, value in found.items():
+        # As text, in which the order of the labels counts, too, and tuples are lists.
+        if name in saved and json.dumps(saved[name]) != json.dumps(value):
+            raise CheckpointError(
+                f"masker: it was fitted with {name}={saved[name]!r}, but the "
+                f"{type(model).__name__} has {value!r}"
+            )
+
+
+def _prompt(model: TextModel) -> dict[str, Any] | None:
+    return model.asked.to_dict() if isinstance(model, PromptClassifier) else None
+
+
+__all__ = ["FILE", "check_same", "read_saved", "write_saved"]
