@@ -81,8 +81,6 @@ def explain_texts(
     """
     if isinstance(texts, str):
         raise InvalidInputError("texts: expected an iterable of strings, got one string")
-    if isinstance(masker, str | os.PathLike):
-        check_same(classifier, read_saved(folder_of(masker, FILE)))
     explainer = BatchExplainer(
         classifier,
         methods.create(
@@ -98,6 +96,8 @@ def explain_texts(
         signed=methods.spec(method).signed,
         units=TextUnits(unit),
     )
+    if isinstance(masker, str | os.PathLike):
+        check_same(classifier, read_saved(folder_of(masker, FILE)))
     return explain_stream(explainer, texts, target=target, batch_size=batch_size, progress=progress)
 
 
