@@ -41,8 +41,7 @@ from captum_aml.methods import TokenMethod
 from captum_aml.metrics import Removal
 from captum_aml.metrics.conventions import resolve_convention
 from captum_aml.text import TextModel
-from captum_aml.text.saved import FILE, check_same, read_saved
-from captum_aml.training.checkpoint import folder_of
+from captum_aml.text.saved import check_masker
 
 _ROLES: Mapping[str, Role] = {"learned": "learned", "random": "random"}
 
@@ -269,7 +268,7 @@ def _maskers(
     maskers: dict[str, FittedMasker] = {}
     for folder in folders:
         masker = load_masker(folder)
-        check_same(classifier, read_saved(folder_of(folder, FILE)))
+        check_masker(classifier, folder)
         if masker.method in maskers:
             raise InvalidInputError(
                 f"masker: expected one for each method, got two for {masker.method!r}: "

@@ -19,10 +19,9 @@ from captum_aml.text.encoding import TextBatch, TokenizedText
 from captum_aml.text.explanation import Explanation
 from captum_aml.text.inputs import TextLike, each_text
 from captum_aml.text.model import TextModel
-from captum_aml.text.saved import FILE, check_same, read_saved
+from captum_aml.text.saved import check_masker
 from captum_aml.text.segmentation import TokenGroups, Unit
 from captum_aml.text.units import TextUnits, feature_mask
-from captum_aml.training.checkpoint import folder_of
 
 # Texts are read this many batches ahead, to be sorted by length.
 _BATCHES_PER_WINDOW = 16
@@ -97,7 +96,7 @@ def explain_texts(
         units=TextUnits(unit),
     )
     if isinstance(masker, str | os.PathLike):
-        check_same(classifier, read_saved(folder_of(masker, FILE)))
+        check_masker(classifier, masker)
     return explain_stream(explainer, texts, target=target, batch_size=batch_size, progress=progress)
 
 
@@ -210,13 +209,15 @@ class BatchExplainer:
             logits, scores, explained = self._scored(batch, targets, mask)
         _require_finite(scores, texts, f"a score of {self._name}")
         # One transfer from the device for the whole batch.
+        ordinary, labels = batch.ordinary.cpu().numpy(), self.text_model.label_names
         table, values = logits.float().softmax(dim=-1).cpu(), scores.float().cpu().numpy()
         predicted, chosen = table.argmax(dim=-1).tolist(), explained.tolist()
         return [
             self._explanation(
                 text,
                 groups[row] if groups else None,
-                values[row][batch.ordinary[row].cpu().numpy()],
+                values[row][ordinary[row]],
+                labels,
                 table[row].tolist(),
                 predicted[row],
                 chosen[row],
@@ -268,11 +269,11 @@ class BatchExplainer:
         text: TokenizedText,
         groups: TokenGroups | None,
         values: Any,  # a NumPy array (T,), of the ordinary tokens
+        labels: Sequence[str],
         probabilities: Sequence[float],
         predicted: int,
         explained: int,
     ) -> Explanation:
-        labels = self.text_model.label_names
         if groups is None:
             keep = [i for i, ordinary in enumerate(text.ordinary) if ordinary]
             tokens = tuple(text.tokens[i] for i in keep)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,11 +114,6 @@ def each_text(texts: Iterable[Any], start: int = 0) -> Iterator[Text]:
         yield Text.of(text, position)
 
 
-def is_path(value: object) -> TypeGuard[str | os.PathLike[str]]:
-    """Whether a value names a folder or a hub repository."""
-    return isinstance(value, str | os.PathLike)
-
-
 def _joined(
     strings: Sequence[object], separator: str, position: int
 ) -> tuple[str, tuple[Span, ...]]:
@@ -141,4 +135,4 @@ def _clean(text: str) -> str:
     return _LONE_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-__all__ = ["PAIR_SEPARATOR", "Span", "Text", "TextLike", "each_text", "is_one_text", "is_path"]
+__all__ = ["PAIR_SEPARATOR", "Span", "Text", "TextLike", "each_text", "is_one_text"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from captum_aml._files import atomic_file
 from captum_aml.exceptions import CheckpointError
 from captum_aml.text.model import TextModel
 from captum_aml.text.prompt import PromptClassifier
-from captum_aml.training.checkpoint import content_digest, read_signed
+from captum_aml.training.checkpoint import content_digest, folder_of, read_signed
 
 FILE = "explainer.json"
 _FORMAT = "captum_aml.explainer"
@@ -64,6 +65,15 @@ def read_saved(folder: str | Path) -> dict[str, Any]:
     return read_signed(file, format=_FORMAT, version=_VERSION, what="an explainer")
 
 
+def check_masker(model: TextModel, folder: str | os.PathLike[str]) -> None:
+    """Checks that a masker's folder, or its repository on the hub, is of this very text model.
+
+    Raises:
+        CheckpointError: It is of another, damaged, or not there.
+    """
+    check_same(model, read_saved(folder_of(folder, FILE)))
+
+
 def check_same(model: TextModel, saved: Mapping[str, Any]) -> None:
     """Checks that a text model asks, and removes, as the one that a masker was fitted for.
 
@@ -84,4 +94,4 @@ def _prompt(model: TextModel) -> dict[str, Any] | None:
     return model.asked.to_dict() if isinstance(model, PromptClassifier) else None
 
 
-__all__ = ["FILE", "check_same", "read_saved", "write_saved"]
+__all__ = ["FILE", "check_masker", "check_same", "read_saved", "write_saved"]
