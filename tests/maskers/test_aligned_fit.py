@@ -97,14 +97,15 @@ def masker() -> AlignedMasker:
 @pytest.mark.parametrize("loss", ["objective", "regression"])
 def test_the_deciding_word_comes_first(loss: str) -> None:
     attribution = AMLAttribution(PlantedDecoder(), masker=masker(), output="logits").fit(
-        [batch_of(32, seed=seed)[0] for seed in range(16)],
-        epochs=6,
-        learning_rate=5e-3,
+        [batch_of(32, seed=seed)[0] for seed in range(32)],
+        epochs=12,
+        learning_rate=3e-3,
         loss=loss,
     )
     call, places = batch_of(100, seed=99)
     scores = attribution.attribute(**call, n_steps=0)
-    assert float((scores.argmax(dim=1) == places).float().mean()) >= 0.9
+    # 0.95 to 1 with other seeds and other texts; kernels of another processor are another seed.
+    assert int((scores.argmax(dim=1) == places).sum()) >= 90
     # At random it would be about one in seven.
     noise = torch.rand(scores.shape, generator=torch.Generator().manual_seed(0)) * (scores > 0)
     assert float((noise.argmax(dim=1) == places).float().mean()) < 0.3
