@@ -267,7 +267,7 @@ def test_a_fitted_masker_finds_what_decides(name: str, model: Planted) -> None:
 
 def test_a_fitted_masker_is_told_the_class(model: Planted) -> None:
     # Only the target says which of two pieces of evidence is asked for.
-    train, held_out = make_texts("both", seed=8, n=384), make_texts("both", seed=9)
+    train, held_out = make_texts("both", seed=8, n=1536), make_texts("both", seed=9, n=200)
     method = AMLAttribution(model, embedding_layer=model.embedding)
     batches = [
         {
@@ -276,14 +276,15 @@ def test_a_fitted_masker_is_told_the_class(model: Planted) -> None:
             "baselines": train.call["baselines"][i : i + 32],
             "additional_forward_args": (train.attention[i : i + 32],),
         }
-        for i in range(0, 384, 32)
+        for i in range(0, 1536, 32)
     ]
-    method.fit(batches, epochs=12, learning_rate=1e-2)
+    method.fit(batches, epochs=8, learning_rate=3e-3)
     # Told nothing, it would find the evidence for either class, and be right half of the time;
     # so small a network, after seconds, is right in most of the other half too.
     for target in target_forms(held_out.labels):
         scores = method.attribute(held_out.ids, target=target, **held_out.call)
-        assert hit_rate(scores, held_out) > 0.6
+        told = hit_rate(scores, held_out)
+        assert told > 0.6
     absent = [(label + 1) % 3 for label in held_out.labels]
     scores = method.attribute(held_out.ids, target=absent, **held_out.call)
-    assert hit_rate(scores, held_out) < 0.4
+    assert told - hit_rate(scores, held_out) > 0.2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -136,7 +137,7 @@ def test_a_run_that_was_killed_resumes_bit_for_bit(whole: Any, tmp_path: Path) -
     done = subprocess.run(
         [sys.executable, str(script), "folder", str(tmp_path), "4"],
         cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         timeout=600,
         check=False,
