@@ -283,8 +283,7 @@ def test_a_fitted_masker_is_told_the_class(model: Planted) -> None:
     # so small a network, after seconds, is right in most of the other half too.
     for target in target_forms(held_out.labels):
         scores = method.attribute(held_out.ids, target=target, **held_out.call)
-        told = hit_rate(scores, held_out)
-        assert told > 0.6
+        assert hit_rate(scores, held_out) > 0.6
     absent = [(label + 1) % 3 for label in held_out.labels]
     scores = method.attribute(held_out.ids, target=absent, **held_out.call)
-    assert told - hit_rate(scores, held_out) > 0.2
+    assert hit_rate(scores, held_out) < 0.4

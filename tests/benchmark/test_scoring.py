@@ -153,9 +153,10 @@ DIRECT: dict[str, Callable[[Call], Tensor]] = {
     "aopc-sufficiency@pad": lambda c: c.faithful(metrics.sufficiency, aopc=True, removal="pad"),
     "log-odds@delete": lambda c: c.faithful(metrics.log_odds, aopc=False, removal="delete"),
 }
-# The model calculates in float32, and a batch in another order than a single text; normalizing
-# divides such a difference by the range that a text allows, a tenth or less.
-CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4}
+# The model calculates in float32, and a batch in another order than a single text.
+CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 2e-5}
+# Normalizing divides such a difference by the range that a text allows, a tenth or less.
+CLOSE_NORMALIZED: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4}
 
 
 class TestAgainstDirectCalls:
@@ -180,8 +181,9 @@ class TestAgainstDirectCalls:
                 failed = key.method == "other" and index == FAILED
                 for name in names:
                     expected = math.nan if failed else float(DIRECT[name](call))
+                    close = CLOSE_NORMALIZED if name.startswith("normalized") else CLOSE
                     np.testing.assert_allclose(
-                        found.values[key][name][index], expected, **CLOSE, err_msg=f"{name} {index}"
+                        found.values[key][name][index], expected, **close, err_msg=f"{name} {index}"
                     )
 
     def test_curves(self, classifier: TextClassifier) -> None:
