@@ -43,9 +43,10 @@ test: $(READY)  ## run the tests, without the slow ones
 slow: $(READY)  ## run the slow tests
 	$(PY) -m pytest -m slow
 
-lint: $(READY)  ## check style and formatting
+lint: $(READY)  ## check style, formatting and the directions of imports
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	"$(BIN)/lint-imports" --no-cache --no-logo
 
 format: $(READY)  ## mend what ruff can mend
 	$(PY) -m ruff check --fix .

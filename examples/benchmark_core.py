@@ -31,8 +31,7 @@ from rich.table import Table
 from torch import Tensor
 
 from captum_aml import AMLAttribution, TransformerMasker
-from captum_aml.assets import load_reviews_classifier
-from captum_aml.datasets import generate_reviews
+from captum_aml.reviews import generate_reviews, load_reviews_classifier
 
 
 @dataclass

@@ -30,8 +30,7 @@ from rich.table import Table
 from torch import nn
 
 from captum_aml import AMLAttribution, SharedMasker, TransformerMasker
-from captum_aml.assets import load_reviews_classifier
-from captum_aml.datasets import generate_reviews
+from captum_aml.reviews import generate_reviews, load_reviews_classifier
 from captum_aml.text import TextClassifier, fit_batches, read_texts
 
 

@@ -30,8 +30,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from captum_aml.assets import load_reviews_classifier
-from captum_aml.datasets import generate_reviews
 from captum_aml.metrics import (
     PRESETS,
     RemovalEvaluator,
@@ -40,6 +38,7 @@ from captum_aml.metrics import (
     sufficiency,
 )
 from captum_aml.metrics.faithfulness import comprehensiveness_of, log_odds_of, sufficiency_of
+from captum_aml.reviews import generate_reviews, load_reviews_classifier
 
 CONVENTION = PRESETS["default"]
 SHARES = CONVENTION.shares or ()

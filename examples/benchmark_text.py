@@ -34,8 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from captum_aml import SharedMasker, TransformerMasker
-from captum_aml.assets import load_reviews_classifier
-from captum_aml.datasets import generate_reviews
+from captum_aml.reviews import generate_reviews, load_reviews_classifier
 from captum_aml.text import TextClassifier, TextExplainer, read_texts
 
 BARE = "bare classification"

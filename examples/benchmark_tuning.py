@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from captum_aml import AMLAttribution
-from captum_aml._call import parse_call
 from captum_aml.maskers import as_masker
-from captum_aml.masking import MaskingProblem
+from captum_aml.masking.call import parse_call
+from captum_aml.masking.problem import MaskingProblem
 from captum_aml.metrics import comprehensiveness, sufficiency
 from captum_aml.objectives import MaskedOutcome
 from captum_aml.text import TextClassifier, read_texts

@@ -23,8 +23,8 @@ from captum.attr import IntegratedGradients, LayerIntegratedGradients, NoiseTunn
 from captum.metrics import infidelity, sensitivity_max
 
 from captum_aml import AMLAttribution, LayerAMLAttribution
-from captum_aml.assets import load_reviews_classifier
 from captum_aml.metrics import comprehensiveness, sufficiency
+from captum_aml.reviews import load_reviews_classifier
 
 parser = argparse.ArgumentParser(
     description="Explain texts with Integrated Gradients and with AML."

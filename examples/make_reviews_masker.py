@@ -15,9 +15,13 @@ from typing import Any
 import torch
 
 from captum_aml import AMLAttribution, LAAttribution, TransformerMasker
-from captum_aml.assets import load_reviews_classifier, load_reviews_splits, reviews_classifier_path
-from captum_aml.datasets import Review
-from captum_aml.demo import hit_rate
+from captum_aml.cli.demo import hit_rate
+from captum_aml.reviews import (
+    Review,
+    load_reviews_classifier,
+    load_reviews_splits,
+    reviews_classifier_path,
+)
 from captum_aml.text import TextClassifier, explain_texts, fit_batches
 
 METHODS = {"aml": AMLAttribution, "la": LAAttribution}

@@ -1,6 +1,6 @@
 """Makes the small classifier of synthetic reviews that ships inside the package.
 
-    python examples/make_reviews_model.py --out captum_aml/assets/reviews/classifier
+    python examples/make_reviews_model.py --out captum_aml/reviews/data/classifier
 
 Takes about three minutes on one core, needs no network, and prints how the classifier does.
 
@@ -35,10 +35,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from captum_aml.assets import load_reviews_splits
-from captum_aml.datasets import LABELS, NEGATORS, Review
+from captum_aml.reviews import LABELS, NEGATORS, Review, load_reviews_splits
 
-DEFAULT_OUT = Path(__file__).parents[1] / "captum_aml" / "assets" / "reviews" / "classifier"
+DEFAULT_OUT = Path(__file__).parents[1] / "captum_aml" / "reviews" / "data" / "classifier"
 MAX_LENGTH = 128
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 UNKNOWN_RATE = 0.02

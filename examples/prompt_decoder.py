@@ -21,7 +21,7 @@ import random
 import matplotlib.pyplot as plt
 from tiny_models import OPINIONS, make_tiny_decoder, write_text
 
-from captum_aml.assets import reviews_classifier_path
+from captum_aml.reviews import reviews_classifier_path
 from captum_aml.text import PromptClassifier, TextExplainer
 
 parser = argparse.ArgumentParser(description="Explain a language model's answer to a prompt.")

@@ -18,8 +18,7 @@ import argparse
 
 import matplotlib.pyplot as plt
 
-from captum_aml.assets import reviews_classifier_path, reviews_masker_path
-from captum_aml.datasets import generate_reviews
+from captum_aml.reviews import generate_reviews, reviews_classifier_path, reviews_masker_path
 from captum_aml.text import TextExplainer, write_explanations
 
 parser = argparse.ArgumentParser(description="Explain texts with a sequence classifier.")

@@ -15,7 +15,6 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrainedModel
 
 from captum_aml import AMLAttribution
-from captum_aml.assets import load_reviews_classifier
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.perturbation import (
     AttentionRemoval,
@@ -24,6 +23,7 @@ from captum_aml.perturbation import (
     Perturbation,
     resolve_perturbation,
 )
+from captum_aml.reviews import load_reviews_classifier
 from captum_aml.text import TextClassifier
 from tests._helpers import references
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from captum_aml.assets import load_reviews_classifier
+from captum_aml.reviews import load_reviews_classifier
 from tests._helpers.decoders import bpe_tokenizer, language_model
 
 README = Path(__file__).parents[1] / "README.md"

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from captum_aml._call import parse_call
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
+from captum_aml.masking.call import parse_call
 from captum_aml.readout import (
     FRACTION_MARGIN,
     Readout,

@@ -10,8 +10,8 @@ Source: Barkan et al., "LLM Explainability via Attributive Masking Learning", Fi
 
 from __future__ import annotations
 
-from captum_aml.attr._input import InputMaskAttribution
-from captum_aml.attr._layer import LayerMaskAttribution
+from captum_aml.attr.input import InputMaskAttribution
+from captum_aml.attr.layer import LayerMaskAttribution
 from captum_aml.objectives import AMLObjective
 
 

@@ -9,8 +9,8 @@ follows the paper's abstract.
 
 from __future__ import annotations
 
-from captum_aml.attr._input import InputMaskAttribution
-from captum_aml.attr._layer import LayerMaskAttribution
+from captum_aml.attr.input import InputMaskAttribution
+from captum_aml.attr.layer import LayerMaskAttribution
 from captum_aml.objectives import LAObjective
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
-from captum_aml._files import atomic_file
 from captum_aml._optional import require
+from captum_aml._utils.files import atomic_file
 from captum_aml._version import __version__
 from captum_aml.benchmark.store import JSON
 from captum_aml.exceptions import InvalidInputError

@@ -21,9 +21,9 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from captum_aml._files import atomic_file
-from captum_aml._held_folder import LOCK, HeldFolder
-from captum_aml._rows import shown
+from captum_aml._utils.files import atomic_file
+from captum_aml._utils.held_folder import LOCK, HeldFolder
+from captum_aml._utils.rows import shown
 from captum_aml._version import __version__
 from captum_aml.exceptions import InvalidInputError
 

@@ -1,7 +1,7 @@
 """Maskers: networks that propose which tokens to keep."""
 
-from captum_aml.maskers._base import Masker, MaskerInputs, as_logits, as_masker
 from captum_aml.maskers.aligned import AlignedMasker
+from captum_aml.maskers.base import Masker, MaskerInputs, as_logits, as_masker
 from captum_aml.maskers.embedding import EmbeddingMasker
 from captum_aml.maskers.hidden import ExplainedLayers, explained_layers_of
 from captum_aml.maskers.prediction import PredictionEmbedding

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 from typing_extensions import Self
 
-from captum_aml._alignment import overlapping
-from captum_aml._decoding import TokenReader
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.maskers._alignment import overlapping
+from captum_aml.maskers._decoding import TokenReader
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedTokenizerBase

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.maskers._base import MaskerInputs
+from captum_aml.maskers.base import MaskerInputs
 from captum_aml.maskers.prediction import PredictionEmbedding
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_aml._hooks import LayerPoint, tensors_in
+from captum_aml._utils.hooks import LayerPoint, tensors_in
 from captum_aml.exceptions import InvalidInputError, LayerNotReachedError
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from captum_aml._hooks import run_with_output
+from captum_aml._utils.hooks import run_with_output
 
 
 def from_embeddings(

@@ -12,13 +12,13 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from captum_aml._modes import evaluating
-from captum_aml._sites import argument_named
-from captum_aml._trial import taken_removal
+from captum_aml._utils.modules import evaluating
 from captum_aml.attr import AMLAttribution, LAAttribution
-from captum_aml.attr._base import MaskAttribution
+from captum_aml.attr.base import MaskAttribution
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers.hidden import explained_model
+from captum_aml.masking.attention import taken_removal
+from captum_aml.masking.sites import argument_named
 from captum_aml.methods._inputs import parse_groups, shares
 from captum_aml.methods.registry import Factory, MethodOptions, MethodSpec, Setting
 from captum_aml.perturbation import AttentionRemoval

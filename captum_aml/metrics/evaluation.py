@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_aml._call import Call, as_count, is_integral, parse_call
-from captum_aml._sites import argument_named, run_forward
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.masking.call import Call, as_count, is_integral, parse_call
+from captum_aml.masking.sites import argument_named, run_forward
 from captum_aml.metrics.layout import VariantLayout, Variants
 from captum_aml.metrics.removal import Removal, resolve_removal
 from captum_aml.readout import Readout, check_finite, check_output_kind, output_tensor, select

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from captum_aml._tokenizers import BASELINE_KINDS, baseline_id
+from captum_aml._utils.tokenizers import BASELINE_KINDS, baseline_id
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.inputs import Span, Text, TextLike, each_text
 

@@ -12,10 +12,11 @@ from transformers import PreTrainedTokenizerBase
 from typing_extensions import Self
 
 from captum_aml import methods
-from captum_aml._call import as_count
 from captum_aml.attr import AMLAttribution, LAAttribution
 from captum_aml.exceptions import InvalidInputError, NotFittedError
 from captum_aml.maskers import SharedMasker
+from captum_aml.maskers.checkpoint import Checkpoint, folder_of
+from captum_aml.masking.call import as_count
 from captum_aml.methods import TokenMethod
 from captum_aml.text.batches import TextBatches
 from captum_aml.text.explaining import BatchExplainer, explain_stream
@@ -29,7 +30,6 @@ from captum_aml.text.saved import FILE, check_same, read_saved, write_saved
 from captum_aml.text.segmentation import Segmenter, Unit
 from captum_aml.text.sources import ModelLike, asked, text_model
 from captum_aml.text.units import TextUnits
-from captum_aml.training.checkpoint import Checkpoint, folder_of
 from captum_aml.training.rates import HEAD_LEARNING_RATE, LEARNING_RATE
 
 _LEARNED: Mapping[str, type[AMLAttribution] | type[LAAttribution]] = {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from captum_aml._modes import evaluating
+from captum_aml._utils.modules import evaluating
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import (
     BaselineToken,

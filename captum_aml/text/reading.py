@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from captum_aml._rows import Lines, json_rows, missing_column, shown, table_rows, text_rows
+from captum_aml._utils.rows import Lines, json_rows, missing_column, shown, table_rows, text_rows
 from captum_aml.exceptions import InvalidInputError
 
 

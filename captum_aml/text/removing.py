@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from captum_aml._trial import taken_removal
+from captum_aml.masking.attention import taken_removal
 from captum_aml.text.inputs import TextLike
 from captum_aml.text.model import TextModel
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from captum_aml._files import atomic_file
+from captum_aml._utils.files import atomic_file
 from captum_aml.exceptions import CheckpointError
+from captum_aml.maskers.checkpoint import content_digest, folder_of, read_signed
 from captum_aml.text.model import TextModel
 from captum_aml.text.prompt import PromptClassifier
-from captum_aml.training.checkpoint import content_digest, folder_of, read_signed
 
 FILE = "explainer.json"
 _FORMAT = "captum_aml.explainer"

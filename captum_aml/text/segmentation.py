@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 
 import regex
 
-from captum_aml._graphemes import grapheme_spans, match_spans
+from captum_aml._utils.graphemes import grapheme_spans, match_spans
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.inputs import Span
 

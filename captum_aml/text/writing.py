@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from captum_aml._files import atomic_file
+from captum_aml._utils.files import atomic_file
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.explanation import Explanation, headline, text_card
 from captum_aml.visualization import page, plain_text, printable

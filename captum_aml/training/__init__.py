@@ -1,7 +1,7 @@
 """Learning a masker over a data set, and keeping what was learned."""
 
+from captum_aml.maskers.checkpoint import Checkpoint, ModelFingerprint, TrainingCost
 from captum_aml.training.callbacks import FitCallback, FitState, ProgressBar
-from captum_aml.training.checkpoint import Checkpoint, ModelFingerprint, TrainingCost
 from captum_aml.training.fit import evaluate_masker, fit_masker
 from captum_aml.training.goal import FitGoal
 from captum_aml.training.recipes import PUBLISHED, RECIPES, Recipe, recipe_of

@@ -44,7 +44,7 @@ def fit_masker(
     """Trains a masker in place so that its proposals minimize an objective.
 
     With validation batches, the weights of the best validation are kept. Torch's generators are
-    seeded: give them back their state, as ``captum_aml._random.isolated_rng`` does.
+    seeded: give them back their state, as ``captum_aml._utils.random.isolated_rng`` does.
 
     Args:
         masker: The network to train; parameters that need no gradient stay as they are.

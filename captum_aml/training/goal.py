@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml.exceptions import CaptumAMLError, InvalidInputError
-from captum_aml.masking import MaskingProblem
+from captum_aml.masking.problem import MaskingProblem
 from captum_aml.training.losses import FitLoss
 from captum_aml.training.settings import ValidationMetric
 from captum_aml.typing import Batch, Batches

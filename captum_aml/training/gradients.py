@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from captum_aml.exceptions import NonFiniteError
 from captum_aml.maskers import as_masker
-from captum_aml.masking import GradientWatch, MaskingProblem
+from captum_aml.masking.problem import GradientWatch, MaskingProblem
 from captum_aml.training.goal import FitGoal, problem_of
 from captum_aml.training.processes import Processes
 from captum_aml.training.records import Means

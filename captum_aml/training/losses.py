@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from captum_aml.masking import GradientWatch, MaskingProblem
+from captum_aml.masking.problem import GradientWatch, MaskingProblem
 from captum_aml.objectives import Objective, Terms
 
 LossName = Literal["objective", "regression"]

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_aml._call import Call
-from captum_aml._sites import Capture, Site
+from captum_aml.masking.call import Call
+from captum_aml.masking.sites import Capture, Site
 from captum_aml.readout import output_tensor
 
 #: The most examples and numbers that are kept: about 15 MB of examples with two classes.

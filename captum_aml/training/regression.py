@@ -29,8 +29,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captum_aml._call import as_count
-from captum_aml.masking import GradientWatch, MaskingProblem, full_precision
+from captum_aml.masking.call import as_count
+from captum_aml.masking.problem import GradientWatch, MaskingProblem, full_precision
 from captum_aml.objectives import Terms
 from captum_aml.readout import as_float
 from captum_aml.training.predictions import MAX_EXAMPLES, example_keys, in_training

@@ -22,10 +22,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from captum_aml._files import atomic_file
+from captum_aml._utils.files import atomic_file
 from captum_aml._version import __version__
 from captum_aml.exceptions import CheckpointError
-from captum_aml.training.checkpoint import content_digest, read_signed
+from captum_aml.maskers.checkpoint import content_digest, read_signed
 from captum_aml.training.records import EpochRecord, Means, ValidationRecord
 
 FORMAT = "captum_aml.run"

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
-from captum_aml.masking import GradientWatch, MaskingProblem
+from captum_aml.masking.problem import GradientWatch, MaskingProblem
 from captum_aml.objectives import Objective, Terms
 
 

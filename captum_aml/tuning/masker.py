@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_aml._modes import evaluating
+from captum_aml._utils.modules import evaluating
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import AlignedMasker, MaskerInputs, as_masker
-from captum_aml.masking import MaskingProblem
+from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import Objective
 from captum_aml.tuning._descent import TuningResult, descend
 from captum_aml.tuning._rows import is_matrix

@@ -22,9 +22,9 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from captum_aml._call import parse_call
-from captum_aml._sites import InputSite, LayerSite, Site
-from captum_aml.masking import MaskingProblem
+from captum_aml.masking.call import parse_call
+from captum_aml.masking.problem import MaskingProblem
+from captum_aml.masking.sites import InputSite, LayerSite, Site
 from captum_aml.perturbation import resolve_perturbation
 
 #: The token that decides for class 1, and the one that decides for class 2, of PlantedClassifier.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from captum_aml import AMLAttribution, SharedMasker
 from captum_aml.exceptions import CheckpointError
 from captum_aml.maskers import TransformerMasker
-from captum_aml.training.checkpoint import content_digest
+from captum_aml.maskers.checkpoint import content_digest
 from tests._helpers.models import PlantedClassifier, planted_texts
 from tests._helpers.text_models import bert_classifier
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from captum_aml import AMLAttribution, SharedMasker, TransformerMasker, methods
-from captum_aml.assets import reviews_masker_path
 from captum_aml.benchmark.explaining import (
     FittedMasker,
     MethodRun,
@@ -22,6 +21,7 @@ from captum_aml.benchmark.explaining import (
 from captum_aml.benchmark.plan import Plan
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.methods.masked import MaskMethod
+from captum_aml.reviews import reviews_masker_path
 from captum_aml.text import TextClassifier, explain_texts, fit_batches
 from captum_aml.training import Checkpoint
 from tests._helpers.benchmark_runs import (

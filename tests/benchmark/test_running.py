@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from captum_aml import methods
-from captum_aml.assets import reviews_masker_path
 from captum_aml.benchmark import (
     BenchmarkResults,
     BenchmarkSettings,
@@ -34,6 +33,7 @@ from captum_aml.benchmark import (
 from captum_aml.benchmark.provenance import model_fingerprint, package_versions
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.methods import MethodOptions
+from captum_aml.reviews import reviews_masker_path
 from captum_aml.text import TextClassifier
 from tests._helpers.benchmark_runs import (
     by_id,

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from captum_aml.datasets import generate_reviews
+from captum_aml.reviews import generate_reviews
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_decoder.py"
 N_TEXTS = 64

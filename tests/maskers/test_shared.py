@@ -24,11 +24,11 @@ from transformers import (
 )
 
 from captum_aml import AMLAttribution, LayerAMLAttribution, SharedMasker
-from captum_aml._call import parse_call
-from captum_aml._sites import InputSite
 from captum_aml.exceptions import CheckpointError, InvalidInputError, LayerNotReachedError
 from captum_aml.maskers import ExplainedLayers, MaskerInputs, explained_layers_of
-from captum_aml.masking import MaskingProblem
+from captum_aml.masking.call import parse_call
+from captum_aml.masking.problem import MaskingProblem
+from captum_aml.masking.sites import InputSite
 from captum_aml.perturbation import resolve_perturbation
 from captum_aml.text import TextClassifier, fit_batches
 from tests._helpers.models import (

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from captum_aml import AMLAttribution
-from captum_aml._sites import InputSite
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import MaskerInputs, TransformerMasker
+from captum_aml.masking.sites import InputSite
 from captum_aml.text import TextClassifier
 from tests._helpers.models import ENCODERS, MAX_LENGTH, VOCABULARY, problem_for, tiny_encoder
 from tests._helpers.text_models import bert_classifier, word_piece_tokenizer

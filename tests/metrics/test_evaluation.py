@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from captum_aml._call import parse_call
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
+from captum_aml.masking.call import parse_call
 from captum_aml.metrics import RemovalEvaluator, comprehensiveness, sufficiency
 from captum_aml.metrics._calls import evaluators
 from tests._helpers.models import LinearLogits, PlantedClassifier

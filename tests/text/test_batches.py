@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from captum_aml import AMLAttribution
-from captum_aml.assets import load_reviews_classifier
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.reviews import load_reviews_classifier
 from captum_aml.text import TextBatches, TextClassifier, fit_batches
 from captum_aml.text.removing import attention_removal
 

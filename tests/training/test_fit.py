@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from captum_aml import AMLAttribution, AMLObjective, LAAttribution, LAObjective
 from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteError
 from captum_aml.maskers import EmbeddingMasker, MaskerInputs, TransformerMasker
-from captum_aml.masking import MaskingProblem
+from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import MaskedOutcome, Terms, size_term
 from captum_aml.training import (
     EpochRecord,

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from captum_aml import AMLAttribution, LayerAMLAttribution
-from captum_aml._call import parse_call
-from captum_aml._sites import InputSite, LayerSite
 from captum_aml.maskers import TransformerMasker
+from captum_aml.masking.call import parse_call
+from captum_aml.masking.sites import InputSite, LayerSite
 from captum_aml.training import predictions
 from captum_aml.training.predictions import PredictionCache
 from tests._helpers.fit_runs import equal, weights_of

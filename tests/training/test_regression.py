@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from captum_aml import AMLAttribution
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import EmbeddingMasker
-from captum_aml.masking import MaskingProblem
+from captum_aml.masking.problem import MaskingProblem
 from captum_aml.training.regression import (
     LOGITS_PER_UNIT,
     NEUTRAL_LOGIT,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from captum_aml import AMLObjective
-from captum_aml._files import atomic_file
+from captum_aml._utils.files import atomic_file
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.training import FitCallback, FitState, run_folder
 from tests._helpers.fit_runs import (

@@ -14,7 +14,7 @@ from transformers import get_scheduler
 
 from captum_aml import AMLAttribution, AMLObjective
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
-from captum_aml.masking import MaskingProblem
+from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import MaskedOutcome, Terms
 from captum_aml.training import FitCallback, FitSettings, FitState
 from captum_aml.training.schedules import learning_rates

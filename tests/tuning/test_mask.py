@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteError
-from captum_aml.masking import MaskingProblem
+from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import AMLObjective, MaskedOutcome, Terms
 from captum_aml.tuning import TuningResult, check_learning_rate, tune_mask
 from tests._helpers import references

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from captum_aml import AMLObjective, EmbeddingMasker, MaskerInputs, TransformerMasker
 from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteError
 from captum_aml.maskers import as_masker
-from captum_aml.masking import MaskingProblem
+from captum_aml.masking.problem import MaskingProblem
 from captum_aml.tuning import TuningResult, tune_masker
 from captum_aml.tuning._updates import directions
 from tests._helpers.models import PlantedClassifier, planted_texts, problem_for, tiny_encoder

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from captum_aml._files import atomic_file
+from captum_aml._utils.files import atomic_file
 from captum_aml.benchmark.report.markdown import to_markdown
 from captum_aml.benchmark.report.page import to_html
 from captum_aml.benchmark.report.serialization import results_from_json, results_to_json

@@ -1,0 +1,222 @@
+"""From a call to attributions: chunks of examples, a masker's proposal, tuning, scores."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from captum_aml._utils.modules import evaluating
+from captum_aml.maskers import as_masker
+from captum_aml.masking.call import Call, as_count
+from captum_aml.masking.problem import MaskingProblem
+from captum_aml.masking.sites import run_forward
+from captum_aml.objectives import Objective, Terms
+from captum_aml.readout import check_finite, output_tensor, select
+from captum_aml.tuning import TuningResult, tune_mask, tune_masker
+from captum_aml.typing import ForwardFunc
+
+ScoreKind = Literal["mask", "contribution"]
+TuneKind = Literal["mask", "masker"]
+
+#: Where tuning starts without a masker: almost everything kept. From a mask of one half the model
+#: sees two inputs that are nothing like its own, and tuning ends in worse masks.
+INITIAL_LOGIT = 2.0
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What explaining N examples gave.
+
+    Attributes:
+        attributions: Scores in the shape of each masked tensor.
+        delta: The scores' sum minus ``F(inputs) - F(baselines)``, (N,), if it was asked for.
+        terms: The objective's terms for the masks, if they were tuned.
+        best_step: The step at which each mask was found, (N,), if they were tuned.
+        output: How the outputs were read.
+        sizes: The number of tensors at each layer; empty where no layer carries the mask.
+    """
+
+    attributions: tuple[Tensor, ...]
+    delta: Tensor | None
+    terms: Terms | None
+    best_step: Tensor | None
+    output: str
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Explained]) -> Explained:
+        """The results of several chunks as those of one batch."""
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        deltas = [p.delta for p in parts if p.delta is not None]
+        terms = [p.terms for p in parts if p.terms is not None]
+        steps = [p.best_step for p in parts if p.best_step is not None]
+        kinds = {p.output for p in parts}
+        return cls(
+            tuple(torch.cat(ts) for ts in zip(*(p.attributions for p in parts), strict=True)),
+            torch.cat(deltas) if deltas else None,
+            Terms.concatenate(terms) if terms else None,
+            torch.cat(steps) if steps else None,
+            first.output if len(kinds) == 1 else ", ".join(sorted(kinds)),
+            first.sizes,
+        )
+
+
+def chunk_size(internal_batch_size: int | None, n_examples: int, n_passes: int) -> int:
+    """How many examples go through together, so that no forward call has more rows than asked.
+
+    Raises:
+        InvalidInputError: ``internal_batch_size`` is not an integer of at least 1.
+    """
+    if internal_batch_size is None:
+        return n_examples
+    size = as_count("internal_batch_size", internal_batch_size, least=1)
+    if size < n_passes:
+        warnings.warn(
+            f"internal_batch_size: {size} is less than the {n_passes} passes that each example "
+            f"needs together; forward calls have {n_passes} rows",
+            stacklevel=3,
+        )
+    return max(1, size // n_passes)
+
+
+def explain(
+    problem: MaskingProblem,
+    objective: Objective,
+    masker: nn.Module | None,
+    *,
+    n_steps: int,
+    tune: TuneKind = "mask",
+    learning_rate: float,
+    scores: ScoreKind,
+    with_delta: bool,
+    show_progress: bool,
+) -> Explained:
+    """Explains the examples of one problem together.
+
+    Args:
+        problem: What is masked and explained.
+        objective: The loss for tuning.
+        masker: Proposes the masks to start from; None starts with almost everything kept.
+        n_steps: Tuning steps; 0 takes the proposals as they are.
+        tune: Whether these steps are the mask's own, or the masker's. Default: "mask"
+        learning_rate: The learning rate of the first step.
+        scores: Whether scores are mask values or contributions.
+        with_delta: Whether to compute the convergence delta.
+        show_progress: Whether to show a progress bar.
+    """
+    result: TuningResult | None = None
+    # Where everything is protected there is nothing to tune, and nothing to differentiate.
+    steps = n_steps if bool(problem.layout.live.any()) else 0
+    if n_steps > 0 and tune == "masker":
+        assert masker is not None
+        result = tune_masker(
+            problem,
+            objective,
+            masker,
+            n_steps=steps,
+            learning_rate=learning_rate,
+            dtype=_mask_dtype(problem),
+            show_progress=show_progress,
+        )
+        mask = result.mask
+    elif n_steps > 0:
+        result = tune_mask(
+            problem,
+            objective,
+            _initial_logits(problem, masker),
+            n_steps=steps,
+            learning_rate=learning_rate,
+            show_progress=show_progress,
+        )
+        mask = result.mask
+    else:
+        mask = torch.sigmoid(_initial_logits(problem, masker))
+    spreads = problem.site.spreads(problem.call, problem.capture.features)
+    attributions = problem.layout.scores(mask, spreads)
+    delta = None
+    if scores == "contribution" or with_delta:
+        output = output_tensor(problem.capture.output)
+        difference = output_difference(
+            problem.site.forward_func, problem.call, output, problem.readout.target
+        ).to(mask.dtype)
+        if scores == "contribution":
+            total = row_sums(attributions)
+            share = torch.where(total == 0, 0.0, difference / torch.where(total == 0, 1.0, total))
+            attributions = tuple(a * share.reshape(-1, *(1,) * (a.dim() - 1)) for a in attributions)
+        delta = row_sums(attributions) - difference
+    return Explained(
+        # Like Captum's own, scores of half precision inputs are float32.
+        attributions=tuple(
+            a.to(torch.promote_types(f.dtype, torch.float32))
+            for a, f in zip(attributions, problem.capture.features, strict=True)
+        ),
+        delta=delta if with_delta else None,
+        terms=None if result is None else result.terms,
+        best_step=None if result is None else result.best_step,
+        output=problem.readout.kind,
+        sizes=problem.capture.sizes,
+    )
+
+
+def propose_mask(problem: MaskingProblem, masker: nn.Module) -> Tensor:
+    """The mask that a masker proposes, (N, U), without gradient."""
+    return torch.sigmoid(_initial_logits(problem, masker))
+
+
+def output_difference(
+    forward_func: ForwardFunc, call: Call, output: Tensor, target: Tensor | None
+) -> Tensor:
+    """``F(inputs) - F(baselines)`` at the target, (N,).
+
+    Args:
+        forward_func: The forward function.
+        call: The call.
+        output: The forward function's result for the inputs.
+        target: The full index into it, (N, k), or None for one value per example.
+    """
+    at_baselines = output_tensor(
+        run_forward(forward_func, call.baselines, call.additional_forward_args)
+    )
+    ends = select(output, target), select(at_baselines, target)
+    check_finite(ends[0], "the unmasked inputs")
+    check_finite(ends[1], "the baselines")
+    return ends[0] - ends[1]
+
+
+def row_sums(tensors: Sequence[Tensor]) -> Tensor:
+    """The sum over all elements of each example, (N,)."""
+    sums = [t.reshape(t.shape[0], -1).sum(dim=1) for t in tensors]
+    return torch.stack(sums).sum(dim=0)
+
+
+def _initial_logits(problem: MaskingProblem, masker: nn.Module | None) -> Tensor:
+    live = problem.layout.live
+    dtype = _mask_dtype(problem)
+    if masker is None:
+        return torch.full(live.shape, INITIAL_LOGIT, dtype=dtype, device=live.device)
+    with torch.no_grad(), evaluating(masker):
+        return problem.propose(as_masker(masker)).to(dtype)
+
+
+def _mask_dtype(problem: MaskingProblem) -> torch.dtype:
+    double = any(f.dtype == torch.float64 for f in problem.capture.features)
+    return torch.float64 if double else torch.float32
+
+
+__all__ = [
+    "Explained",
+    "ScoreKind",
+    "TuneKind",
+    "chunk_size",
+    "explain",
+    "output_difference",
+    "propose_mask",
+    "row_sums",
+]

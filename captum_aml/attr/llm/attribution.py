@@ -1,0 +1,541 @@
+"""AML and LA for language models that write: which parts of a prompt an answer needs.
+
+Stands beside Captum's ``LLMAttribution`` and ``LLMGradientAttribution`` and is called as they are.
+The forward function that is explained is a log-probability of the target, see
+:mod:`captum_aml.attr.llm.forward`.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from captum_aml._captum import (
+    DEFAULT_GEN_ARGS,
+    BaseLLMAttribution,
+    LLMAttribution,
+    LLMAttributionResult,
+    LLMGradientAttribution,
+    TextTemplateInput,
+    TextTokenInput,
+    pretty_tokens,
+)
+from captum_aml._utils.modules import evaluating
+from captum_aml._utils.random import isolated_rng
+from captum_aml._utils.tokenizers import baseline_id
+from captum_aml.attr.aml import AMLAttribution
+from captum_aml.attr.explain import ScoreKind, TuneKind
+from captum_aml.attr.la import LAAttribution
+from captum_aml.attr.layer import LayerMaskAttribution
+from captum_aml.attr.llm.forward import TargetLogProbability
+from captum_aml.attr.llm.inputs import Prompt, as_prompt
+from captum_aml.attr.llm.rows import (
+    Example,
+    Row,
+    TrainingBatches,
+    all_rows,
+    collate,
+    feature_scores,
+    validation_batches,
+)
+from captum_aml.attr.llm.targets import check_ids, given_ids, written_ids
+from captum_aml.exceptions import CheckpointError, InvalidInputError
+from captum_aml.maskers import SharedMasker
+from captum_aml.masking.attention import taken_removal
+from captum_aml.masking.call import as_count
+from captum_aml.masking.sites import find_embedding_layer
+from captum_aml.perturbation import AttentionRemoval
+from captum_aml.training import Checkpoint, FitCallback, FitSettings
+from captum_aml.training.frozen import frozen_weights
+
+#: What is explained: one of Captum's text inputs, which have no types, or a plain prompt.
+TextInput = Any
+
+_METHODS: dict[str, type[AMLAttribution] | type[LAAttribution]] = {
+    "aml": AMLAttribution,
+    "la": LAAttribution,
+}
+
+
+class LLMAMLAttribution(BaseLLMAttribution):
+    r"""Explains what a causal language model writes by a learned mask over its prompt.
+
+    With :math:`x` the prompt, :math:`y_1, \dots, y_T` the target and :math:`m` the mask, the
+    method's terms are read on the probabilities
+
+    .. math::
+
+        p(m) = \exp \Bigl( \frac{1}{T} \sum_t \log p(y_t \mid x[m], y_{<t}) \Bigr)
+        \quad \text{and} \quad p_t(m) = p(y_t \mid x[m], y_{<t}),
+
+    the first for the target as a whole (``seq_attr``), the second for each of its tokens
+    (``token_attr``); both as the two outcomes :math:`(1 - p, p)`. The first is the geometric mean
+    of the tokens' probabilities. Captum reads their product, which is next to nothing for a long
+    target: its complement would be certain under every mask, and the inverse term without signal.
+    For one token both are the same.
+
+    The target's tokens are never masked, nor is what stands between a template's values, nor what
+    the tokenizer adds to it. In a ``TextTokenInput`` every token is a feature unless it is in the
+    input's ``skip_tokens``; of a plain string the special tokens are left out. The explanations of
+    the target and of its T tokens are made together, as T + 1 rows of one batch: 2 (T + 1) rows of
+    a forward call while AML is tuned, each with logits for at most T places.
+
+    How a mask is applied is the method's own ``perturbation``:
+
+    - ``blend`` mixes the embeddings of the prompt with those of its baseline: of a token input its
+      ``baselines``; of a template its baseline strings, cut or filled with the baseline token to
+      the number of tokens that are removed. An empty string, Captum's default, is all baseline
+      tokens. Positions that equal their baseline are not masked and score 0.
+      A baseline token that the model knows to say nothing is better than one it never saw.
+    - ``causal-attention`` hides tokens from the attention of what follows. Attention is shared out
+      among what is there, so that hiding all tokens alike hides none: something before the target
+      has to stay, a template's text or a skipped first token. And a token keeps what it says at its
+      own place: the last token of the prompt, whose place predicts the target, cannot be hidden
+      from it and scores low. Neither is better everywhere: where words were planted into prompts of
+      a small Llama that looks them up, ``blend`` found them more often, above all for the target as
+      a whole; for a trained sentiment decoder's label both were about as good.
+
+    Args:
+        attr_method: An :class:`~captum_aml.attr.AMLAttribution` or
+            :class:`~captum_aml.attr.LAAttribution`, made with the model as its forward function. It
+            is copied and read as ``attr_method`` here: ``attr_method.last_terms_`` has the terms
+            of the last call, row by row.
+        tokenizer: The model's tokenizer. Templates need character offsets, hence a fast one.
+        baseline (str, optional): The vocabulary entry that stands for removed tokens of templates
+            and plain strings. Default: None, the first that the tokenizer has of: mask, unknown,
+            end of sequence, padding
+
+    Raises:
+        InvalidInputError: The method, the model or the tokenizer is not as described.
+
+    Examples:
+        >>> llm = LLMAMLAttribution(AMLAttribution(model), tokenizer)
+        >>> prompt = TextTemplateInput("{} lives in {}", values=["Dave", "Palm Coast, FL"])
+        >>> result = llm.attribute(prompt, target="He likes the beach")
+        >>> figure, axes = result.plot_token_attr()
+    """
+
+    SUPPORTED_METHODS = (AMLAttribution, LAAttribution)
+    SUPPORTED_INPUTS = (TextTemplateInput, TextTokenInput)
+
+    def __init__(
+        self,
+        attr_method: AMLAttribution | LAAttribution,
+        tokenizer: Any,
+        *,
+        baseline: str | None = None,
+    ) -> None:
+        layer = _checked(attr_method)
+        super().__init__(attr_method, tokenizer)
+        self.baseline = baseline
+        if baseline is not None:
+            baseline_id(tokenizer, baseline)
+        self.attr_method = copy.copy(attr_method)
+        self.attr_method.forward_func = TargetLogProbability(attr_method.forward_func)
+        self.attr_method.output = "log_probability"
+        self.attr_method.embedding_layers = (layer,)
+
+    @classmethod
+    def get_name(cls) -> str:
+        """The method's name in figures and tables."""
+        return "LLM AML"
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there is a fitted masker, so that an explanation is a single pass."""
+        return self.attr_method.is_fitted
+
+    def attribute(
+        self,
+        inp: TextInput,
+        target: str | Tensor | None = None,
+        num_trials: int = 1,
+        gen_args: Mapping[str, Any] | None = None,
+        use_cached_outputs: bool = False,
+        _inspect_forward: object = None,
+        forward_in_tokens: bool = False,
+        *,
+        n_steps: int | None = None,
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+    ) -> LLMAttributionResult:
+        """Scores every feature of a prompt for the target and for each of its tokens.
+
+        Four of Captum's arguments are taken so that its calls run, and change nothing: trials are
+        all the same, since nothing is random here, and the target is always read in one pass
+        without a key-value cache, which gives the same log-probabilities.
+
+        Args:
+            inp (TextTokenInput, TextTemplateInput or str): The prompt.
+            target (str or Tensor, optional): The answer to explain, as text or as token ids (T,).
+                Default: None, what the model writes
+            num_trials (int, optional): See above. Default: 1
+            gen_args (dict, optional): Arguments of ``model.generate`` where there is no target.
+                Sampling is seeded with the method's seed. Default: None, Captum's: the 25 likeliest
+                tokens at most, one after the other
+            use_cached_outputs (bool, optional): See above. Default: False
+            _inspect_forward (Callable, optional): Likewise. Default: None
+            forward_in_tokens (bool, optional): See above. Default: False
+            n_steps (int, optional): Tuning steps; 0 takes the fitted masker's proposal as it is.
+                Default: 0 with a fitted masker, otherwise 50
+            internal_batch_size (int, optional): The most rows of a forward call. Default: None,
+                all at once
+            show_progress (bool, optional): Whether to show a progress bar. Default: False
+
+        Returns:
+            LLMAttributionResult: With F features and T target tokens, ``seq_attr`` (F,) and
+            ``token_attr`` (T, F) in [0, 1], higher is more important (contributions to the
+            log-probabilities above where the method has ``scores="contribution"``),
+            ``input_tokens``, ``output_tokens`` and ``output_probs`` (T,).
+
+        Raises:
+            InvalidInputError: An argument is not as described; the message names it.
+            NoGradientError: The model cannot be differentiated (when tuning).
+            NonFiniteError: The model gave NaN or an infinite value.
+            NotFittedError: ``n_steps=0``, or ``tune="masker"``, without a fitted masker.
+        """
+        as_count("num_trials", num_trials, least=1)
+        with self._ready():
+            example = self._example(inp, target, gen_args)
+            rows = all_rows(example)
+            if n_steps != 0 and (n_steps or self.attr_method.default_n_steps):
+                self._check_removal([example])
+            scores = self.attr_method.attribute(
+                **collate(rows, self.device),
+                n_steps=n_steps,
+                internal_batch_size=internal_batch_size,
+                show_progress=show_progress,
+            )
+            assert isinstance(scores, Tensor)
+            by_feature = feature_scores(
+                example.prompt, scores, total=self.attr_method.scores == "contribution"
+            )
+        attributions = example.prompt.inp.format_attr(by_feature)
+        log_probs = self.attr_method.last_outputs_
+        assert log_probs is not None
+        return LLMAttributionResult(
+            seq_attr=attributions[0],
+            token_attr=attributions[1:] if len(rows) > 1 else attributions,
+            input_tokens=list(example.prompt.inp.values),
+            output_tokens=pretty_tokens(example.target, self.tokenizer),
+            output_probs=log_probs[-len(example.target) :].exp(),
+            inp=example.prompt.inp,
+        )
+
+    def fit(
+        self,
+        prompts: Sequence[TextInput],
+        targets: Sequence[str | Tensor] | None = None,
+        *,
+        val_prompts: Sequence[TextInput] | None = None,
+        val_targets: Sequence[str | Tensor] | None = None,
+        gen_args: Mapping[str, Any] | None = None,
+        batch_size: int = 8,
+        settings: FitSettings | None = None,
+        callbacks: Sequence[FitCallback] = (),
+        trackers: Sequence[object] = (),
+        show_progress: bool = False,
+    ) -> Self:
+        """Trains a masker over prompts, so that an explanation is a single pass (pAML).
+
+        It learns from the whole target of each prompt and, in every epoch, from one token of it
+        that is drawn anew. The masker given to the method is the starting point. Without one it is
+        a :class:`~captum_aml.maskers.SharedMasker` on the model's hidden states; where the model's
+        layers cannot be found, that of ``attr_method.fit``.
+
+        The target can be told from the model's hidden states, and from the ids that a
+        :class:`~captum_aml.maskers.TransformerMasker` reads. A masker that is shown no more than
+        what can be masked (:class:`~captum_aml.maskers.AlignedMasker`,
+        :class:`~captum_aml.maskers.EmbeddingMasker`) says much the same for every token of it.
+
+        Args:
+            prompts: What ``attribute`` takes as ``inp``.
+            targets: A target for each. Default: None, what the model writes
+            val_prompts: Prompts for validation. Default: None
+            val_targets: Likewise. Default: None
+            gen_args: Arguments of ``model.generate`` where there are no targets. Default: None
+            batch_size: Prompts in a batch. Default: 8
+            settings: How to train. Default: None, ``FitSettings()``
+            callbacks: Instances of :class:`~captum_aml.training.FitCallback`. Default: none
+            trackers: As for ``attr_method.fit``. Default: none
+            show_progress: Whether to show a progress bar. Default: False
+
+        Returns:
+            This object; ``attr_method`` has ``masker_``, ``history_`` and ``fit_summary_``.
+
+        Raises:
+            InvalidInputError: An argument is not as described.
+            CheckpointError: The settings' folder holds another run, or another process writes it.
+        """
+        as_count("batch_size", batch_size, least=1)
+        settings = FitSettings() if settings is None else settings
+        with self._ready():
+            training = self._examples("prompts", prompts, targets, gen_args)
+            validation = None
+            if val_prompts is not None:
+                validation = self._examples("val_prompts", val_prompts, val_targets, gen_args)
+            self._check_removal([*training, *(validation or ())])
+            method = copy.copy(self.attr_method)
+            if method.masker is None:
+                method.masker = self._shared_masker()
+            method.fit(
+                TrainingBatches(training, batch_size=batch_size, device=self.device),
+                None
+                if validation is None
+                else validation_batches(validation, batch_size=batch_size, device=self.device),
+                callbacks=callbacks,
+                trackers=trackers,
+                show_progress=show_progress,
+                **{f.name: getattr(settings, f.name) for f in fields(settings)},
+            )
+        method.masker = self.attr_method.masker
+        self.attr_method = method
+        return self
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the fitted masker to a folder, as ``attr_method.save_pretrained`` does.
+
+        Raises:
+            NotFittedError: There is no fitted masker.
+            CheckpointError: The path is a file.
+        """
+        self.attr_method.save_pretrained(folder)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | os.PathLike[str],
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        baseline: str | None = None,
+        masker: nn.Module | None = None,
+        embedding_layer: nn.Module | None = None,
+        scores: ScoreKind = "mask",
+        tune: TuneKind = "mask",
+        learning_rate: float | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Loads a masker that ``save_pretrained`` wrote, for AML or LA, whichever it was.
+
+        Args:
+            folder: A local folder, or a hub id.
+            model: The model that the masker was fitted for.
+            tokenizer: Its tokenizer.
+            baseline: As for the constructor. Default: None
+            masker: For a masker class of the user's own: a module to load the weights into.
+                Default: None
+            embedding_layer: As for the method. Default: None
+            scores: Likewise. Default: "mask"
+            tune: Likewise. Default: "mask"
+            learning_rate: Likewise. Default: None
+            seed: Likewise. Default: 0
+
+        Raises:
+            CheckpointError: The folder is missing, damaged, or of another model, or its masker was
+                not fitted for what a model writes.
+            InvalidInputError: The model or the tokenizer is not as described.
+        """
+        checkpoint = Checkpoint.load(folder)
+        method_class = _METHODS.get(checkpoint.method)
+        if method_class is None or checkpoint.settings.get("output") != "log_probability":
+            raise CheckpointError(
+                "masker: expected one that LLMAMLAttribution was fitted with, got one for the "
+                f"method {checkpoint.method!r} and output {checkpoint.settings.get('output')!r}"
+            )
+        empty = method_class(model, embedding_layer=embedding_layer)
+        llm = cls(empty, tokenizer, baseline=baseline)
+        llm.attr_method = method_class.from_pretrained(
+            folder,
+            llm.attr_method.forward_func,
+            masker=masker,
+            embedding_layer=llm.attr_method.embedding_layers[0],
+            scores=scores,
+            tune=tune,
+            learning_rate=learning_rate,
+            seed=seed,
+        )
+        return llm
+
+    def attribute_future(self) -> None:
+        """Not offered, as by Captum's own."""
+        raise NotImplementedError(f"attribute_future is not implemented for {self.get_name()}")
+
+    @contextmanager
+    def _ready(self) -> Iterator[None]:
+        """The model in evaluation mode, its weights without gradients, and everything back after.
+
+        Without that every layer would keep what its weights' gradients need, which nobody takes.
+        """
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            isolated_rng(self.attr_method.seed),
+            evaluating(self.model),
+            frozen_weights(self.model),
+        ):
+            yield
+
+    def _example(
+        self, inp: TextInput, target: str | Tensor | None, gen_args: Mapping[str, Any] | None
+    ) -> Example:
+        # Only what says no baseline of its own needs the tokenizer's.
+        own = isinstance(inp, TextTokenInput)
+        prompt = as_prompt(
+            inp, self.tokenizer, 0 if own else baseline_id(self.tokenizer, self.baseline)
+        )
+        layer = self.attr_method.embedding_layers[0]
+        check_ids("inp", prompt.ids, layer)
+        check_ids("inp (baselines)", prompt.reference, layer)
+        room = 1 + self._room(prompt, 1)
+        if target is None:
+            if gen_args is None and self._limit is not None:
+                # What is generated here has to fit, too.
+                most = min(room, DEFAULT_GEN_ARGS["max_new_tokens"])
+                gen_args = {**DEFAULT_GEN_ARGS, "max_new_tokens": most}
+            ids = written_ids(self.model, prompt.ids.to(self.device), gen_args)
+        else:
+            ids = given_ids(self.tokenizer, target, gen_args)
+        check_ids("target", ids, layer)
+        # Any token tells that the whole is meant: best what follows an answer that is over.
+        end = getattr(self.tokenizer, "eos_token_id", None)
+        known = range(getattr(layer, "num_embeddings", 0))
+        after = ids.new_tensor([end]) if end in known else ids[-1:]
+        return Example(prompt, ids, after[: self._room(prompt, len(ids))])
+
+    @property
+    def _limit(self) -> int | None:
+        """The most tokens that the model takes; None where it does not say."""
+        limit = getattr(getattr(self.model, "config", None), "max_position_embeddings", None)
+        return limit if isinstance(limit, int) and limit > 0 else None
+
+    def _room(self, prompt: Prompt, n_tokens: int) -> int:
+        """How many more tokens the model takes than a prompt and so many of a target.
+
+        Raises:
+            InvalidInputError: It does not take these.
+        """
+        limit = self._limit
+        if limit is None:
+            return 1
+        room = limit - len(prompt.ids) - n_tokens
+        if room < 0:
+            raise InvalidInputError(
+                f"inp, target: expected at most {limit} tokens together, which is what the model "
+                f"takes, got {len(prompt.ids)} and {n_tokens}"
+            )
+        return room
+
+    def _examples(
+        self,
+        name: str,
+        prompts: Sequence[TextInput],
+        targets: Sequence[str | Tensor] | None,
+        gen_args: Mapping[str, Any] | None,
+    ) -> list[Example]:
+        if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+            raise InvalidInputError(
+                f"{name}: expected a sequence of prompts, got {type(prompts).__name__}"
+            )
+        if not prompts:
+            raise InvalidInputError(f"{name}: expected at least one prompt, got none")
+        if targets is not None and (isinstance(targets, str) or len(targets) != len(prompts)):
+            given = "one string" if isinstance(targets, str) else len(targets)
+            raise InvalidInputError(
+                f"targets: expected one for each of the {len(prompts)} {name}, got {given}"
+            )
+        each = [None] * len(prompts) if targets is None else targets
+        return [self._example(p, t, gen_args) for p, t in zip(prompts, each, strict=True)]
+
+    def _check_removal(self, examples: Sequence[Example]) -> None:
+        """Checks, where tokens are to be hidden from attention, whether they can be.
+
+        Something of each prompt has to stay, and the model has to take such masks: that is tried
+        out on the longest.
+        """
+        if not isinstance(self.attr_method.perturbation, AttentionRemoval):
+            return
+        name = self.attr_method.perturbation.name
+        for example in examples:
+            if bool((example.prompt.ids != example.prompt.reference).all()):
+                raise InvalidInputError(
+                    f"perturbation: {name!r} needs a prompt of which something stays, since "
+                    "attention is shared out among what is there and hiding all tokens alike hides "
+                    "none; got one whose tokens can all be removed. Skip its first token "
+                    "(skip_tokens of TextTokenInput), put its values into a template, or use "
+                    "'blend'"
+                )
+        call = collate([Row(max(examples, key=len))], self.device)
+        ids, args = call["inputs"], call["additional_forward_args"]
+        function = self.attr_method.forward_func
+        removable = ids != call["baselines"]
+        if bool(removable.any()) and taken_removal(function, ids, removable, args, 0) is None:
+            raise InvalidInputError(
+                f"perturbation: {name!r} needs a model whose "
+                "attention takes an additive mask of four dimensions in place of its own (not one "
+                "with flash attention, nor prompts beyond a sliding window); use 'blend'"
+            )
+
+    def _shared_masker(self) -> SharedMasker | None:
+        try:
+            masker = SharedMasker.from_model(self.model, n_classes=2, seed=self.attr_method.seed)
+        except InvalidInputError:
+            return None
+        return masker.to(self.device)
+
+
+def _checked(attr_method: object) -> nn.Module:
+    """The input embeddings of the model that a method was made with.
+
+    Raises:
+        InvalidInputError: The method is not one of ours, or what it explains cannot write.
+    """
+    if not isinstance(attr_method, AMLAttribution | LAAttribution):
+        kind = getattr(attr_method, "__name__", type(attr_method).__name__)
+        hint = ""
+        if isinstance(attr_method, LayerMaskAttribution):
+            hint = ": those mask a prompt at the model's input embeddings"
+        elif isinstance(attr_method, LLMAttribution.SUPPORTED_METHODS):
+            hint = "; captum.attr.LLMAttribution takes it"
+        elif isinstance(attr_method, LLMGradientAttribution.SUPPORTED_METHODS):
+            hint = "; captum.attr.LLMGradientAttribution takes it"
+        raise InvalidInputError(
+            f"attr_method: expected an AMLAttribution or LAAttribution, got {kind}{hint}"
+        )
+    model = attr_method.forward_func
+    if not isinstance(model, nn.Module):
+        raise InvalidInputError(
+            "attr_method: expected a method made with the language model itself, such as "
+            f"AMLAttribution(model), got one with the forward function {type(model).__name__}"
+        )
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise InvalidInputError(
+            f"attr_method: expected a causal (decoder-only) language model, got the "
+            f"{type(model).__name__}, an encoder-decoder"
+        )
+    if len(attr_method.embedding_layers) > 1:
+        raise InvalidInputError(
+            "embedding_layer: expected the one layer that embeds token ids, got "
+            f"{len(attr_method.embedding_layers)}"
+        )
+    if attr_method.embedding_layers:
+        return attr_method.embedding_layers[0]
+    layer = find_embedding_layer(model)
+    if layer is None:
+        raise InvalidInputError(
+            f"embedding_layer: expected the layer that embeds token ids, since the "
+            f"{type(model).__name__} has no get_input_embeddings(); make the method with "
+            "embedding_layer="
+        )
+    return layer
+
+
+__all__ = ["LLMAMLAttribution"]

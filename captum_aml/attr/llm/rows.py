@@ -1,0 +1,213 @@
+"""From prompts and their targets to the rows that are explained, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from captum_aml.attr.llm.inputs import Prompt
+from captum_aml.typing import Batch
+
+# Training examples are sorted by length within this many batches.
+_BATCHES_PER_WINDOW = 16
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt and what follows it.
+
+    Attributes:
+        prompt: The prompt, L tokens.
+        target: The target's ids, (T,).
+        end: What follows a target that is explained as a whole, (0,) or (1,).
+    """
+
+    prompt: Prompt
+    target: Tensor
+    end: Tensor
+
+    def __len__(self) -> int:
+        return len(self.prompt.ids) + len(self.target)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One explanation: of a whole target, or of one of its tokens.
+
+    A row ends with the token that is explained, or with one more token where the whole target is.
+    What comes later has no influence on what is explained, and so a row tells a masker which it is.
+
+    Attributes:
+        example: The prompt and the target.
+        token: The target's token, counted from 0; None for all of them.
+    """
+
+    example: Example
+    token: int | None = None
+
+    @property
+    def answer(self) -> Tensor:
+        """What follows the prompt, (A,)."""
+        target, end = self.example.target, self.example.end
+        return torch.cat([target, end]) if self.token is None else target[: self.token + 1]
+
+    @property
+    def explained(self) -> Tensor:
+        """Which part of it is explained, bool (A,)."""
+        explained = torch.zeros(len(self.answer), dtype=torch.bool)
+        if self.token is None:
+            explained[: len(self.example.target)] = True
+        else:
+            explained[self.token] = True
+        return explained
+
+
+def all_rows(example: Example) -> list[Row]:
+    """The rows for the target and for each of its tokens: one if it has a single token."""
+    n_tokens = len(example.target)
+    return [
+        Row(example),
+        *(Row(example, token) for token in range(n_tokens if n_tokens > 1 else 0)),
+    ]
+
+
+class RowBatch(TypedDict):
+    """Rows as arguments of ``attribute``, all (N, S); a batch that ``fit`` takes, too.
+
+    The further arguments of the forward function are the attention mask and the explained tokens.
+    """
+
+    inputs: Tensor
+    baselines: Tensor
+    additional_forward_args: tuple[Tensor, Tensor]
+    feature_mask: Tensor
+
+
+def collate(rows: Sequence[Row], device: torch.device) -> RowBatch:
+    """Puts rows into one batch, padded on the right.
+
+    What follows a prompt equals its reference, which is how attributions know that it is not to be
+    masked.
+    """
+    none = max(len(row.example.prompt.holders) for row in rows)
+    parts: dict[str, list[Tensor]] = {
+        k: [] for k in ("ids", "reference", "mask", "explained", "of")
+    }
+    for row in rows:
+        prompt, answer = row.example.prompt, row.answer
+        features = torch.cat([prompt.features, torch.full_like(answer, -1)])
+        parts["ids"].append(torch.cat([prompt.ids, answer]))
+        parts["reference"].append(torch.cat([prompt.reference, answer]))
+        parts["mask"].append(torch.ones_like(features))
+        parts["explained"].append(
+            torch.cat([torch.zeros_like(prompt.ids, dtype=torch.bool), row.explained])
+        )
+        parts["of"].append(features.masked_fill(features < 0, none))
+    fill = {"of": float(none)}
+    tensors = {
+        name: pad_sequence(each, batch_first=True, padding_value=fill.get(name, 0.0)).to(device)
+        for name, each in parts.items()
+    }
+    return {
+        "inputs": tensors["ids"],
+        "baselines": tensors["reference"],
+        "additional_forward_args": (tensors["mask"], tensors["explained"]),
+        "feature_mask": tensors["of"],
+    }
+
+
+def feature_scores(prompt: Prompt, scores: Tensor, *, total: bool) -> Tensor:
+    """The scores of a prompt's features from those of its tokens.
+
+    Args:
+        prompt: The prompt, L tokens and F features.
+        scores: Scores of tokens, (N, S), S at least L; all tokens of a feature have the same.
+        total: Whether a feature has the sum of its tokens' scores, as of contributions, rather
+            than the score that they have.
+
+    Returns:
+        Tensor (N, F); 0 for features without characters.
+    """
+    scores = scores[:, : len(prompt.ids)]
+    n_features = len(prompt.holders)
+    member = torch.arange(n_features).unsqueeze(1) == prompt.features
+    member = member.to(scores.device)
+    if total:
+        return scores @ member.to(scores.dtype).T
+    holders = prompt.holders.to(scores.device)
+    first = member.int().argmax(dim=1)[holders.clamp(min=0)]
+    return scores[:, first].masked_fill(holders < 0, 0.0)
+
+
+class TrainingBatches:
+    """Batches of rows to fit a masker on: the whole target of each prompt, and a token of it.
+
+    The order of the prompts, and which token, are drawn anew for each epoch from torch's generator.
+    Prompts of similar length stand together.
+
+    Args:
+        examples: Prompts and targets.
+        batch_size: Prompts in a batch; it has up to twice as many rows.
+        device: Where the tensors go.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], *, batch_size: int, device: torch.device
+    ) -> None:
+        self._examples = examples
+        self._batch_size = batch_size
+        self._device = device
+
+    def __len__(self) -> int:
+        return -(-len(self._examples) // self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = torch.randperm(len(self._examples)).tolist()
+        window = self._batch_size * _BATCHES_PER_WINDOW
+        for start in range(0, len(order), window):
+            # Longest first: a batch that does not fit into memory shows at once.
+            chosen = sorted(order[start : start + window], key=lambda i: -len(self._examples[i]))
+            starts = range(0, len(chosen), self._batch_size)
+            for i in torch.randperm(len(starts)).tolist():
+                picked = chosen[starts[i] : starts[i] + self._batch_size]
+                yield self._batch([self._examples[k] for k in picked])
+
+    def _batch(self, examples: Sequence[Example]) -> Batch:
+        several = [example for example in examples if len(example.target) > 1]
+        tokens = [int(torch.randint(len(example.target), ())) for example in several]
+        rows = [Row(example) for example in examples]
+        rows += [Row(e, token) for e, token in zip(several, tokens, strict=True)]
+        return collate(rows, self._device)
+
+
+def validation_batches(
+    examples: Sequence[Example], *, batch_size: int, device: torch.device
+) -> list[Batch]:
+    """Batches to validate on: as for training, with tokens and an order that stay the same."""
+    ordered = sorted(examples, key=len)
+    batches: list[Batch] = []
+    for start in range(0, len(ordered), batch_size):
+        chosen = ordered[start : start + batch_size]
+        rows = [Row(example) for example in chosen]
+        rows += [
+            Row(e, (start + i) % len(e.target)) for i, e in enumerate(chosen) if len(e.target) > 1
+        ]
+        batches.append(collate(rows, device))
+    return batches
+
+
+__all__ = [
+    "Example",
+    "Row",
+    "RowBatch",
+    "TrainingBatches",
+    "all_rows",
+    "collate",
+    "feature_scores",
+    "validation_batches",
+]

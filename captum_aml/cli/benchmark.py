@@ -1,0 +1,398 @@
+"""The commands ``benchmark`` and ``evaluate``."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from captum_aml.benchmark import BenchmarkResults
+
+
+def _list_methods(given: str | None) -> str | None:
+    if given == "list":
+        from captum_aml import methods as registry
+
+        for name in registry.available():
+            typer.echo(f"{name:24}{registry.spec(name).summary}")
+        raise typer.Exit
+    return given
+
+
+def _list_metrics(given: str | None) -> str | None:
+    if given == "list":
+        from captum_aml.benchmark.measures import available_measures, measure_of
+
+        for name in available_measures():
+            typer.echo(f"{name:30}{measure_of(name).description}")
+        raise typer.Exit
+    return given
+
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="A sequence-classification model, or a language model with --template: a local folder "
+        "or a hub id."
+    ),
+]
+Template = Annotated[
+    str | None,
+    typer.Option(
+        help="The prompt of a language model that classifies by it, as in 'Text: {text} Label:'; "
+        "\\n stands for a line break.",
+        show_default=False,
+    ),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        help="The label words after the prompt, separated by commas, as in 'negative,positive', or "
+        "with the classes' names, as in 'negative=bad,positive=good'.",
+        show_default=False,
+    ),
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        help="The entry of the tokenizer's vocabulary that stands for a removed token.",
+        show_default="its mask, unknown, end-of-sequence or padding token, whichever comes first",
+    ),
+]
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        help="Metrics, separated by commas; an operator may follow, as in aopc-sufficiency@pad. "
+        "'list' lists them.",
+        show_default="the usual ones",
+        # Before what else is required.
+        callback=_list_metrics,
+        is_eager=True,
+    ),
+]
+Preset = Annotated[
+    str,
+    typer.Option(
+        help="Convention: default, aml, eraser, ferret or naopc. It says which shares of the "
+        "tokens are taken, how they are rounded, averaged and removed."
+    ),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Texts in one pass of the model.")]
+BeamSize = Annotated[
+    int, typer.Option(min=1, help="Beam of the search for the limits of normalized AOPC.")
+]
+SearchTokens = Annotated[
+    int, typer.Option(min=0, help="Texts with more tokens have no normalized AOPC.")
+]
+Examples = Annotated[int, typer.Option(min=0, help="Texts that the page shows.")]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(help="Cut texts to this many tokens.", show_default="what the model takes", min=1),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
+
+
+def benchmark(
+    model: Model = ...,  # type: ignore[assignment]  # typer's sign for a required option
+    data: Annotated[
+        str,
+        typer.Option(help="A .jsonl, .csv, .tsv, .parquet or .txt file, or a data set of the hub."),
+    ] = ...,  # type: ignore[assignment]  # likewise
+    template: Template = None,
+    labels: Labels = None,
+    out: Annotated[
+        Path, typer.Option(help="The folder of the run; a run that was killed goes on there.")
+    ] = Path("report"),
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Methods, separated by commas; random and occlusion (leave one out) always take "
+            "part. 'list' lists them.",
+            show_default="all that can run",
+            callback=_list_methods,
+            is_eager=True,
+        ),
+    ] = None,
+    metrics: Metrics = None,
+    preset: Preset = "default",
+    limit: Annotated[int | None, typer.Option(min=1, help="Take the first N texts.")] = None,
+    seeds: Annotated[
+        str, typer.Option(help="Seeds for methods that draw at random, separated by commas.")
+    ] = "0,1,2",
+    masker: Annotated[
+        list[str] | None,
+        typer.Option(help="A folder with a fitted masker; once for AML, once for LA."),
+    ] = None,
+    steps: Annotated[
+        list[str] | None,
+        typer.Option(help="Steps or samples of a method, as in lime=200. May be repeated."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="The split of a data set of the hub.", show_default=False)
+    ] = None,
+    text_column: Annotated[str, typer.Option(help="The column with the texts.")] = "text",
+    label_column: Annotated[str, typer.Option(help="The column with the labels.")] = "label",
+    rationale_column: Annotated[
+        str, typer.Option(help="The column with human rationales, as spans of characters.")
+    ] = "rationale",
+    batch_size: BatchSize = 32,
+    beam_size: BeamSize = 3,
+    search_tokens: SearchTokens = 64,
+    examples: Examples = 5,
+    max_length: MaxLength = None,
+    baseline: Baseline = None,
+    device: Device = "auto",
+    overwrite: Annotated[
+        bool, typer.Option(help="Start anew in a folder that holds another run.")
+    ] = False,
+) -> None:
+    """Compare attribution methods on a model and texts of yours, and write a report.
+
+    The folder gets report.html, report.md, results.json and scores.parquet. What is explained is
+    the class that the model predicts. A run that was interrupted goes on when the same command is
+    given again; with other metrics or more methods, what is explained is not explained again.
+    """
+    start = time.perf_counter()
+    from captum_aml import methods as registry
+    from captum_aml.benchmark.data import load_texts
+    from captum_aml.benchmark.measures import bind
+    from captum_aml.benchmark.running import run_benchmark
+    from captum_aml.benchmark.scoring import Search
+    from captum_aml.benchmark.settings import BenchmarkSettings
+    from captum_aml.metrics.conventions import resolve_convention
+    from captum_aml.text.sources import prompt_of, text_model
+
+    settings = BenchmarkSettings(
+        methods=_names(methods),
+        metrics=_names(metrics),
+        convention=preset,
+        seeds=_numbers(seeds, "--seeds"),
+        maskers=masker or (),
+        n_steps=_steps(steps or ()),
+        batch_size=batch_size,
+        search=Search(beam_size=beam_size, max_tokens=search_tokens),
+        n_examples=examples,
+    )
+    # Mistakes are told before a model is loaded or a text explained.
+    for name in (*(settings.methods or ()), *settings.n_steps):
+        registry.spec(name)
+    convention = resolve_convention(preset)
+    if settings.metrics is not None:
+        bind(settings.metrics, convention)
+    texts = load_texts(
+        data,
+        split=split,
+        limit=limit,
+        text_column=text_column,
+        label_column=label_column,
+        rationale_column=rationale_column,
+    )
+    from captum_aml.cli.main import quiet_libraries
+
+    quiet_libraries()
+    results = run_benchmark(
+        text_model(
+            model,
+            prompt=prompt_of(template, labels),
+            baseline=baseline,
+            max_length=max_length,
+            device=device,
+        ),
+        texts,
+        out,
+        settings,
+        model_name=model,
+        data_name=data,
+        overwrite=overwrite,
+        show_progress=_shows_progress(),
+    )
+    _show(results)
+    minutes, seconds = divmod(round(time.perf_counter() - start), 60)
+    typer.echo(f"\nDone in {minutes} min {seconds} s.")
+    typer.echo(f"The report: {(out / 'report.html').resolve()}")
+
+
+def evaluate(
+    explanations: Annotated[
+        Path,
+        typer.Argument(
+            help="A .jsonl file. Each line: text, scores, and tokens or offsets; perhaps method, "
+            "seed, explained, id, label and rationale."
+        ),
+    ],
+    model: Model = ...,  # type: ignore[assignment]  # typer's sign for a required option
+    template: Template = None,
+    labels: Labels = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for report.html, report.md and results.json.")
+    ] = None,
+    metrics: Metrics = None,
+    preset: Preset = "default",
+    batch_size: BatchSize = 32,
+    beam_size: BeamSize = 3,
+    search_tokens: SearchTokens = 64,
+    examples: Examples = 5,
+    max_length: MaxLength = None,
+    baseline: Baseline = None,
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option(help="Replace other results in the folder.")] = False,
+) -> None:
+    """Score explanations that were made elsewhere, with the metrics of the benchmark.
+
+    Any library's explanations will do: scores of tokens, words or spans are carried to the model's
+    own tokens by their characters. The output of captum-aml explain can be read as it is.
+    """
+    from captum_aml.benchmark.evaluating import evaluate_explanations
+    from captum_aml.benchmark.explanations import read_explanations
+    from captum_aml.benchmark.provenance import model_fingerprint
+    from captum_aml.benchmark.report import write_report
+    from captum_aml.benchmark.scoring import Search
+    from captum_aml.benchmark.settings import BenchmarkSettings
+    from captum_aml.benchmark.store import RunFolder
+    from captum_aml.cli.main import quiet_libraries
+    from captum_aml.text.sources import prompt_of, text_model
+
+    settings = BenchmarkSettings(
+        metrics=_names(metrics),
+        convention=preset,
+        batch_size=batch_size,
+        search=Search(beam_size=beam_size, max_tokens=search_tokens),
+        n_examples=examples,
+    )
+    given = read_explanations(explanations)
+    quiet_libraries()
+    classifier = text_model(
+        model,
+        prompt=prompt_of(template, labels),
+        baseline=baseline,
+        max_length=max_length,
+        device=device,
+    )
+    # A folder holds the results of one run, here as for benchmark.
+    identity = {
+        "model": model_fingerprint(classifier),
+        "explanations": hashlib.sha256(explanations.read_bytes()).hexdigest(),
+    }
+    folder = None if out is None else RunFolder.open(out, identity, overwrite=overwrite)
+    with folder or nullcontext():
+        results = evaluate_explanations(
+            classifier,
+            given,
+            settings,
+            model_name=model,
+            data_name=str(explanations),
+            show_progress=_shows_progress(),
+        )
+        _show(results)
+        if folder is not None:
+            files = write_report(folder.path, results)
+            typer.echo(f"\nThe report: {files.html.resolve()}")
+
+
+def _names(given: str | None) -> list[str] | None:
+    if given is None:
+        return None
+    return [name.strip() for name in given.split(",") if name.strip()]
+
+
+def _numbers(given: str, option: str) -> list[int]:
+    try:
+        return [int(number) for number in given.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"expected whole numbers separated by commas, got {given!r}", param_hint=option
+        ) from None
+
+
+def _steps(given: Sequence[str]) -> dict[str, int]:
+    steps = {}
+    for item in given:
+        name, _, number = item.partition("=")
+        try:
+            steps[name.strip()] = int(number)
+        except ValueError:
+            raise typer.BadParameter(
+                f"expected a method and a whole number, as in lime=200, got {item!r}",
+                param_hint="--steps",
+            ) from None
+    return steps
+
+
+def _shows_progress() -> bool:
+    import sys
+
+    return sys.stderr.isatty()
+
+
+def _show(results: BenchmarkResults) -> None:
+    """The means in the terminal, in as many tables below each other as its width takes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from captum_aml.visualization import printable
+
+    rows = sorted(results.rows, key=lambda row: row.rank or float("inf"))
+    columns = [("rank", ["-" if row.rank is None else f"{row.rank:.1f}" for row in rows])]
+    for measure in results.measures:
+        arrow = {True: " ↑", False: " ↓", None: ""}[measure.higher_is_better]
+        cells = [row.cells.get(measure.name) for row in rows]
+        shown = ["-" if cell is None else f"{cell.mean:.3f}" for cell in cells]
+        columns.append((f"{measure.title}{arrow}", shown))
+    passes = [row.cost.forward_passes + row.cost.backward_passes for row in rows]
+    if any(number == number for number in passes):
+        shown = ["-" if number != number else f"{number:,.0f}" for number in passes]
+        columns.append(("passes a text", shown))
+
+    console = Console(highlight=False, markup=False)
+    names = [printable(row.method) for row in rows]
+    title: str | None = f"{results.n_texts} text{'' if results.n_texts == 1 else 's'}, means"
+    room = console.width - _outer_width(["method", *names]) - 1
+    for part in _parts(columns, room):
+        table = Table(title=title, title_justify="left")
+        table.add_column("method", no_wrap=True)
+        for heading, shown in part:
+            width = _outer_width([*heading.split(), *shown]) - _PADDING
+            table.add_column(heading, justify="right", width=width)
+        for place, name in enumerate(names):
+            table.add_row(name, *(shown[place] for _, shown in part))
+        console.print(table)
+        title = None
+    failed = sum(len(row.failures) for row in results.rows)
+    if failed:
+        were = "explanation" if failed == 1 else "explanations"
+        console.print(f"{failed} {were} failed; the report says which and why.")
+    for note in results.notes:
+        console.print(printable(note))
+
+
+#: Of a column of a table: a blank on either side, and a line.
+_PADDING = 3
+
+
+def _outer_width(texts: Sequence[str]) -> int:
+    return max(map(len, texts)) + _PADDING
+
+
+def _parts(
+    columns: Sequence[tuple[str, list[str]]], room: int
+) -> Iterator[list[tuple[str, list[str]]]]:
+    """Columns, by heading and cells, in groups that go into a line; one at least."""
+    part: list[tuple[str, list[str]]] = []
+    used = 0
+    for heading, cells in columns:
+        width = _outer_width([*heading.split(), *cells])
+        if part and used + width > room:
+            yield part
+            part, used = [], 0
+        part.append((heading, cells))
+        used += width
+    yield part
+
+
+__all__ = ["benchmark", "evaluate"]

@@ -1,0 +1,207 @@
+"""The folder of ``captum-aml fit``: the masker, how it was made, and the run while it goes on.
+
+It holds ``fit.yaml``, the configuration; ``fit.json``, which says which model, texts and settings
+the run is of; ``checkpoint``, the run itself until it is complete; then the masker (``config.json``
+and its weights) and ``history.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captum_aml._utils.files import atomic_file
+from captum_aml._utils.held_folder import HeldFolder
+from captum_aml.benchmark.store import check_same
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.maskers.checkpoint import FORMAT
+from captum_aml.training.run_folder import FORMAT as RUN_FORMAT
+from captum_aml.training.run_folder import RUN
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+CONFIG = "fit.yaml"
+HISTORY = "history.json"
+CHECKPOINT = "checkpoint"
+_RUN = "fit.json"
+_MASKER = "config.json"
+_FIELD = "captum_aml_fit"
+_LOGS = "logs"
+#: What does not belong to what a folder is of.
+_PROGRESS = ("complete", "summary")
+
+
+class FitFolder(HeldFolder):
+    """A folder that one run at a time writes its masker to. Use ``FitFolder.open``.
+
+    Attributes:
+        path: The folder.
+        summary: Of a run that is complete, what it said at its end; else None.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.summary: str | None = None
+        self._identity: dict[str, Any] = {}
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        identity: Mapping[str, Any],
+        config: str,
+        *,
+        resume: bool,
+        overwrite: bool,
+    ) -> Self:
+        """Makes the folder, or opens it to go on.
+
+        Args:
+            path: The folder.
+            identity: What a run that goes on has to agree in, as JSON values.
+            config: The configuration as YAML.
+            resume: Whether to go on with the run that is there; without one it starts.
+            overwrite: Whether to remove the run or the masker that is there.
+
+        Raises:
+            InvalidInputError: The folder holds a run or a masker and neither flag is set, another
+                run than the one to go on with, or files of somebody else's.
+        """
+        folder = Path(path)
+        if folder.exists() and not folder.is_dir():
+            raise InvalidInputError(f"out: expected a folder, got the file {os.fspath(path)!r}")
+        check_free(folder, resume=resume, overwrite=overwrite)
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = cls(folder)
+        try:
+            opened._begin(json.loads(json.dumps(dict(identity))), config, overwrite=overwrite)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the run is kept until it is complete."""
+        return self.path / CHECKPOINT
+
+    def finish(self, history: Sequence[Mapping[str, Any]], summary: str) -> None:
+        """Notes that the run is complete, and removes what was needed to go on with it."""
+        with atomic_file(self.path / HISTORY) as stream:
+            stream.write(json.dumps(list(history), indent=2).encode() + b"\n")
+        self._write({**self._identity, "complete": True, "summary": summary})
+        for file in self.checkpoint.iterdir() if self.checkpoint.is_dir() else ():
+            if file.name != _LOGS and not file.is_dir():
+                file.unlink()
+        if self.checkpoint.is_dir() and not any(self.checkpoint.iterdir()):
+            self.checkpoint.rmdir()
+
+    def _begin(self, identity: dict[str, Any], config: str, *, overwrite: bool) -> None:
+        if overwrite:
+            _remove(self.path)
+        there = _run_of(self.path)
+        self._identity = {_FIELD: 1, **identity}
+        if there is not None:
+            is_complete = there.get("complete", False)
+            self.summary = str(there.get("summary", "")) if is_complete else None
+            same = {k: v for k, v in there.items() if k not in _PROGRESS}
+            check_same(same, self._identity, f"out: {os.fspath(self.path)!r} holds another run")
+        else:
+            # First of all: a folder with this file can be gone on with, whatever else is missing.
+            self._write(self._identity)
+        if not (self.path / CONFIG).exists():
+            with atomic_file(self.path / CONFIG) as stream:
+                stream.write(config.encode())
+
+    def _write(self, fields: Mapping[str, Any]) -> None:
+        with atomic_file(self.path / _RUN) as stream:
+            stream.write(json.dumps(fields, indent=2).encode() + b"\n")
+
+
+def check_free(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuses a folder that may not be written to; nothing is changed.
+
+    Raises:
+        InvalidInputError: As ``FitFolder.open`` describes.
+    """
+    if not folder.is_dir():
+        return
+    name = os.fspath(folder)
+    run, masker = _run_of(folder), _masker_of(folder)
+    if (folder / _MASKER).exists() and masker is None:
+        raise InvalidInputError(
+            f"out: {name!r} holds a {_MASKER} that is not of a masker; choose another folder"
+        )
+    if overwrite or (resume and run is not None):
+        return
+    if run is not None:
+        what = "a fitted masker" if run.get("complete") else "a run that is not complete"
+        raise InvalidInputError(
+            f"out: {name!r} holds {what}; go on with it with --resume, remove it with "
+            "--overwrite, or choose another folder"
+        )
+    if masker is not None:
+        raise InvalidInputError(
+            f"out: {name!r} holds a masker that was not fitted by this command; replace it with "
+            "--overwrite, or choose another folder"
+        )
+    if any(not file.name.startswith(".") for file in folder.iterdir()):
+        raise InvalidInputError(
+            f"out: expected a new folder, an empty one or one of a run, got {name!r}, which holds "
+            "other files; choose another folder, or write among them with --overwrite"
+        )
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a folder holds a run that is complete."""
+    run = _run_of(folder)
+    return run is not None and bool(run.get("complete"))
+
+
+def _run_of(folder: Path) -> dict[str, Any] | None:
+    fields = _json(folder / _RUN)
+    if fields is not None and _FIELD not in fields:
+        raise InvalidInputError(
+            f"out: {os.fspath(folder)!r} holds a {_RUN} that is not of this command; choose "
+            "another folder"
+        )
+    return fields
+
+
+def _masker_of(folder: Path) -> dict[str, Any] | None:
+    fields = _json(folder / _MASKER)
+    return fields if fields is not None and fields.get("format") == FORMAT else None
+
+
+def _json(file: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _remove(folder: Path) -> None:
+    """Removes what this command writes, and nothing else."""
+    if _masker_of(folder) is not None:
+        beside = (*folder.glob("masker-*"), *folder.glob("explainer.json"))
+        for file in (folder / _MASKER, *beside):
+            file.unlink()
+    ours = (folder / _RUN).exists()
+    if ours or (_json(folder / CHECKPOINT / RUN) or {}).get("format") == RUN_FORMAT:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder / CHECKPOINT)
+    if ours:
+        for name in (HISTORY, CONFIG, _RUN):
+            (folder / name).unlink(missing_ok=True)
+
+
+__all__ = ["CHECKPOINT", "CONFIG", "HISTORY", "FitFolder", "check_free", "is_complete"]

@@ -1,0 +1,214 @@
+"""From a configuration to what is fitted: model, texts, first masker, attribution."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from captum_aml import AlignedMasker, AMLAttribution, LAAttribution
+from captum_aml.benchmark.data import LabelledText
+from captum_aml.benchmark.masker_score import MaskerScore
+from captum_aml.benchmark.provenance import model_fingerprint
+from captum_aml.cli.config import FitConfig
+from captum_aml.cli.fit_data import FitData, load_data
+from captum_aml.exceptions import CheckpointError, InvalidInputError
+from captum_aml.objectives import AMLObjective, LAObjective
+from captum_aml.text import TextBatches, TextModel
+from captum_aml.text.maskers import encoder_masker, first_masker
+from captum_aml.text.removing import attention_removal
+from captum_aml.text.sources import prompt_of, text_model
+from captum_aml.training import Checkpoint, ModelFingerprint
+
+Say = Callable[[str], None]
+
+_METHODS: Mapping[str, type[AMLAttribution] | type[LAAttribution]] = {
+    "aml": AMLAttribution,
+    "la": LAAttribution,
+}
+#: What tells a folder with a fitted masker from one with an encoder.
+_MASKER_CONFIG = '"captum_aml.masker"'
+
+
+@dataclass(frozen=True)
+class FitSetup:
+    """Everything that is needed to fit.
+
+    Attributes:
+        config: The configuration, with nothing left to choose.
+        classifier: The model to explain.
+        data: The texts.
+        training: Training batches.
+        validation: Validation batches.
+        score: The measures to select by, or None for the loss.
+        masker: What the masker starts from.
+    """
+
+    config: FitConfig
+    classifier: TextModel
+    data: FitData
+    training: TextBatches
+    validation: list[dict[str, Any]]  # keyword arguments of ``attribute``
+    score: MaskerScore | None
+    masker: nn.Module
+
+    def attribution(self, objective: AMLObjective | LAObjective) -> AMLAttribution | LAAttribution:
+        """An attribution with the first masker and an objective; it is not fitted."""
+        assert self.config.perturbation is not None
+        return _METHODS[self.config.method](
+            self.classifier,
+            embedding_layer=self.classifier.embedding_layer,
+            masker=self.masker,
+            objective=objective,
+            perturbation=self.config.perturbation,
+            output="logits",
+            seed=self.config.seed,
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:  # JSON values
+        """What a run that goes on has to agree in."""
+        # Neither changes what is learned, or is told by the digests.
+        names = ("device", "tracker", "save_every", "max_skipped_steps", "model", "data")
+        settings = {
+            k: v for k, v in self.config.to_dict().items() if k not in (*names, "validation")
+        }
+        return {
+            **settings,
+            "model_weights": model_fingerprint(self.classifier),
+            "texts": self.data.digest,
+        }
+
+
+def prepare(config: FitConfig, say: Say) -> FitSetup:
+    """Reads the texts, loads the model and makes the first masker.
+
+    Args:
+        config: The configuration.
+        say: Is told in a sentence whatever was chosen, or lost.
+
+    Raises:
+        InvalidInputError: Texts, model or masker are not what they should be.
+        CheckpointError: The masker to start from is of another model.
+    """
+    data = load_data(config)
+    from captum_aml.cli.main import quiet_libraries
+
+    quiet_libraries()
+    classifier = text_model(
+        config.model,
+        prompt=prompt_of(config.template, config.labels),
+        baseline=config.baseline,
+        max_length=config.max_length,
+        device=_device(config.device),
+    )
+    config = replace(
+        config,
+        perturbation=_perturbation(config, classifier, data, say),
+        masker=config.masker or ("shared" if classifier.is_decoder else "transformer"),
+    )
+    masker = _first_masker(config, classifier, say)
+    training = TextBatches(
+        classifier, data.training, batch_size=config.batch_size, seed=config.seed
+    )
+    _tell_of_texts(data, training, classifier, say)
+    score = None
+    if config.metrics:
+        score = MaskerScore(classifier, data.validation, config.metrics, preset=config.preset)
+    validation = score.batches if score is not None else _plain(classifier, data.validation)
+    return FitSetup(config, classifier, data, training, validation, score, masker)
+
+
+def _plain(classifier: TextModel, items: list[LabelledText]) -> list[dict[str, Any]]:
+    texts = [item.text for item in items]
+    return list(TextBatches(classifier, texts, batch_size=32, shuffle=False))
+
+
+def _tell_of_texts(data: FitData, training: TextBatches, classifier: TextModel, say: Say) -> None:
+    n_validation = len(data.validation)
+    where = ", held out of the data" if data.held_out else ""
+    say(f"{data.n_training} training texts, {n_validation} validation texts{where}.")
+    survey = training.survey()
+    if survey.n_truncated:
+        are = "text is" if survey.n_truncated == 1 else "texts are"
+        say(
+            f"{survey.n_truncated} of the {survey.n_texts} training {are} longer than the "
+            f"{classifier.max_length} tokens that are taken, and cut."
+        )
+    if survey.n_without_tokens == survey.n_texts:
+        raise InvalidInputError("data: expected texts with tokens to explain, got none")
+
+
+def _perturbation(config: FitConfig, classifier: TextModel, data: FitData, say: Say) -> str:
+    taken = None if config.perturbation == "blend" else attention_removal(classifier, data.first)
+    if config.perturbation is None:
+        if taken is None:
+            say("Perturbation: blend, as the model takes no additive attention mask.")
+            return "blend"
+        say(f"Perturbation: {taken}, which the model takes; --perturbation blend is the papers'.")
+        return taken
+    if config.perturbation not in ("blend", taken):
+        others = "'blend'" if taken is None else f"'blend' or {taken!r}"
+        raise InvalidInputError(
+            f"perturbation: expected {others}, as the model's logits under the additive mask of "
+            f"{config.perturbation!r} are not those under its own, got {config.perturbation!r}"
+        )
+    return config.perturbation
+
+
+def _first_masker(config: FitConfig, classifier: TextModel, say: Say) -> nn.Module:
+    name = config.masker
+    assert name is not None
+    if name in ("transformer", "shared"):
+        return first_masker(name, classifier, seed=config.seed)
+    file = Path(name) / "config.json"
+    if file.is_file() and _MASKER_CONFIG in file.read_text("utf-8", errors="replace"):
+        return _fitted_masker(config, classifier)
+    try:
+        masker = encoder_masker(name, classifier, seed=config.seed)
+    except InvalidInputError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InvalidInputError(
+            "masker: expected transformer, shared, a folder with a fitted masker, or an "
+            f"encoder (a folder or a hub id), but {name!r} cannot be loaded: {reason}"
+        ) from None
+    if isinstance(masker, AlignedMasker):
+        say(
+            "Masker: an encoder with a tokenizer of its own; scores are carried over by characters."
+        )
+    return masker
+
+
+def _fitted_masker(config: FitConfig, classifier: TextModel) -> nn.Module:
+    assert config.masker is not None
+    loaded = _METHODS[config.method].from_pretrained(
+        config.masker, classifier, embedding_layer=classifier.embedding_layer, output="logits"
+    )
+    layer: Any = classifier.embedding_layer
+    Checkpoint.load(config.masker).fingerprint.check(
+        ModelFingerprint(
+            embedding_dim=getattr(layer, "embedding_dim", None),
+            vocab_size=getattr(layer, "num_embeddings", None),
+            n_classes=classifier.n_classes,
+        )
+    )
+    if loaded.masker_ is None:
+        raise CheckpointError(f"masker: there is none in {os.fspath(config.masker)!r}")
+    return loaded.masker_
+
+
+def _device(name: str) -> str:
+    """The device of this process: each of several takes a GPU of its own."""
+    if name == "auto" and int(os.environ.get("WORLD_SIZE", "1")) > 1 and torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return name
+
+
+__all__ = ["FitSetup", "Say", "prepare"]

@@ -1,0 +1,172 @@
+"""``captum-aml search``: runs the search, and writes and shows what it found."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from captum_aml._utils.files import atomic_file
+from captum_aml.cli.config import FitConfig, config_text
+from captum_aml.cli.fit_setup import FitSetup, Say, prepare
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.training import SearchResult, SearchSettings, Trial, search_weights
+from captum_aml.training.search import refuse_several_processes
+
+BEST = "best.yaml"
+_SHOWN = 10
+#: What a trial has of its own, and a fit on all texts does not take over.
+_OF_TRIALS = ("limit", "epochs", "validations_per_epoch")
+
+
+def run_search(
+    config: FitConfig,
+    settings: SearchSettings,
+    out: Path,
+    storage: Path | None,
+    say: Say,
+) -> None:
+    """Searches, shows the best trials, and writes ``best.yaml``, ``search.json`` and a table.
+
+    Args:
+        config: The configuration of a trial; what it is selected by is searched for.
+        settings: How the search goes.
+        out: The folder.
+        storage: The file that keeps the trials; None for one in the folder.
+        say: Is told what is chosen and how it goes on.
+
+    Raises:
+        InvalidInputError: Something of this is not as it should be.
+        NonFiniteError: No trial is complete.
+    """
+    if out.exists() and not out.is_dir():
+        raise InvalidInputError(f"out: expected a folder, got the file {os.fspath(out)!r}")
+    refuse_several_processes()
+    setup = prepare(config, say)
+    score = setup.score
+    assert score is not None, "a search is by a metric"
+    out.mkdir(parents=True, exist_ok=True)
+    metric = score.metric
+    direction = "highest" if metric.higher_is_better else "lowest"
+    say(
+        f"Searching for the {direction} {metric.name} on {len(setup.data.validation)} validation "
+        "texts; report figures on other texts."
+    )
+    result = search_weights(
+        setup.attribution,
+        config.objective(),
+        setup.training,
+        setup.validation,
+        metric=metric,
+        fit=config.settings(),
+        settings=settings,
+        storage=storage or out / "trials.log",
+        identity=_identity(setup),
+        score=score,
+        on_trial=lambda trial: say(_line(trial, settings.trials)),
+    )
+    if result.n_running:
+        say(
+            f"{result.n_running} of {settings.trials} trials count as running in other processes; "
+            "those of one that was killed are made again by a search on its machine."
+        )
+    elif result.n_added == 0:
+        say("No trial is missing: the storage has them all.")
+    _write(out, result, setup)
+    best = result.best
+    _show(result)
+    typer.echo(f"\nThe best trial, {best.number}: {out / BEST}")
+    typer.echo(f"Fit on all texts: captum-aml fit --config {out / BEST} --out MASKER")
+
+
+def _identity(setup: FitSetup) -> dict[str, Any]:
+    weights = [name for name in setup.identity if name.endswith("_weight")]
+    searched = (*weights, "learning_rate")
+    return {k: v for k, v in setup.identity.items() if k not in searched}
+
+
+def best_config(setup: FitSetup, best: Trial) -> dict[str, Any]:
+    """The configuration of a fit on all texts with what was found."""
+    found = {**best.weights, "learning_rate": best.learning_rate}
+    own = {k: v for k, v in setup.config.to_dict().items() if k not in _OF_TRIALS}
+    return {name: found.get(name, value) for name, value in own.items()}
+
+
+def _write(out: Path, result: SearchResult, setup: FitSetup) -> None:
+    best = result.best
+    comment = (
+        f"Trial {best.number} of {len(result.trials)}: {result.metric} {best.value:.4f} on "
+        "validation texts"
+    )
+    trials = [asdict(trial) for trial in result.trials]
+    content = {
+        "metric": result.metric,
+        "higher_is_better": result.higher_is_better,
+        "best": best.number,
+        "settings": setup.identity,
+        "trials": trials,
+    }
+    table = io.StringIO()
+    weights = list(best.weights)
+    measures = list(best.values)
+    head = ["number", "state", "value", *weights, "learning_rate", *measures, "seconds", "error"]
+    writer = csv.writer(table)
+    writer.writerow(head)
+    for trial in result.trials:
+        row = {**asdict(trial), **trial.weights, **trial.values}
+        writer.writerow(["" if row.get(name) is None else row[name] for name in head])
+    files = {
+        BEST: config_text(best_config(setup, best), comment=comment),
+        "search.json": json.dumps(content, indent=2, allow_nan=False) + "\n",
+        "search.csv": table.getvalue(),
+    }
+    for name, text in files.items():
+        with atomic_file(out / name) as stream:
+            stream.write(text.encode())
+
+
+def _line(trial: Trial, n_trials: int) -> str:
+    value = "none" if trial.value is None else f"{trial.value:.4f}"
+    state = {"complete": "", "pruned": " (pruned)", "failed": f" (failed: {trial.error})"}
+    weights = ", ".join(f"{_short(name)} {w:.2f}" for name, w in trial.weights.items())
+    return (
+        f"Trial {trial.number + 1}/{n_trials}: {value}{state[trial.state]}; {weights}, learning "
+        f"rate {trial.learning_rate:.1e}; {trial.seconds:.0f} s"
+    )
+
+
+def _short(name: str) -> str:
+    return name.removesuffix("_weight")
+
+
+def _show(result: SearchResult) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    states = [trial.state for trial in result.trials]
+    counts = ", ".join(f"{states.count(s)} {s}" for s in ("complete", "pruned", "failed"))
+    console = Console(highlight=False, markup=False)
+    arrow = "↑" if result.higher_is_better else "↓"
+    table = Table(title=f"{result.metric} {arrow}; {counts}", title_justify="left")
+    best = result.best
+    columns = ["trial", "value", *map(_short, best.weights), "rate"]
+    columns += list(best.values) if len(best.values) > 1 else []
+    for name in columns:
+        table.add_column(name, justify="right")
+    for trial in result.ranked[:_SHOWN]:
+        cells = [str(trial.number), f"{trial.value:.4f}"]
+        cells += [f"{weight:.2f}" for weight in trial.weights.values()]
+        cells += [f"{trial.learning_rate:.1e}"]
+        if len(best.values) > 1:
+            cells += [f"{trial.values[name]:.4f}" for name in best.values]
+        table.add_row(*cells)
+    console.print(table)
+
+
+__all__ = ["BEST", "best_config", "run_search"]

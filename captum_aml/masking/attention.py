@@ -1,0 +1,76 @@
+"""Finds out by trial how tokens can be hidden from a model's attention."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from captum_aml.exceptions import CaptumAMLError
+from captum_aml.masking.sites import run_forward
+from captum_aml.perturbation import AttentionRemoval, ForwardState
+from captum_aml.readout import output_tensor
+from captum_aml.typing import ForwardFunc
+
+# Relative to logits of around one; another mask takes another way through the attention kernels.
+_TOLERANCE = 1e-3
+
+
+def taken_removal(
+    forward_func: ForwardFunc,
+    ids: Tensor,
+    ordinary: Tensor,
+    forward_args: tuple[object, ...],
+    attention_mask: int,
+) -> AttentionRemoval | None:
+    """The removal through attention that a model takes, if it takes one.
+
+    The removals give the model an additive mask (N, 1, Q, L). Whether it takes such a mask, and
+    whether its own attention is causal, is tried out: with nothing hidden the logits have to be
+    those of the ordinary mask, and with something hidden others.
+
+    Args:
+        forward_func: Gives logits.
+        ids: Token ids, (N, L).
+        ordinary: Which of them can be removed, bool (N, L).
+        forward_args: The forward function's further arguments.
+        attention_mask: Which of them is the attention mask (N, L).
+    """
+    return next(
+        (
+            removal
+            for removal in (AttentionRemoval(), AttentionRemoval(causal=True))
+            if _is_taken(forward_func, ids, ordinary, forward_args, attention_mask, removal)
+        ),
+        None,
+    )
+
+
+@torch.no_grad()
+def _is_taken(
+    forward_func: ForwardFunc,
+    ids: Tensor,
+    ordinary: Tensor,
+    forward_args: tuple[object, ...],
+    attention_mask: int,
+    removal: AttentionRemoval,
+) -> bool:
+    shown = torch.ones(ids.shape, device=ids.device)
+    hidden = shown.masked_fill(ordinary, 0.0)
+    state = ForwardState((shown,), (hidden,), forward_args, attention_mask=attention_mask)
+
+    def logits(args: tuple[object, ...]) -> Tensor:
+        return output_tensor(run_forward(forward_func, (ids,), args)).float()
+
+    plain = logits(forward_args)
+    try:
+        with_all, with_none = (logits(removal(state, (keep,)).args) for keep in (shown, hidden))
+    except CaptumAMLError:
+        raise
+    except Exception:  # whatever a model says to a mask of four dimensions
+        return False
+    tolerance = _TOLERANCE * max(1.0, float(plain.abs().max()))
+    same = plain.shape == with_all.shape and bool(((plain - with_all).abs() <= tolerance).all())
+    return same and not torch.equal(with_all, with_none)
+
+
+__all__ = ["taken_removal"]

@@ -1,0 +1,299 @@
+"""A forward function with a mask applied: the function that tuning and fitting optimize over."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_aml._utils.hooks import LayerPoint
+from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteError
+from captum_aml.maskers import Masker, MaskerInputs, as_logits, explained_layers_of
+from captum_aml.maskers.hidden import HiddenStateReader
+from captum_aml.masking.call import Call
+from captum_aml.masking.sites import Capture, Site, argument_named
+from captum_aml.masking.tokens import TokenLayout, mask_of_rows
+from captum_aml.objectives import MaskedOutcome, Objective, Terms
+from captum_aml.perturbation import ForwardState, Perturbation
+from captum_aml.readout import Readout, as_float, check_finite, output_tensor, select
+
+
+class GradientWatch:
+    """Notes whether the model's answer has a gradient with respect to the mask.
+
+    An objective's size term always has one, so the loss alone does not tell.
+    """
+
+    def __init__(self) -> None:
+        self.reached = False
+
+    def attach(self, keep: tuple[Tensor, ...]) -> None:
+        """Watches what is handed to the perturbation."""
+        for part in keep:
+            if part.requires_grad:
+                part.register_hook(self._note)
+
+    def check(self) -> None:
+        """Checks, after the backward pass, that it came through the model.
+
+        Raises:
+            NoGradientError: It did not.
+        """
+        if not self.reached:
+            raise NoGradientError(
+                "forward_func: its result has no gradient with respect to the masked inputs; "
+                "expected a differentiable function of them (no detach, no argmax, no conversion "
+                "to NumPy, and a result that depends on them)"
+            )
+
+    def _note(self, _: Tensor) -> None:
+        self.reached = True
+
+
+@dataclass(frozen=True)
+class MaskingProblem:
+    """One batch to explain: what can be masked, what is explained, and what a mask leads to.
+
+    Attributes:
+        call: The arguments of the call.
+        site: Where the mask enters.
+        capture: The site's tensors and the output for the unmasked inputs.
+        baselines: The site's tensors for the baselines.
+        layout: Tokens and mask units.
+        readout: How outputs are read.
+        perturbation: How the mask is applied.
+        hidden: Hidden states of the unmasked pass that maskers asked for.
+    """
+
+    call: Call
+    site: Site
+    capture: Capture
+    baselines: tuple[Tensor, ...]
+    layout: TokenLayout
+    readout: Readout
+    perturbation: Perturbation
+    hidden: Mapping[LayerPoint, Tensor] = field(default_factory=dict, repr=False)
+    _states: dict[int, tuple[tuple[Tensor, ...], ForwardState]] = field(
+        default_factory=dict, repr=False
+    )
+
+    @classmethod
+    @torch.no_grad()
+    def build(
+        cls,
+        call: Call,
+        site: Site,
+        perturbation: Perturbation,
+        output: str,
+        maskers: Sequence[object] = (),
+        *,
+        capture: Capture | None = None,
+    ) -> MaskingProblem:
+        """Runs the unmasked inputs and lays out what can be masked.
+
+        Args:
+            call: The arguments of the call.
+            site: Where the mask enters.
+            perturbation: How the mask is applied.
+            output: The output kind, or ``auto``.
+            maskers: Those that will propose masks: the hidden states that they ask for are read.
+            capture: What the unmasked inputs show, where that is known. Default: None, by a pass
+
+        Raises:
+            InvalidInputError: The call's arguments do not fit the forward function.
+            LayerNotReachedError: The forward function does not run what a masker reads.
+            NonFiniteError: The forward function gave NaN or an infinite value.
+        """
+        asked = [layers for masker in maskers if (layers := explained_layers_of(masker))]
+        reader = HiddenStateReader(
+            [point for layers in asked for point in layers.points],
+            device_ids=getattr(site, "device_ids", None)
+            or getattr(site.forward_func, "device_ids", None),
+        )
+        # Hidden states are not remembered with the outputs: whoever reads them needs the pass.
+        if capture is None or asked:
+            with reader.reading():
+                capture = site.capture(call)
+        hidden = reader.states(call.n_examples)
+        readout = Readout.resolve(capture.output, call.target, output, call.n_examples)
+        baselines = site.baselines(call, capture)
+        token_dims = site.token_dims(call, capture.features)
+        masks = call.feature_mask
+        if masks is not None and call.layer_rows is not None:
+            start, n_total = call.layer_rows
+            masks = (
+                tuple(
+                    mask_of_rows(m, f, d, start=start, n_total=n_total)
+                    for m, f, d in zip(masks, capture.features, token_dims, strict=False)
+                )
+                + masks[len(capture.features) :]
+            )
+        layout = TokenLayout.build(
+            capture.features,
+            site.protected(call, capture.features, baselines),
+            masks,
+            token_dims=token_dims,
+        )
+        problem = cls(call, site, capture, baselines, layout, readout, perturbation, hidden)
+        return problem._with_endpoints() if readout.kind == "value" else problem
+
+    @property
+    def token_dims(self) -> tuple[int, ...]:
+        """For each masked tensor, how many leading dimensions number its tokens."""
+        return self.site.token_dims(self.call, self.capture.features)
+
+    def propose(self, masker: Masker) -> Tensor:
+        """A masker's mask logits, (N, U).
+
+        Raises:
+            InvalidInputError: The masker's result does not fit the masked tensors.
+            NonFiniteError: It holds NaN or an infinite value.
+        """
+        features = self.capture.features
+        dims = self.token_dims
+        protected = self.site.protected(self.call, features, self.baselines)
+        given = MaskerInputs(
+            features=features,
+            inputs=self.call.inputs,
+            probabilities=self.readout.aim,
+            protected=tuple(
+                p if p.dim() <= d else p.flatten(d).all(-1)
+                for p, d in zip(protected, dims, strict=True)
+            ),
+            attention_mask=self._tensor_named("attention_mask"),
+            token_type_ids=self._tensor_named("token_type_ids"),
+            hidden_states=self._hidden_states(masker),
+        )
+        try:
+            proposal = masker(given)
+        except (AttributeError, TypeError) as error:
+            raise InvalidInputError(
+                "masker: expected a module whose forward takes captum_aml.MaskerInputs and gives "
+                f"logits; {type(masker).__name__} failed on them ({error})"
+            ) from error
+        logits = as_logits(proposal, [f.shape[:d] for f, d in zip(features, dims, strict=True)])
+        pooled = self.layout.pool(tuple(as_float(t) for t in logits))
+        if not bool(torch.isfinite(pooled).all()):
+            raise NonFiniteError("masker: expected finite logits, got NaN or an infinite value")
+        return pooled
+
+    def forward(self, masks: Tensor, watch: GradientWatch | None = None) -> object:
+        """Runs the forward function under several masks in one call.
+
+        Args:
+            masks: Mask values (R, N, U).
+            watch: Notes whether a later backward pass reaches the mask through this pass.
+
+        Returns:
+            What the forward function returned for R * N rows, mask by mask.
+        """
+        inputs, state = self._repeated(masks.shape[0])
+        keeps = [self.layout.keep(mask) for mask in masks]
+        keep = tuple(torch.cat(parts) for parts in zip(*keeps, strict=True))
+        if watch is not None:
+            watch.attach(keep)
+        perturbed = self.perturbation(state, keep)
+        return self.site.run(inputs, perturbed.args, perturbed.features, self.capture)
+
+    def evaluate(
+        self,
+        mask: Tensor,
+        objective: Objective,
+        *,
+        where: str,
+        watch: GradientWatch | None = None,
+    ) -> Terms:
+        """An objective's terms for a mask; the passes it needs are one forward call.
+
+        Args:
+            mask: Mask values (N, U).
+            objective: The objective.
+            where: Names the pass in an error.
+            watch: Notes whether a later backward pass reaches the mask through the model.
+
+        Raises:
+            NonFiniteError: The forward function gave NaN or an infinite value.
+        """
+        passes = [mask] * objective.uses_kept + [1 - mask] * objective.uses_left_out
+        log_probs = self.readout.log_probs(self.forward(torch.stack(passes), watch), where=where)
+        parts = list(log_probs.split(self.call.n_examples))
+        kept = parts.pop(0) if objective.uses_kept else None
+        left_out = parts.pop(0) if objective.uses_left_out else None
+        outcome = MaskedOutcome(
+            kept=kept,
+            left_out=left_out,
+            aim=self.readout.aim,
+            explained=self.readout.explained,
+            mask=mask,
+            live=self.layout.live,
+        )
+        with full_precision(mask.device):
+            return objective(outcome)
+
+    def _repeated(self, times: int) -> tuple[tuple[Tensor, ...], ForwardState]:
+        """The unperturbed pass with its rows repeated; made once, since every step needs it."""
+        if times not in self._states:
+            args = self.call.additional_forward_args
+            mask = self._tensor_named("attention_mask")
+            shape = self.call.inputs[0].shape[:2]
+            places = [
+                i
+                for i, arg in enumerate(args)
+                if arg is mask and isinstance(arg, Tensor) and arg.shape == shape
+            ]
+            state = ForwardState(
+                self.capture.features, self.baselines, args, places[0] if places else None
+            )
+            inputs = tuple(torch.cat([x] * times) if times > 1 else x for x in self.call.inputs)
+            self._states[times] = (inputs, state.repeat(times))
+        return self._states[times]
+
+    def _hidden_states(self, masker: Masker) -> tuple[Tensor, ...] | None:
+        layers = explained_layers_of(masker)
+        if layers is None:
+            return None
+        points = layers.points
+        if any(point not in self.hidden for point in points):
+            raise InvalidInputError(
+                "masker: it reads hidden states that were not read in this problem's pass; name it "
+                "among the maskers when the problem is built"
+            )
+        return tuple(self.hidden[point] for point in points)
+
+    def _tensor_named(self, name: str) -> Tensor | None:
+        """The tensor that the forward function is given under a name, or None."""
+        given = argument_named(
+            self.site.forward_func, self.call.inputs, self.call.additional_forward_args, name
+        )
+        return given if isinstance(given, Tensor) else None
+
+    def _with_endpoints(self) -> MaskingProblem:
+        """The same problem with the values at both ends of the retained fraction."""
+        full = select(output_tensor(self.capture.output), self.readout.target)
+        removed = output_tensor(
+            self.forward(self.layout.live.new_zeros(1, *self.layout.live.shape, dtype=full.dtype))
+        )
+        empty = select(removed, self.readout.target)
+        endpoints = (as_float(empty), as_float(full))
+        check_finite(endpoints[0], "the baselines")
+        same = (endpoints[0] == endpoints[1]) & self.layout.live.any(dim=1)
+        if bool(same.any()):
+            warnings.warn(
+                "forward_func: its value is the same for the inputs and the baselines of examples "
+                f"{same.nonzero().flatten().tolist()[:10]}; there is nothing to retain, and their "
+                "scores say only what a small mask costs",
+                stacklevel=2,
+            )
+        return replace(self, readout=replace(self.readout, endpoints=endpoints))
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Losses are computed in the precision of their terms, whatever autocast says."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()

@@ -1,0 +1,29 @@
+"""Seeds without a trace."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from captum_aml._utils.random import isolated_rng
+
+
+def test_a_seed_gives_what_the_seed_alone_gives_and_leaves_the_state() -> None:
+    expected = torch.rand(3, generator=torch.Generator().manual_seed(7))
+    state = torch.get_rng_state()
+    with isolated_rng(7):
+        assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_state_comes_back_after_an_exception() -> None:
+    state = torch.get_rng_state()
+
+    def fail() -> None:
+        with isolated_rng(7):
+            torch.rand(3)
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail()
+    assert torch.equal(torch.get_rng_state(), state)
