@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml._captum import GradientAttribution
+from captum_aml._utils.checks import as_count
 from captum_aml._utils.hooks import tensors_in
 from captum_aml._utils.random import isolated_rng
 from captum_aml.attr.explain import (
@@ -24,7 +25,7 @@ from captum_aml.attr.explain import (
 from captum_aml.attr.fingerprints import known_fingerprint, seen_fingerprint
 from captum_aml.exceptions import InvalidInputError, NotFittedError
 from captum_aml.maskers.encoders import without_inference_tensors
-from captum_aml.masking.call import Call, as_count, parse_call
+from captum_aml.masking.call import Call, parse_call
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.masking.sites import Capture, Site, run_forward
 from captum_aml.objectives import Objective, Terms

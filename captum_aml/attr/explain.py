@@ -10,9 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from captum_aml._utils.checks import as_count
 from captum_aml._utils.modules import evaluating
 from captum_aml.maskers import as_masker
-from captum_aml.masking.call import Call, as_count
+from captum_aml.masking.call import Call
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.masking.sites import run_forward
 from captum_aml.objectives import Objective, Terms

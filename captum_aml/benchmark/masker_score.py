@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_aml._utils.checks import as_count
 from captum_aml.benchmark.data import LabelledText
 from captum_aml.benchmark.measures import Window, bind
 from captum_aml.benchmark.plan import Plan, ranges
 from captum_aml.benchmark.scoring import Search, rationales_of
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.masking.call import as_count
 from captum_aml.metrics import AOPCLimits, Convention, Removal, RemovalEvaluator
 from captum_aml.metrics.conventions import resolve_convention
 from captum_aml.metrics.limits import limits_of

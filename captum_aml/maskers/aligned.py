@@ -33,12 +33,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from captum_aml._utils.checks import as_count, is_integral
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers._alignment import checked_pooling, pooled
 from captum_aml.maskers._windows import Aligner, Alignment, StoredTokenizer
 from captum_aml.maskers.base import MaskerInputs, as_logits, as_masker
 from captum_aml.maskers.transformer import TransformerMasker
-from captum_aml.masking.call import as_count, is_integral
 
 if TYPE_CHECKING:  # importing transformers takes seconds: only what needs it pays for it
     from transformers import PreTrainedTokenizerBase

@@ -27,12 +27,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from captum_aml._utils.checks import as_count
 from captum_aml._utils.random import isolated_rng
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers.base import MaskerInputs
 from captum_aml.maskers.hidden import ExplainedLayers
 from captum_aml.maskers.prediction import PredictionEmbedding
-from captum_aml.masking.call import as_count
 
 #: Channels of one attention head.
 _HEAD_SIZE = 32

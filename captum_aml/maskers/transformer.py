@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from captum_aml._utils.checks import as_count, is_integral
 from captum_aml._utils.random import isolated_rng
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers.base import MaskerInputs
@@ -28,7 +29,6 @@ from captum_aml.maskers.encoders import (
     without_inference_tensors,
 )
 from captum_aml.maskers.prediction import PredictionEmbedding
-from captum_aml.masking.call import as_count, is_integral
 
 if TYPE_CHECKING:  # importing transformers takes seconds: only what needs it pays for it
     from transformers import PreTrainedModel

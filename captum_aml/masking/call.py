@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_aml._utils.checks import is_integral
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.typing import Baselines, Target, TensorOrTuple
 
@@ -97,27 +98,6 @@ def parse_call(
         is_tuple=isinstance(inputs, tuple),
         layer_rows=(0, tensors[0].shape[0]) if at_layer else None,
     )
-
-
-def as_count(name: str, value: Any, *, least: int = 0) -> int:
-    """An argument as an integer, NumPy's too.
-
-    Raises:
-        InvalidInputError: It is no integer, or below ``least``.
-    """
-    try:
-        count = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        count = None
-    if count is None or count < least:
-        raise InvalidInputError(f"{name}: expected an integer of at least {least}, got {value!r}")
-    return count
-
-
-def is_integral(tensor: Tensor) -> bool:
-    """Whether a tensor holds ids: an integer dtype that is not bool."""
-    dtype = tensor.dtype
-    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
 
 
 def _without_inference(tensor: Tensor) -> Tensor:
@@ -285,4 +265,4 @@ def _with_examples(mask: Tensor, inputs: Tensor) -> Tensor:
     return mask.reshape((1,) * (inputs.dim() - mask.dim()) + tuple(mask.shape))
 
 
-__all__ = ["Call", "as_count", "is_integral", "parse_call"]
+__all__ = ["Call", "parse_call"]

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from captum_aml._utils.checks import is_integral
 from captum_aml._utils.hooks import LayerPoint, Tap
 from captum_aml.exceptions import InvalidInputError, LayerNotReachedError
-from captum_aml.masking.call import Call, is_integral
+from captum_aml.masking.call import Call
 from captum_aml.typing import ForwardFunc
 
 

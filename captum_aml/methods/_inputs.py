@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_aml._utils.checks import is_integral
 from captum_aml._utils.random import isolated_rng
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.masking.call import is_integral
 from captum_aml.typing import ForwardFunc
 
 

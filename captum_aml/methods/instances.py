@@ -21,9 +21,9 @@ from captum.attr import (
 )
 from torch import Tensor, nn
 
+from captum_aml._utils.checks import as_count
 from captum_aml.attr.base import MaskAttribution
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.masking.call import as_count
 from captum_aml.methods._forwarding import forwarded_args
 from captum_aml.methods._inputs import TokenInputs, logits_of, parse_inputs, seeded
 from captum_aml.methods._kinds import check_explains_ids

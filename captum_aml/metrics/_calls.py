@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_aml._utils.checks import as_count, is_integral
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
-from captum_aml.masking.call import Call, as_count, is_integral, parse_call
+from captum_aml.masking.call import Call, parse_call
 from captum_aml.metrics.evaluation import RemovalEvaluator
 from captum_aml.readout import as_float
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple

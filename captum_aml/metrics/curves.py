@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from captum_aml.masking.call import as_count
+from captum_aml._utils.checks import as_count
 from captum_aml.metrics._calls import ranks, score_examples
 from captum_aml.metrics.evaluation import RemovalEvaluator
 from captum_aml.metrics.removal import Removal

@@ -37,8 +37,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_aml._utils.checks import as_count
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.masking.call import as_count, parse_call
+from captum_aml.masking.call import parse_call
 from captum_aml.metrics._calls import evaluators, score_examples
 from captum_aml.metrics.conventions import PRESETS
 from captum_aml.metrics.evaluation import RemovalEvaluator

@@ -39,8 +39,8 @@ import torch
 from torch import Tensor
 
 from captum_aml._optional import require
+from captum_aml._utils.checks import as_count, is_integral
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.masking.call import as_count, is_integral
 from captum_aml.metrics._calls import parse_scores, ranks
 
 

@@ -27,9 +27,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from captum_aml._utils.checks import as_count, is_integral
 from captum_aml._utils.hooks import run_with_output
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.masking.call import as_count, is_integral, parse_call
+from captum_aml.masking.call import parse_call
 from captum_aml.masking.sites import find_embedding_layer
 from captum_aml.metrics._calls import score_examples
 from captum_aml.metrics.evaluation import RemovalEvaluator

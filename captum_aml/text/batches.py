@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from captum_aml._utils.checks import as_count
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.masking.call import as_count
 from captum_aml.text.inputs import TextLike
 from captum_aml.text.model import TextModel
 from captum_aml.text.units import TextUnits, feature_mask

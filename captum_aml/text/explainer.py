@@ -12,11 +12,11 @@ from transformers import PreTrainedTokenizerBase
 from typing_extensions import Self
 
 from captum_aml import methods
+from captum_aml._utils.checks import as_count
 from captum_aml.attr import AMLAttribution, LAAttribution
 from captum_aml.exceptions import InvalidInputError, NotFittedError
 from captum_aml.maskers import SharedMasker
 from captum_aml.maskers.checkpoint import Checkpoint, folder_of
-from captum_aml.masking.call import as_count
 from captum_aml.methods import TokenMethod
 from captum_aml.text.batches import TextBatches
 from captum_aml.text.explaining import BatchExplainer, explain_stream

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from captum_aml._utils.checks import as_count
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.masking.call import as_count
 from captum_aml.methods import Setting
 from captum_aml.text._fields import checked_fields
 from captum_aml.text.inputs import Span

@@ -29,7 +29,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captum_aml.masking.call import as_count
+from captum_aml._utils.checks import as_count
 from captum_aml.masking.problem import GradientWatch, MaskingProblem, full_precision
 from captum_aml.objectives import Terms
 from captum_aml.readout import as_float

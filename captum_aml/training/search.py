@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from captum_aml._optional import require
+from captum_aml._utils.checks import as_count
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
-from captum_aml.masking.call import as_count
 from captum_aml.training.callbacks import FitCallback, FitState
 from captum_aml.training.processes import n_launched
 from captum_aml.training.settings import FitSettings, ValidationMetric

@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
+from captum_aml._utils.checks import as_count
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.masking.call import as_count
 from captum_aml.training.losses import LossName
 from captum_aml.tuning import check_learning_rate
 

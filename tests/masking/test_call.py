@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from captum_aml._utils.checks import is_integral
 from captum_aml.exceptions import CaptumAMLError, InvalidInputError
-from captum_aml.masking.call import is_integral, parse_call
+from captum_aml.masking.call import parse_call
 
 IDS = torch.tensor([[5, 6, 7], [8, 9, 2]])
 

@@ -28,6 +28,7 @@ from captum_aml._captum import (
     TextTokenInput,
     pretty_tokens,
 )
+from captum_aml._utils.checks import as_count
 from captum_aml._utils.modules import evaluating
 from captum_aml._utils.random import isolated_rng
 from captum_aml._utils.tokenizers import baseline_id
@@ -50,7 +51,6 @@ from captum_aml.attr.llm.targets import check_ids, given_ids, written_ids
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.maskers import SharedMasker
 from captum_aml.masking.attention import taken_removal
-from captum_aml.masking.call import as_count
 from captum_aml.masking.sites import find_embedding_layer
 from captum_aml.perturbation import AttentionRemoval
 from captum_aml.training import Checkpoint, FitCallback, FitSettings

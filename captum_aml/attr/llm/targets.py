@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml._captum import DEFAULT_GEN_ARGS
+from captum_aml._utils.checks import is_integral
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.masking.call import is_integral
 
 
 def given_ids(tokenizer: Any, target: str | Tensor, gen_args: Mapping[str, Any] | None) -> Tensor:
