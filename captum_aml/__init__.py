@@ -1,22 +1,51 @@
 """AML and LA for Captum: explanations of language models by learned masks."""
 
+from typing import TYPE_CHECKING
+
+from captum_aml._utils.lazy import lazy_names
 from captum_aml._version import __version__
-from captum_aml.attr import (
-    AMLAttribution,
-    LAAttribution,
-    LayerAMLAttribution,
-    LayerLAAttribution,
-    LLMAMLAttribution,
+
+if TYPE_CHECKING:
+    from captum_aml.attr import (
+        AMLAttribution,
+        LAAttribution,
+        LayerAMLAttribution,
+        LayerLAAttribution,
+        LLMAMLAttribution,
+    )
+    from captum_aml.maskers import (
+        AlignedMasker,
+        EmbeddingMasker,
+        Masker,
+        MaskerInputs,
+        SharedMasker,
+        TransformerMasker,
+    )
+    from captum_aml.objectives import AMLObjective, LAObjective
+    from captum_aml.text import TextExplainer
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "captum_aml.attr": (
+            "AMLAttribution",
+            "LAAttribution",
+            "LayerAMLAttribution",
+            "LayerLAAttribution",
+            "LLMAMLAttribution",
+        ),
+        "captum_aml.maskers": (
+            "AlignedMasker",
+            "EmbeddingMasker",
+            "Masker",
+            "MaskerInputs",
+            "SharedMasker",
+            "TransformerMasker",
+        ),
+        "captum_aml.objectives": ("AMLObjective", "LAObjective"),
+        "captum_aml.text": ("TextExplainer",),
+    },
 )
-from captum_aml.maskers import (
-    AlignedMasker,
-    EmbeddingMasker,
-    Masker,
-    MaskerInputs,
-    SharedMasker,
-    TransformerMasker,
-)
-from captum_aml.objectives import AMLObjective, LAObjective
 
 __all__ = [
     "AMLAttribution",
@@ -31,6 +60,7 @@ __all__ = [
     "Masker",
     "MaskerInputs",
     "SharedMasker",
+    "TextExplainer",
     "TransformerMasker",
     "__version__",
 ]
