@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml._captum import GradientAttribution
-from captum_aml._utils.checks import as_count
+from captum_aml._utils.checks import as_count, check_learning_rate
 from captum_aml._utils.hooks import tensors_in
 from captum_aml._utils.random import isolated_rng
 from captum_aml.attr.explain import (
@@ -32,7 +32,6 @@ from captum_aml.objectives import Objective, Terms
 from captum_aml.perturbation import Perturbation, resolve_perturbation
 from captum_aml.readout import Readout, check_output_kind, checked_target, output_tensor
 from captum_aml.training import ModelFingerprint
-from captum_aml.tuning import check_learning_rate
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 
 #: Tuning steps where there is no fitted masker to rely on.

@@ -40,6 +40,7 @@ from captum_aml.training.goal import BuildProblem
 from captum_aml.training.losses import FitLoss, ObjectiveLoss
 from captum_aml.training.predictions import PredictionCache
 from captum_aml.training.regression import RegressionLoss
+from captum_aml.training.settings import LossName, Precision, Scheduler
 from captum_aml.training.validation_metrics import resolve_metric
 from captum_aml.typing import Batch, Batches
 
@@ -63,18 +64,18 @@ class LearningAttribution(MaskAttribution):
         val_batches: Batches | None = None,
         *,
         epochs: int = 5,
-        loss: str = "objective",
+        loss: LossName = "objective",
         n_subsets: int = 16,
         learning_rate: float = 1e-4,
         weight_decay: float = 0.01,
-        scheduler: str = "linear",
+        scheduler: Scheduler = "linear",
         warmup_ratio: float = 0.0,
         gradient_accumulation_steps: int = 1,
         max_gradient_norm: float | None = 1.0,
         validations_per_epoch: int = 1,
         patience: int | None = None,
         select_by: str | ValidationMetric = "loss",
-        mixed_precision: str = "no",
+        mixed_precision: Precision = "no",
         max_skipped_steps: int = 10,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         resume: bool = False,

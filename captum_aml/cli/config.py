@@ -248,7 +248,7 @@ class FitConfig:
         save_every = values.pop("save_every")
         if save_every is not None and save_every < 1:
             raise InvalidInputError(f"save_every: expected 1 or more, got {save_every}")
-        return FitSettings(loss=self.chosen_loss, **values)
+        return FitSettings.from_dict({"loss": self.chosen_loss, **values})
 
     def to_dict(self) -> dict[str, str | int | float | None]:
         """The values by name, without those that are None by default and here."""

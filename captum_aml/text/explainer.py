@@ -31,6 +31,7 @@ from captum_aml.text.segmentation import Segmenter, Unit
 from captum_aml.text.sources import ModelLike, asked, text_model
 from captum_aml.text.units import TextUnits
 from captum_aml.training.rates import HEAD_LEARNING_RATE, LEARNING_RATE
+from captum_aml.training.settings import LossName
 
 _LEARNED: Mapping[str, type[AMLAttribution] | type[LAAttribution]] = {
     "aml": AMLAttribution,
@@ -204,7 +205,7 @@ class TextExplainer:
         perturbation: str | None = None,
         epochs: int = 6,
         batch_size: int = 8,
-        loss: str | None = None,
+        loss: LossName | None = None,
         n_subsets: int = 16,
         learning_rate: float | None = None,
         patience: int | None = None,

@@ -1,19 +1,34 @@
 """Learning a masker over a data set, and keeping what was learned."""
 
-from captum_aml.maskers.checkpoint import Checkpoint, ModelFingerprint, TrainingCost
-from captum_aml.training.callbacks import FitCallback, FitState, ProgressBar
-from captum_aml.training.fit import evaluate_masker, fit_masker
-from captum_aml.training.goal import FitGoal
-from captum_aml.training.recipes import PUBLISHED, RECIPES, Recipe, recipe_of
-from captum_aml.training.records import EpochRecord, FitSummary, ValidationRecord
-from captum_aml.training.search import (
-    SearchResult,
-    SearchSettings,
-    Trial,
-    search_weights,
+from typing import TYPE_CHECKING
+
+from captum_aml._utils.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from captum_aml.maskers.checkpoint import Checkpoint, ModelFingerprint, TrainingCost
+    from captum_aml.training.callbacks import FitCallback, FitState, ProgressBar
+    from captum_aml.training.fit import evaluate_masker, fit_masker
+    from captum_aml.training.goal import FitGoal
+    from captum_aml.training.recipes import PUBLISHED, RECIPES, Recipe, recipe_of
+    from captum_aml.training.records import EpochRecord, FitSummary, ValidationRecord
+    from captum_aml.training.search import SearchResult, SearchSettings, Trial, search_weights
+    from captum_aml.training.settings import FitSettings, ValidationMetric
+    from captum_aml.training.validation_metrics import validation_metrics
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "captum_aml.maskers.checkpoint": ("Checkpoint", "ModelFingerprint", "TrainingCost"),
+        "captum_aml.training.callbacks": ("FitCallback", "FitState", "ProgressBar"),
+        "captum_aml.training.fit": ("evaluate_masker", "fit_masker"),
+        "captum_aml.training.goal": ("FitGoal",),
+        "captum_aml.training.recipes": ("PUBLISHED", "RECIPES", "Recipe", "recipe_of"),
+        "captum_aml.training.records": ("EpochRecord", "FitSummary", "ValidationRecord"),
+        "captum_aml.training.search": ("SearchResult", "SearchSettings", "Trial", "search_weights"),
+        "captum_aml.training.settings": ("FitSettings", "ValidationMetric"),
+        "captum_aml.training.validation_metrics": ("validation_metrics",),
+    },
 )
-from captum_aml.training.settings import FitSettings, ValidationMetric
-from captum_aml.training.validation_metrics import validation_metrics
 
 __all__ = [
     "PUBLISHED",

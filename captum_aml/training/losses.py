@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from captum_aml.masking.problem import GradientWatch, MaskingProblem
 from captum_aml.objectives import Objective, Terms
-
-LossName = Literal["objective", "regression"]
 
 
 class FitLoss(Protocol):
@@ -62,4 +60,4 @@ class ObjectiveLoss:
         return problem.evaluate(torch.sigmoid(logits), self.objective, where=where, watch=watch)
 
 
-__all__ = ["FitLoss", "LossName", "ObjectiveLoss"]
+__all__ = ["FitLoss", "ObjectiveLoss"]

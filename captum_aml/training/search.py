@@ -21,12 +21,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from captum_aml._optional import require
-from captum_aml._utils.checks import as_count
+from captum_aml._utils.checks import as_count, check_learning_rate
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.training.callbacks import FitCallback, FitState
 from captum_aml.training.processes import n_launched
 from captum_aml.training.settings import FitSettings, ValidationMetric
-from captum_aml.tuning import check_learning_rate
 from captum_aml.typing import Batches
 
 if TYPE_CHECKING:

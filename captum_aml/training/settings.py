@@ -1,19 +1,22 @@
-"""How a masker is fitted: every setting of ``fit`` in one place, checked once."""
+"""Settings of ``fit``, each in one place, checked once. Importing this loads no torch."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from torch import Tensor
+from typing_extensions import Doc
 
-from captum_aml._utils.checks import as_count
+from captum_aml._utils.checks import as_count, check_learning_rate, check_number
+from captum_aml._utils.options import documented
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.training.losses import LossName
-from captum_aml.tuning import check_learning_rate
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LossName = Literal["objective", "regression"]
 #: Schedules of transformers that depend on the step alone: a resumed run has them back by counting.
 Scheduler = Literal[
     "linear",
@@ -48,58 +51,104 @@ class ValidationMetric:
     higher_is_better: bool
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class FitSettings:
     """The settings of ``fit``, as values that JSON and YAML can hold.
-
-    Attributes:
-        epochs: Passes over the training batches, at least 1.
-        loss: ``objective``, the objective's value for the proposed masks, as published; or
-            ``regression``, what removing random subsets does
-            (:mod:`captum_aml.training.regression`).
-        n_subsets: Subsets of each example that ``regression`` learns from, at least 2.
-        learning_rate: AdamW's learning rate at its highest, above 0.
-        weight_decay: AdamW's weight decay, at least 0.
-        scheduler: How the learning rate changes, by transformers' name for it.
-        warmup_ratio: The share of all steps in which the rate rises from 0, in [0, 1).
-        gradient_accumulation_steps: Batches, in each process, that make one optimizer step.
-        max_gradient_norm: Gradients are clipped to this norm; None leaves them.
-        validations_per_epoch: Validations in an epoch, evenly spread, the last one at its end.
-        patience: Validations without improvement after which fitting stops; None goes on.
-        select_by: ``loss``, the name of a metric, or a :class:`ValidationMetric`: what the best
-            weights are chosen by.
-        mixed_precision: ``no``, ``bf16`` or ``fp16`` for the masked passes and the masker.
-        max_skipped_steps: Steps in a row that may be skipped for a non-finite loss or gradient.
-        checkpoint_dir: The folder that the run is kept in, or None.
-        resume: Whether to go on with the run that the folder holds.
-        save_every: Optimizer steps between two writes of the run; None: at every validation and
-            at the end of every epoch, which are written in any case.
-        cache_predictions: Whether the explained model's predictions are computed once.
-        seed: The seed of initialization, order and dropout; None: the attribution's.
 
     Raises:
         InvalidInputError: A value is out of range, or two do not go together.
     """
 
-    epochs: int = 5
-    loss: str = "objective"
-    n_subsets: int = 16
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.01
-    scheduler: str = "linear"
-    warmup_ratio: float = 0.0
-    gradient_accumulation_steps: int = 1
-    max_gradient_norm: float | None = 1.0
-    validations_per_epoch: int = 1
-    patience: int | None = None
-    select_by: str | ValidationMetric = "loss"
-    mixed_precision: str = "no"
-    max_skipped_steps: int = 10
-    checkpoint_dir: str | os.PathLike[str] | None = None
-    resume: bool = False
-    save_every: int | None = None
-    cache_predictions: bool = True
-    seed: int | None = None
+    epochs: Annotated[int, Doc("Passes over the training batches, at least 1.")] = 5
+    loss: Annotated[
+        LossName,
+        Doc(
+            "``objective``, the objective's value for the proposed masks, as published; or "
+            "``regression``, what removing random subsets does "
+            "(:mod:`captum_aml.training.regression`)."
+        ),
+    ] = "objective"
+    n_subsets: Annotated[
+        int, Doc("Subsets of each example that ``regression`` learns from, at least 2.")
+    ] = 16
+    learning_rate: Annotated[float, Doc("AdamW's learning rate at its highest, above 0.")] = 1e-4
+    weight_decay: Annotated[float, Doc("AdamW's weight decay, at least 0.")] = 0.01
+    scheduler: Annotated[
+        Scheduler,
+        Doc(
+            "How the learning rate changes: ``linear`` (to zero), ``cosine``, "
+            "``cosine_with_restarts``, ``polynomial``, ``constant``, ``constant_with_warmup`` or "
+            "``inverse_sqrt``, as transformers defines them."
+        ),
+    ] = "linear"
+    warmup_ratio: Annotated[
+        float, Doc("The share of all steps in which the learning rate rises from 0, in [0, 1).")
+    ] = 0.0
+    gradient_accumulation_steps: Annotated[
+        int, Doc("Batches, in each process, that make one optimizer step.")
+    ] = 1
+    max_gradient_norm: Annotated[
+        float | None,
+        Doc(
+            "Gradients are clipped to this norm, which the papers do not mention; None leaves them."
+        ),
+    ] = 1.0
+    validations_per_epoch: Annotated[
+        int, Doc("Validations in an epoch, evenly spread, the last one at its end.")
+    ] = 1
+    patience: Annotated[
+        int | None,
+        Doc("Validations without improvement after which fitting stops; None goes on."),
+    ] = None
+    select_by: Annotated[
+        str | ValidationMetric,
+        Doc(
+            "What the best weights are chosen by: ``loss``, the name of a metric such as "
+            "``aopc-comprehensiveness``, or a :class:`ValidationMetric`."
+        ),
+    ] = "loss"
+    mixed_precision: Annotated[
+        Precision,
+        Doc(
+            "``no``, ``bf16`` or ``fp16`` for the masked passes and the masker; losses stay in "
+            "float32."
+        ),
+    ] = "no"
+    max_skipped_steps: Annotated[
+        int, Doc("Steps in a row that may be skipped for a non-finite loss or gradient.")
+    ] = 10
+    checkpoint_dir: Annotated[
+        str | os.PathLike[str] | None,
+        Doc("A folder to keep the run in, so that it can be resumed, or None."),
+    ] = None
+    resume: Annotated[
+        bool,
+        Doc(
+            "Whether to go on with the run that the folder holds, if there is one. The settings, "
+            "the masker, the model and the number of batches have to be those of the run; what is "
+            "in the batches is not compared."
+        ),
+    ] = False
+    save_every: Annotated[
+        int | None,
+        Doc(
+            "Optimizer steps between two writes of the run; None: at every validation and at the "
+            "end of every epoch, which are written in any case."
+        ),
+    ] = None
+    cache_predictions: Annotated[
+        bool,
+        Doc(
+            "Whether to keep the explained model's predictions for unmasked examples, the first "
+            "50,000. A model in training mode, or arguments that are neither tensors nor plain "
+            "values, are never cached."
+        ),
+    ] = True
+    seed: Annotated[
+        int | None,
+        Doc("The seed of initialization, order and dropout; None: the attribution's."),
+    ] = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "gradient_accumulation_steps", "validations_per_epoch"):
@@ -110,10 +159,10 @@ class FitSettings:
             if getattr(self, name) is not None:
                 self._set(name, as_count(name, getattr(self, name), least=least))
         check_learning_rate(self.learning_rate)
-        _check_number("weight_decay", self.weight_decay, "a number of at least 0", lambda v: v >= 0)
-        _check_number("warmup_ratio", self.warmup_ratio, "a share in [0, 1)", lambda v: 0 <= v < 1)
+        check_number("weight_decay", self.weight_decay, "a number of at least 0", lambda v: v >= 0)
+        check_number("warmup_ratio", self.warmup_ratio, "a share in [0, 1)", lambda v: 0 <= v < 1)
         if self.max_gradient_norm is not None:
-            _check_number(
+            check_number(
                 "max_gradient_norm",
                 self.max_gradient_norm,
                 "a number above 0 or None",
@@ -187,10 +236,4 @@ class FitSettings:
         object.__setattr__(self, name, value)
 
 
-def _check_number(name: str, value: Any, expected: str, fits: Callable[[float], bool]) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not fits(value) or not abs(value) < float("inf"):
-        raise InvalidInputError(f"{name}: expected {expected}, got {value!r}")
-
-
-__all__ = ["FitSettings", "Precision", "Scheduler", "ValidationMetric"]
+__all__ = ["FitSettings", "LossName", "Precision", "Scheduler", "ValidationMetric"]

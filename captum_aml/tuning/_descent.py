@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_aml.exceptions import InvalidInputError, NonFiniteError
+from captum_aml.exceptions import NonFiniteError
 from captum_aml.masking.problem import GradientWatch, MaskingProblem
 from captum_aml.objectives import Objective, Terms
 
@@ -48,17 +48,6 @@ class Tunable(Protocol):
 
     def step(self, learning_rate: float) -> None:
         """Changes the parameters by the gradient that was noted last."""
-
-
-def check_learning_rate(learning_rate: float) -> None:
-    """Checks a learning rate.
-
-    Raises:
-        InvalidInputError: It is not a number above 0.
-    """
-    number = isinstance(learning_rate, int | float) and not isinstance(learning_rate, bool)
-    if not number or not 0 < learning_rate < float("inf"):
-        raise InvalidInputError(f"learning_rate: expected a number above 0, got {learning_rate!r}")
 
 
 def descend(
@@ -123,4 +112,4 @@ def _check_terms(terms: Terms, step: int) -> None:
         )
 
 
-__all__ = ["Tunable", "TuningResult", "check_learning_rate", "descend"]
+__all__ = ["Tunable", "TuningResult", "descend"]

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from captum_aml._utils.checks import check_learning_rate
 from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteError
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import AMLObjective, MaskedOutcome, Terms
-from captum_aml.tuning import TuningResult, check_learning_rate, tune_mask
+from captum_aml.tuning import TuningResult, tune_mask
 from tests._helpers import references
 from tests._helpers.models import LinearLogits, PlantedClassifier, planted_texts, problem_for
 

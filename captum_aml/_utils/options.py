@@ -1,0 +1,41 @@
+"""Options of dataclasses, each with its documentation beside it: ``Annotated[int, Doc("...")]``.
+
+Class docstrings, the command line's flags and their help texts are made from them. Importing this
+loads no torch.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any, TypeVar, get_type_hints
+
+from typing_extensions import Doc
+
+C = TypeVar("C")
+
+
+def option_docs(options: type) -> dict[str, str]:
+    """The documentation of a dataclass's fields by name, as far as they have any."""
+    docs: dict[str, str] = {}
+    for name, hint in get_type_hints(options, include_extras=True).items():
+        # Only what is annotated has metadata.
+        parts: tuple[Any, ...] = getattr(hint, "__metadata__", ())
+        for part in parts:
+            if isinstance(part, Doc):
+                docs[name] = part.documentation
+    return docs
+
+
+def documented(options: type[C]) -> type[C]:
+    """Puts the fields' documentation into a dataclass's docstring, before its ``Raises``."""
+    text, section, rest = (options.__doc__ or "").partition("\n    Raises:")
+    entries = (
+        textwrap.fill(f"{name}: {doc}", 100, initial_indent=" " * 8, subsequent_indent=" " * 12)
+        for name, doc in option_docs(options).items()
+    )
+    attributes = "\n".join(["    Attributes:", *entries])
+    options.__doc__ = f"{text.rstrip()}\n\n{attributes}\n{section}{rest}"
+    return options
+
+
+__all__ = ["documented", "option_docs"]
