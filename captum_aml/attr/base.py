@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from captum_aml._captum import GradientAttribution
 from captum_aml._utils.checks import as_count, check_learning_rate
 from captum_aml._utils.hooks import tensors_in
+from captum_aml._utils.modules import without_inference_tensors
 from captum_aml._utils.random import isolated_rng
 from captum_aml.attr.explain import (
     Explained,
@@ -24,10 +25,10 @@ from captum_aml.attr.explain import (
 )
 from captum_aml.attr.fingerprints import known_fingerprint, seen_fingerprint
 from captum_aml.exceptions import InvalidInputError, NotFittedError
-from captum_aml.maskers.encoders import without_inference_tensors
 from captum_aml.masking.call import Call, parse_call
+from captum_aml.masking.forward import run_forward
 from captum_aml.masking.problem import MaskingProblem
-from captum_aml.masking.sites import Capture, Site, run_forward
+from captum_aml.masking.sites import Capture, Site
 from captum_aml.objectives import Objective, Terms
 from captum_aml.perturbation import Perturbation, resolve_perturbation
 from captum_aml.readout import Readout, check_output_kind, checked_target, output_tensor

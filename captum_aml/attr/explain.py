@@ -14,8 +14,8 @@ from captum_aml._utils.checks import as_count
 from captum_aml._utils.modules import evaluating
 from captum_aml.maskers import as_masker
 from captum_aml.masking.call import Call
+from captum_aml.masking.forward import run_forward
 from captum_aml.masking.problem import MaskingProblem
-from captum_aml.masking.sites import run_forward
 from captum_aml.objectives import Objective, Terms
 from captum_aml.readout import check_finite, output_tensor, select
 from captum_aml.tuning import TuningResult, tune_mask, tune_masker

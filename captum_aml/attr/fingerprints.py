@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import nn
 
-from captum_aml.maskers.hidden import explained_model
+from captum_aml._utils.modules import unwrapped
+from captum_aml.masking.forward import underlying_model
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.training import ModelFingerprint
 from captum_aml.typing import ForwardFunc
@@ -25,14 +26,13 @@ def known_fingerprint(
         embedding_layer: The layer that embeds ids, where there is one.
         output: The output kind, or ``auto``.
     """
-    model: Any = getattr(forward_func, "module", forward_func)  # the user's
+    config = getattr(underlying_model(forward_func), "config", None)
     # Every configuration of transformers has num_labels, but only these models return them, and
     # only a distribution has them as outcomes.
-    classifies = type(model).__name__.endswith("ForSequenceClassification") and (
+    classifies = type(unwrapped(forward_func)).__name__.endswith("ForSequenceClassification") and (
         output not in ("probability", "log_probability", "value")
     )
-    n_labels = getattr(model.config, "num_labels", None) if classifies else None
-    config = getattr(explained_model(forward_func), "config", None)
+    n_labels = _setting(config, "num_labels", int) if classifies else None
     return ModelFingerprint(
         embedding_dim=getattr(embedding_layer, "embedding_dim", None),
         vocab_size=getattr(embedding_layer, "num_embeddings", None),
@@ -60,7 +60,7 @@ def with_weights(fingerprint: ModelFingerprint, forward_func: ForwardFunc) -> Mo
     For fitting and loading only: a model that is changed afterwards may be explained, as by
     randomization checks, and calls need not pay for it.
     """
-    model = explained_model(forward_func)
+    model = underlying_model(forward_func)
     return fingerprint if model is None else fingerprint.with_weights_of(model)
 
 

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from captum_aml._utils.modules import frozen_weights, without_inference_tensors
 from captum_aml._utils.random import isolated_rng
 from captum_aml.attr.base import MaskAttribution
 from captum_aml.attr.fingerprints import seen_fingerprint, with_weights
 from captum_aml.attr.persistence import masker_description, objective_description
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import EmbeddingMasker, explained_layers_of
-from captum_aml.maskers.encoders import without_inference_tensors
 from captum_aml.masking.call import parse_call
+from captum_aml.masking.forward import modules_of
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import Objective
 from captum_aml.training import (
@@ -35,7 +36,6 @@ from captum_aml.training import (
 )
 from captum_aml.training.callbacks import check_callbacks
 from captum_aml.training.feeding import reusable
-from captum_aml.training.frozen import frozen_weights
 from captum_aml.training.goal import BuildProblem
 from captum_aml.training.losses import FitLoss, ObjectiveLoss
 from captum_aml.training.predictions import PredictionCache
@@ -204,7 +204,7 @@ class LearningAttribution(MaskAttribution):
             torch.inference_mode(False),
             torch.no_grad(),
             isolated_rng(settings.seed or 0),
-            frozen_weights(self.forward_func),
+            frozen_weights(modules_of(self.forward_func)),
         ):
             if self.masker is None:
                 masker = _masker_for(next(iter(train_batches), None), build)

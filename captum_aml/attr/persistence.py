@@ -9,7 +9,7 @@ from torch import nn
 
 from captum_aml.exceptions import CheckpointError
 from captum_aml.maskers import AlignedMasker, EmbeddingMasker, SharedMasker, TransformerMasker
-from captum_aml.maskers.hidden import explained_model
+from captum_aml.masking.forward import underlying_model
 from captum_aml.objectives import AMLObjective, LAObjective, Objective
 from captum_aml.training import Checkpoint
 from captum_aml.typing import ForwardFunc
@@ -32,7 +32,7 @@ def masker_description(
     if isinstance(masker, TransformerMasker):
         return {"type": "transformer", "config": masker.config}
     if isinstance(masker, SharedMasker):
-        model = explained_model(forward_func)
+        model = underlying_model(forward_func)
         place = {} if model is None else masker.place_in(model)
         return {"type": "shared", "config": {**masker.config, **place}}
     if isinstance(masker, EmbeddingMasker):
@@ -91,7 +91,7 @@ def rebuild_masker(
 
 
 def _shared_masker(config: dict[str, Any], forward_func: ForwardFunc | None) -> SharedMasker:
-    model = explained_model(forward_func)
+    model = underlying_model(forward_func)
     if model is None:
         raise CheckpointError(
             "masker: it reads the hidden states of the explained model, which cannot be found "

@@ -8,7 +8,6 @@ own, and carry no gradient into the explained model.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -17,33 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml._utils.hooks import LayerPoint, tensors_in
+from captum_aml._utils.modules import unwrapped
 from captum_aml.exceptions import InvalidInputError, LayerNotReachedError
-
-_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-
-
-def unwrapped(module: object) -> object:
-    """What ``DataParallel`` or ``DistributedDataParallel`` wraps, anything else as it is."""
-    return module.module if isinstance(module, _WRAPPERS) else module
-
-
-def explained_model(forward_func: object) -> nn.Module | None:
-    """The model that a forward function runs, where that can be told without calling it.
-
-    The forward function itself, its method's or ``functools.partial``'s, or its attribute
-    ``model``, as of :class:`~captum_aml.text.TextClassifier`.
-    """
-    if isinstance(forward_func, functools.partial):
-        return explained_model(forward_func.func)
-    for candidate in (
-        forward_func,
-        getattr(forward_func, "__self__", None),
-        getattr(forward_func, "model", None),
-    ):
-        inner = unwrapped(candidate)
-        if isinstance(inner, nn.Module):
-            return inner
-    return None
 
 
 class ExplainedLayers:
@@ -246,4 +220,4 @@ def _layer_names(model: nn.Module) -> list[str]:
     )
 
 
-__all__ = ["ExplainedLayers", "HiddenStateReader", "explained_layers_of", "explained_model"]
+__all__ = ["ExplainedLayers", "HiddenStateReader", "explained_layers_of"]

@@ -20,14 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml._utils.checks import as_count, is_integral
+from captum_aml._utils.modules import copy_without_hooks, without_inference_tensors
 from captum_aml._utils.random import isolated_rng
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers.base import MaskerInputs
-from captum_aml.maskers.encoders import (
-    copy_without_hooks,
-    is_causal,
-    without_inference_tensors,
-)
+from captum_aml.maskers.encoders import is_causal
 from captum_aml.maskers.prediction import PredictionEmbedding
 
 if TYPE_CHECKING:  # importing transformers takes seconds: only what needs it pays for it

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_aml.exceptions import CaptumAMLError
-from captum_aml.masking.sites import run_forward
+from captum_aml.masking.forward import run_forward
 from captum_aml.perturbation import AttentionRemoval, ForwardState
 from captum_aml.readout import output_tensor
 from captum_aml.typing import ForwardFunc

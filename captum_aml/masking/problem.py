@@ -16,7 +16,8 @@ from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteE
 from captum_aml.maskers import Masker, MaskerInputs, as_logits, explained_layers_of
 from captum_aml.maskers.hidden import HiddenStateReader
 from captum_aml.masking.call import Call
-from captum_aml.masking.sites import Capture, Site, argument_named
+from captum_aml.masking.forward import argument_named
+from captum_aml.masking.sites import Capture, Site
 from captum_aml.masking.tokens import TokenLayout, mask_of_rows
 from captum_aml.objectives import MaskedOutcome, Objective, Terms
 from captum_aml.perturbation import ForwardState, Perturbation
@@ -112,8 +113,7 @@ class MaskingProblem:
         asked = [layers for masker in maskers if (layers := explained_layers_of(masker))]
         reader = HiddenStateReader(
             [point for layers in asked for point in layers.points],
-            device_ids=getattr(site, "device_ids", None)
-            or getattr(site.forward_func, "device_ids", None),
+            device_ids=site.device_ids,
         )
         # Hidden states are not remembered with the outputs: whoever reads them needs the pass.
         if capture is None or asked:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +15,12 @@ from captum_aml._utils.checks import is_integral
 from captum_aml._utils.hooks import LayerPoint, Tap
 from captum_aml.exceptions import InvalidInputError, LayerNotReachedError
 from captum_aml.masking.call import Call
+from captum_aml.masking.forward import (
+    find_device_ids,
+    find_embedding_layer,
+    largest_embedding,
+    run_forward,
+)
 from captum_aml.typing import ForwardFunc
 
 
@@ -41,6 +45,7 @@ class Site(Protocol):
     """A place whose tensors can be read, and replaced by masked ones."""
 
     forward_func: ForwardFunc
+    device_ids: list[int] | None
 
     def capture(self, call: Call) -> Capture:
         """Runs the forward function on the inputs and reads the site's tensors."""
@@ -79,26 +84,6 @@ class Site(Protocol):
             earlier: Another call of the same forward function, and what its pass showed.
             output: What the forward function returns for the call.
         """
-
-
-def run_forward(forward_func: ForwardFunc, inputs: Sequence[Tensor], args: Sequence[Any]) -> Any:
-    """Calls the forward function with inputs and further arguments, in this order.
-
-    It gets copies of all tensors, so that a model that works in place changes nothing of ours.
-    """
-    given = (*inputs, *args)
-    return forward_func(*(a.clone() if isinstance(a, Tensor) else a for a in given))
-
-
-def find_embedding_layer(forward_func: ForwardFunc) -> nn.Module | None:
-    """The word embeddings of a Hugging Face model, also inside ``DataParallel``, else None."""
-    model = getattr(forward_func, "module", forward_func)
-    getter = getattr(model, "get_input_embeddings", None)
-    try:
-        layer = getter() if callable(getter) else None
-    except NotImplementedError:  # a model of transformers that embeds no ids
-        return None
-    return layer if isinstance(layer, nn.Module) else None
 
 
 def _baselines_at(
@@ -152,33 +137,9 @@ def _looked_up(
     return tap, tuple(point.layer(x).detach() for point, x in zip(tap.points, inputs, strict=True))
 
 
-def largest_embedding(layer: nn.Module) -> nn.Module | None:
-    """The embedding with most entries inside a layer: that of the words."""
-    found = [m for m in layer.modules() if isinstance(m, nn.Embedding)]
-    return max(found, key=lambda m: m.num_embeddings, default=None)
-
-
 def token_dims(feature: Tensor) -> int:
     """How many leading dimensions number the tokens: two of (N, L, D), otherwise all."""
     return 2 if feature.dim() == 3 else feature.dim()
-
-
-def argument_named(
-    forward_func: ForwardFunc, inputs: Sequence[Tensor], args: Sequence[Any], name: str
-) -> Any:
-    """The argument that the forward function takes under a name, or None."""
-    if isinstance(forward_func, functools.partial):
-        if name in forward_func.keywords:
-            return forward_func.keywords[name]
-        return argument_named(forward_func.func, (*forward_func.args, *inputs), args, name)
-    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    model = forward_func.module if isinstance(forward_func, parallel) else forward_func
-    function = model.forward if isinstance(model, nn.Module) else model
-    try:
-        bound = inspect.signature(function).bind(*inputs, *args)
-    except (TypeError, ValueError):  # no signature, as for traced functions, or one that differs
-        return None
-    return bound.arguments.get(name)
 
 
 class InputSite:
@@ -192,6 +153,7 @@ class InputSite:
     def __init__(self, forward_func: ForwardFunc, embedding_layers: tuple[nn.Module, ...]) -> None:
         self.forward_func = forward_func
         self.embedding_layers = embedding_layers
+        self.device_ids = find_device_ids(forward_func)
 
     def capture(self, call: Call) -> Capture:
         """Runs the forward function; the features of ids are what their embedding layer gave."""
@@ -205,7 +167,7 @@ class InputSite:
             [LayerPoint(layer) for layer in layers],
             lambda: run_forward(self.forward_func, call.inputs, call.additional_forward_args),
             carriers=ids,
-            device_ids=_device_ids(self.forward_func, None),
+            device_ids=self.device_ids,
         )
         embedded = iter(tensors)
         features = []
@@ -338,7 +300,7 @@ class LayerSite:
     ) -> None:
         self.forward_func = forward_func
         self.points = tuple(LayerPoint(layer, at_input) for layer in layers)
-        self.device_ids = device_ids
+        self.device_ids = find_device_ids(forward_func, device_ids)
 
     def capture(self, call: Call) -> Capture:
         """Runs the forward function and reads every layer."""
@@ -347,7 +309,7 @@ class LayerSite:
                 self.points,
                 lambda: run_forward(self.forward_func, call.inputs, call.additional_forward_args),
                 carriers=[call.inputs[0]] * len(self.points),
-                device_ids=_device_ids(self.forward_func, self.device_ids),
+                device_ids=self.device_ids,
             )
         features = tuple(t for point in tensors for t in point)
         for feature in features:
@@ -428,17 +390,9 @@ def _ids_in_range(name: str, tensors: Sequence[Tensor]) -> Iterator[None]:
         ) from error
 
 
-def _device_ids(forward_func: ForwardFunc, given: Sequence[int] | None) -> list[int] | None:
-    ids = given if given is not None else getattr(forward_func, "device_ids", None)
-    return list(ids) if ids and len(ids) > 1 else None
-
-
 __all__ = [
     "Capture",
     "InputSite",
     "LayerSite",
     "Site",
-    "argument_named",
-    "find_embedding_layer",
-    "run_forward",
 ]

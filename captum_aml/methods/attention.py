@@ -26,7 +26,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from captum_aml._utils.modules import unwrapped
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.masking.forward import underlying_model
 from captum_aml.methods._inputs import TokenInputs
 from captum_aml.methods._method import ScoringMethod
 from captum_aml.methods.registry import Factory, MethodOptions, MethodSpec
@@ -100,7 +102,7 @@ def _factory(name: str, read: Callable[[Tensor, Tensor], Tensor]) -> Factory:
             # A sum of shares of one can exceed it by rounding.
             return call.group_sums(read(layers, tokens)).clamp(max=1.0)
 
-        if model is forward_func:
+        if unwrapped(forward_func) is model:
 
             def logits(ids: Tensor, *args: object) -> Any:  # whatever the model gives
                 return forward_func(ids, *args).logits
@@ -114,9 +116,7 @@ def _factory(name: str, read: Callable[[Tensor, Tensor], Tensor]) -> Factory:
 def _transformer(name: str, forward_func: ForwardFunc) -> PreTrainedModel:
     from transformers import PreTrainedModel  # takes seconds
 
-    model = getattr(forward_func, "model", None)
-    if isinstance(forward_func, PreTrainedModel):
-        model = forward_func
+    model = underlying_model(forward_func)
     if not isinstance(model, PreTrainedModel):
         raise InvalidInputError(
             f"forward_func: {name} expects a TextClassifier or a transformers model, which can be "

@@ -27,6 +27,7 @@ from captum.attr import LayerDeepLift
 from torch import Tensor, nn
 
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.masking.forward import underlying_model
 from captum_aml.methods._inputs import TokenInputs, logits_of
 from captum_aml.methods._method import ScoringMethod
 from captum_aml.methods.registry import MethodOptions, MethodSpec
@@ -69,19 +70,15 @@ class ClassProbability(nn.Module):
     """The explained class's probability, as a module whose activations Captum can find.
 
     Args:
-        forward_func: Token ids to logits (N, C). Its modules are found if it is a module, or has
-            one as its ``model``.
+        forward_func: Token ids to logits (N, C). Its modules are those of the model behind it,
+            where that can be told.
         n_classes: The smallest C that holds the explained classes.
     """
 
     def __init__(self, forward_func: ForwardFunc, n_classes: int) -> None:
         super().__init__()
         # Registered here once, since Captum hooks a module as often as it finds it.
-        self.model = (
-            forward_func
-            if isinstance(forward_func, nn.Module)
-            else getattr(forward_func, "model", None)
-        )
+        self.model = underlying_model(forward_func)
         self.logits = logits_of(forward_func, n_classes=n_classes)
         self.sigmoid = nn.Sigmoid()
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from captum_aml._utils.checks import as_count
 from captum_aml.attr.base import MaskAttribution
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.methods._forwarding import forwarded_args
+from captum_aml.masking.forward import forwarded_args
 from captum_aml.methods._inputs import TokenInputs, logits_of, parse_inputs, seeded
 from captum_aml.methods._kinds import check_explains_ids
 from captum_aml.methods._method import normal

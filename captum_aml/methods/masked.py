@@ -16,9 +16,8 @@ from captum_aml._utils.modules import evaluating
 from captum_aml.attr import AMLAttribution, LAAttribution
 from captum_aml.attr.base import MaskAttribution
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.maskers.hidden import explained_model
 from captum_aml.masking.attention import taken_removal
-from captum_aml.masking.sites import argument_named
+from captum_aml.masking.forward import argument_named, underlying_model
 from captum_aml.methods._inputs import parse_groups, shares
 from captum_aml.methods.registry import Factory, MethodOptions, MethodSpec, Setting
 from captum_aml.perturbation import AttentionRemoval
@@ -88,7 +87,7 @@ class MaskMethod:
         places = [i for i, arg in enumerate(args) if arg is mask and isinstance(arg, Tensor)]
         removal = None
         if places:
-            model = explained_model(function)
+            model = underlying_model(function)
             # Dropout would tell one pass from another.
             with torch.inference_mode(False), nullcontext() if model is None else evaluating(model):
                 removal = taken_removal(

@@ -18,7 +18,7 @@ from torch import Tensor
 from captum_aml._utils.checks import as_count, is_integral
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import Call, parse_call
-from captum_aml.masking.sites import argument_named, run_forward
+from captum_aml.masking.forward import argument_named, run_forward
 from captum_aml.metrics.layout import VariantLayout, Variants
 from captum_aml.metrics.removal import Removal, resolve_removal
 from captum_aml.readout import Readout, check_finite, check_output_kind, output_tensor, select

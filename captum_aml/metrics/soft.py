@@ -31,7 +31,7 @@ from captum_aml._utils.checks import as_count, is_integral
 from captum_aml._utils.hooks import run_with_output
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import parse_call
-from captum_aml.masking.sites import find_embedding_layer
+from captum_aml.masking.forward import find_embedding_layer
 from captum_aml.metrics._calls import score_examples
 from captum_aml.metrics.evaluation import RemovalEvaluator
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple

@@ -7,13 +7,13 @@ mask is applied to can be had without a pass, the pass is left out.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_aml.masking.call import Call
+from captum_aml.masking.forward import modules_of
 from captum_aml.masking.sites import Capture, Site
 from captum_aml.readout import output_tensor
 
@@ -80,32 +80,6 @@ class PredictionCache:
             self._numbers += row.numel()
 
 
-def modules_of(forward_func: Any) -> Iterator[nn.Module]:  # any callable of the user's
-    """The modules that a forward function is, is bound to, closes over or has as attributes."""
-    seen: set[int] = set()
-    waiting: list[tuple[Any, int]] = [(forward_func, 0)]
-    while waiting:
-        item, depth = waiting.pop()
-        if id(item) in seen:
-            continue
-        seen.add(id(item))
-        if isinstance(item, nn.Module):
-            yield item
-            continue
-        if depth == 3:
-            continue
-        inside: list[Any] = [getattr(item, "__self__", None), getattr(item, "__wrapped__", None)]
-        inside += [getattr(item, "func", None), *getattr(item, "args", ())]
-        for cell in getattr(item, "__closure__", None) or ():
-            try:
-                inside.append(cell.cell_contents)
-            except ValueError:  # a name that has no value yet
-                continue
-        if callable(item) and not isinstance(item, type):
-            inside += list(getattr(item, "__dict__", {}).values())
-        waiting += [(each, depth + 1) for each in inside if callable(each)]
-
-
 def in_training(site: Site) -> bool:
     """Whether a part of the explained model is in training mode, so that its answers are random."""
     modules = list(modules_of(site.forward_func))
@@ -144,4 +118,4 @@ def example_keys(call: Call, *more: Tensor) -> list[bytes] | None:
     return [digest.digest() for digest in hashes]
 
 
-__all__ = ["MAX_EXAMPLES", "PredictionCache", "example_keys", "in_training", "modules_of"]
+__all__ = ["MAX_EXAMPLES", "PredictionCache", "example_keys", "in_training"]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,9 +11,6 @@ from captum_aml.masking.call import parse_call
 from captum_aml.masking.sites import (
     InputSite,
     LayerSite,
-    argument_named,
-    find_embedding_layer,
-    largest_embedding,
     token_dims,
 )
 from tests._helpers.models import PlantedClassifier, tiny_encoder
@@ -127,18 +121,6 @@ def test_the_embedding_layer_of_a_hugging_face_model_is_found() -> None:
     assert site.embedding_layer() is model.embedding
     capture = site.capture(parse_call(IDS))
     assert torch.equal(capture.features[0], model.embedding(IDS).detach())
-    assert find_embedding_layer(nn.DataParallel(model)) is model.embedding
-    assert find_embedding_layer(lambda x: x) is None
-
-
-def test_a_model_that_cannot_name_its_embeddings_has_none() -> None:
-    """As models of transformers without a table of words: their getter raises."""
-
-    class Wordless(nn.Module):
-        def get_input_embeddings(self) -> nn.Module:
-            raise NotImplementedError("no words here")
-
-    assert find_embedding_layer(Wordless()) is None
 
 
 def test_ids_of_three_dimensions_are_tokens_too() -> None:
@@ -344,10 +326,7 @@ def test_a_layer_without_examples_along_its_first_dimension_is_an_error() -> Non
         LayerSite(forward, (layer,)).capture(parse_call(torch.rand(2, 3)))
 
 
-def test_the_words_are_the_largest_embedding_of_a_layer() -> None:
-    block = Block()
-    assert largest_embedding(block) is block.words
-    assert largest_embedding(nn.Linear(2, 2)) is None
+def test_the_words_of_a_layer_are_its_largest_embedding() -> None:
     model = BlockModel()
     assert LayerSite(model, (model.block,)).embedding_layer() is model.block.words
 
@@ -359,37 +338,3 @@ def test_tokens_are_positions_of_sequences_and_elements_of_anything_else(
     shape: tuple[int, ...], expected: int
 ) -> None:
     assert token_dims(torch.zeros(shape)) == expected
-
-
-# Arguments by name
-
-
-class Masked(nn.Module):
-    def forward(self, ids: Tensor, attention_mask: Tensor | None = None, flag: int = 3) -> Tensor:
-        return ids
-
-
-def closure(ids: Tensor, attention_mask: Tensor) -> Tensor:
-    return ids
-
-
-def test_an_argument_is_found_by_its_name() -> None:
-    mask = torch.ones(2, 3)
-    functions: list[Any] = [Masked(), closure, functools.partial(closure)]
-    for function in functions:
-        assert argument_named(function, (IDS,), (mask,), "attention_mask") is mask
-
-
-def test_an_argument_is_found_inside_data_parallel() -> None:
-    mask = torch.ones(2, 3)
-    assert argument_named(nn.DataParallel(Masked()), (IDS,), (mask,), "attention_mask") is mask
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*is deprecated")
-def test_an_argument_that_is_not_there_is_none() -> None:
-    mask = torch.ones(2, 3)
-    assert argument_named(Masked(), (IDS,), (), "attention_mask") is None
-    assert argument_named(lambda *args: args[0], (IDS,), (mask,), "attention_mask") is None
-    assert argument_named(closure, (IDS,), (), "attention_mask") is None
-    traced = torch.jit.trace(lambda x, m: x * m, (IDS, mask))
-    assert argument_named(traced, (IDS,), (mask,), "attention_mask") is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -12,7 +11,6 @@ from captum_aml import AMLAttribution, LayerAMLAttribution
 from captum_aml.maskers import TransformerMasker
 from captum_aml.masking.call import parse_call
 from captum_aml.masking.sites import InputSite, LayerSite
-from captum_aml.training import predictions
 from captum_aml.training.predictions import PredictionCache
 from tests._helpers.fit_runs import equal, weights_of
 from tests._helpers.models import tiny_encoder
@@ -170,24 +168,3 @@ def test_floats_and_layers_are_recalled_or_not() -> None:
     for _ in range(2):
         cache.capture(parse_call(torch.randint(3, 30, (2, 5))), layer)
     assert cache.hits == 1
-
-
-@pytest.mark.parametrize("wrap", ["itself", "method", "closure", "attribute", "partial"])
-def test_modules_are_found_in_every_kind_of_forward_function(wrap: str) -> None:
-    import functools
-
-    model = tiny_encoder("bert")
-
-    def closure(ids: Tensor) -> Tensor:
-        return model(ids).logits
-
-    counting = CountingCalls()
-    counting.model = model
-    forms: dict[str, Any] = {
-        "itself": model,
-        "method": model.forward,
-        "closure": closure,
-        "attribute": counting,
-        "partial": functools.partial(closure),
-    }
-    assert any(m is model for m in predictions.modules_of(forms[wrap]))

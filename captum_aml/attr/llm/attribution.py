@@ -29,7 +29,7 @@ from captum_aml._captum import (
     pretty_tokens,
 )
 from captum_aml._utils.checks import as_count
-from captum_aml._utils.modules import evaluating
+from captum_aml._utils.modules import evaluating, frozen_weights
 from captum_aml._utils.random import isolated_rng
 from captum_aml._utils.tokenizers import baseline_id
 from captum_aml.attr.aml import AMLAttribution
@@ -51,10 +51,9 @@ from captum_aml.attr.llm.targets import check_ids, given_ids, written_ids
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.maskers import SharedMasker
 from captum_aml.masking.attention import taken_removal
-from captum_aml.masking.sites import find_embedding_layer
+from captum_aml.masking.forward import find_embedding_layer
 from captum_aml.perturbation import AttentionRemoval
 from captum_aml.training import Checkpoint, FitCallback, FitSettings
-from captum_aml.training.frozen import frozen_weights
 
 #: What is explained: one of Captum's text inputs, which have no types, or a plain prompt.
 TextInput = Any
@@ -380,7 +379,7 @@ class LLMAMLAttribution(BaseLLMAttribution):
             torch.no_grad(),
             isolated_rng(self.attr_method.seed),
             evaluating(self.model),
-            frozen_weights(self.model),
+            frozen_weights([self.model]),
         ):
             yield
 
