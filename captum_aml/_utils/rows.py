@@ -44,9 +44,14 @@ class Lines:
                 ) from None
             yield text
 
+    @property
+    def place(self) -> str:
+        """The file and the line that was taken last, as errors name them."""
+        return f"{self.name}, line {self.number}"
+
     def error(self, problem: str) -> InvalidInputError:
-        """An error that names the file and the line that was taken last."""
-        return InvalidInputError(f"{self.name}, line {self.number}: {problem}")
+        """An error at the line that was taken last."""
+        return InvalidInputError(f"{self.place}: {problem}")
 
 
 # JSON holds values of any type; whoever takes a row checks what it uses.

@@ -4,7 +4,6 @@
 writes a report; ``captum-aml benchmark`` does the same from the command line.
 """
 
-from captum_aml.benchmark.data import LabelledText, load_texts
 from captum_aml.benchmark.measures import (
     MeasureSpec,
     available_measures,
@@ -20,13 +19,11 @@ from captum_aml.benchmark.settings import BenchmarkSettings
 __all__ = [
     "BenchmarkResults",
     "BenchmarkSettings",
-    "LabelledText",
     "Measure",
     "MeasureSpec",
     "Search",
     "available_measures",
     "default_measures",
-    "load_texts",
     "register_measure",
     "results_from_json",
     "results_to_json",

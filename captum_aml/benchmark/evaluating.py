@@ -9,7 +9,7 @@ from dataclasses import replace
 from tqdm.auto import tqdm
 
 from captum_aml.benchmark.collecting import Collected
-from captum_aml.benchmark.data import LabelledText, data_fingerprint, label_indices
+from captum_aml.benchmark.data import data_fingerprint, label_indices
 from captum_aml.benchmark.explaining import Record
 from captum_aml.benchmark.explanations import GivenExplanation, scores_for_tokens
 from captum_aml.benchmark.measures import bind, default_measures
@@ -27,6 +27,7 @@ from captum_aml.benchmark.summary import MethodFacts, method_rows, removal_curve
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.metrics.conventions import resolve_convention
 from captum_aml.text import TextModel
+from captum_aml.text.data import LabelledText
 
 _UNNAMED = "given"
 #: Settings that say how explanations are made, which is not known here.

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from captum_aml._utils.rows import Lines, json_rows, missing_column, shown
-from captum_aml.benchmark.data import LabelledText, check_span, is_int, labelled_text
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.text.data import LabelledText, check_span, is_int, labelled_text
 from captum_aml.text.inputs import Span
 
 _CONTINUES = "##"

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from captum_aml._utils.checks import as_count
-from captum_aml.benchmark.data import LabelledText
 from captum_aml.benchmark.measures import Window, bind
 from captum_aml.benchmark.plan import Plan, ranges
 from captum_aml.benchmark.scoring import Search, rationales_of
@@ -19,6 +18,7 @@ from captum_aml.metrics import AOPCLimits, Convention, Removal, RemovalEvaluator
 from captum_aml.metrics.conventions import resolve_convention
 from captum_aml.metrics.limits import limits_of
 from captum_aml.text import TextBatch, TextModel
+from captum_aml.text.data import LabelledText
 from captum_aml.training import ValidationMetric
 
 

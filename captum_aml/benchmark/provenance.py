@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from captum_aml._version import __version__
-from captum_aml.benchmark.data import LabelledText, label_indices
+from captum_aml.benchmark.data import label_indices
 from captum_aml.benchmark.measures import BoundMeasure
 from captum_aml.benchmark.plan import Plan
 from captum_aml.benchmark.scoring import Scored, Scorer
@@ -18,6 +18,7 @@ from captum_aml.benchmark.settings import BenchmarkSettings
 from captum_aml.metrics import Convention
 from captum_aml.metrics.removal import resolve_removal
 from captum_aml.text import TextModel
+from captum_aml.text.data import LabelledText
 
 _PACKAGES = (
     "torch",

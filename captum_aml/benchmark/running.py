@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from captum_aml._optional import require
 from captum_aml.benchmark.collecting import Collected
-from captum_aml.benchmark.data import LabelledText, data_fingerprint, label_indices
+from captum_aml.benchmark.data import data_fingerprint, label_indices
 from captum_aml.benchmark.explaining import (
     FittedMasker,
     MethodRun,
@@ -41,6 +41,7 @@ from captum_aml.methods import TokenMethod
 from captum_aml.metrics import Removal
 from captum_aml.metrics.conventions import resolve_convention
 from captum_aml.text import TextModel
+from captum_aml.text.data import LabelledText
 from captum_aml.text.saved import check_masker
 
 _ROLES: Mapping[str, Role] = {"learned": "learned", "random": "random"}

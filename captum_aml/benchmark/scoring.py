@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_aml.benchmark.data import LabelledText
 from captum_aml.benchmark.explaining import Record
 from captum_aml.benchmark.measures import CURVE_POINTS, BoundMeasure, Window
 from captum_aml.benchmark.plan import Plan, ranges
@@ -27,6 +26,7 @@ from captum_aml.metrics import AOPCLimits, Convention, Removal, RemovalEvaluator
 from captum_aml.metrics.curves import curve_of
 from captum_aml.metrics.limits import limits_of
 from captum_aml.text import TextBatch, TextModel
+from captum_aml.text.data import LabelledText
 
 _CURVE = "removal-curve"
 

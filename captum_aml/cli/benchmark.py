@@ -160,12 +160,12 @@ def benchmark(
     """
     start = time.perf_counter()
     from captum_aml import methods as registry
-    from captum_aml.benchmark.data import load_texts
     from captum_aml.benchmark.measures import bind
     from captum_aml.benchmark.running import run_benchmark
     from captum_aml.benchmark.scoring import Search
     from captum_aml.benchmark.settings import BenchmarkSettings
     from captum_aml.metrics.conventions import resolve_convention
+    from captum_aml.text.data import load_texts
     from captum_aml.text.sources import prompt_of, text_model
 
     settings = BenchmarkSettings(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from captum_aml.benchmark.data import LabelledText, TextSource, load_texts
 from captum_aml.cli.config import FitConfig
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.text.data import LabelledText, TextSource, is_text_file, load_texts
 
 #: Of the training texts, the share that is held out where there are no validation texts.
 _HELD_OUT = 10
@@ -63,7 +61,7 @@ def load_data(config: FitConfig) -> FitData:
         InvalidInputError: A file is missing or broken, or has too few texts.
     """
     split = config.split
-    if split is None and not _is_file(config.data):
+    if split is None and not is_text_file(config.data):
         split = "train"
     source = TextSource(
         config.data, split=split, limit=config.limit, text_column=config.text_column
@@ -101,10 +99,6 @@ def load_data(config: FitConfig) -> FitData:
         digest=digest.hexdigest(),
         first=first,
     )
-
-
-def _is_file(source: str | os.PathLike[str]) -> bool:
-    return Path(source).suffix.lower() in (".jsonl", ".csv", ".tsv", ".parquet", ".txt")
 
 
 __all__ = ["FitData", "TrainingTexts", "load_data"]

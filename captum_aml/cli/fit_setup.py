@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from captum_aml import AlignedMasker, AMLAttribution, LAAttribution
-from captum_aml.benchmark.data import LabelledText
 from captum_aml.benchmark.masker_score import MaskerScore
 from captum_aml.benchmark.provenance import model_fingerprint
 from captum_aml.cli.config import FitConfig
@@ -20,6 +19,7 @@ from captum_aml.cli.fit_data import FitData, load_data
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.objectives import AMLObjective, LAObjective
 from captum_aml.text import TextBatches, TextModel
+from captum_aml.text.data import LabelledText
 from captum_aml.text.maskers import encoder_masker, first_masker
 from captum_aml.text.removing import attention_removal
 from captum_aml.text.sources import prompt_of, text_model

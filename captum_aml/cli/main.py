@@ -105,7 +105,8 @@ def explain(
     template: Template = None,
     labels: Labels = None,
     file: Annotated[
-        Path | None, typer.Option(help="Read texts from a .jsonl, .csv, .tsv or .txt file.")
+        Path | None,
+        typer.Option(help="Read texts from a .jsonl, .csv, .tsv, .parquet or .txt file."),
     ] = None,
     column: Annotated[str, typer.Option(help="The column of --file that holds the text.")] = "text",
     method: Annotated[
@@ -307,7 +308,7 @@ class _Sized(Iterable[str]):
 
 def _texts(arguments: Sequence[str], file: Path | None, column: str) -> Iterator[str]:
     from captum_aml.exceptions import InvalidInputError
-    from captum_aml.text.reading import read_lines, read_texts
+    from captum_aml.text.data import read_lines, read_texts
 
     if arguments and file is not None:
         raise InvalidInputError("texts: expected texts as arguments or --file, got both")

@@ -2,6 +2,7 @@
 
 from captum_aml.text.batches import TextBatches, TextSurvey, fit_batches
 from captum_aml.text.classifier import TextClassifier
+from captum_aml.text.data import LabelledText, TextSource, load_texts, read_lines, read_texts
 from captum_aml.text.encoding import BaselineToken, TextBatch, TokenizedText
 from captum_aml.text.explainer import TextExplainer
 from captum_aml.text.explaining import explain_texts
@@ -10,12 +11,12 @@ from captum_aml.text.inputs import Text, TextLike
 from captum_aml.text.model import TextModel
 from captum_aml.text.pooling import ScoredUnit
 from captum_aml.text.prompt import PromptClassifier
-from captum_aml.text.reading import read_lines, read_texts
 from captum_aml.text.writing import readable, to_json_line, write_explanations
 
 __all__ = [
     "BaselineToken",
     "Explanation",
+    "LabelledText",
     "PromptClassifier",
     "ScoredUnit",
     "Text",
@@ -25,11 +26,13 @@ __all__ = [
     "TextExplainer",
     "TextLike",
     "TextModel",
+    "TextSource",
     "TextSurvey",
     "TokenizedText",
     "explain_texts",
     "fit_batches",
     "headline",
+    "load_texts",
     "read_lines",
     "read_texts",
     "readable",

@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 from torch import Tensor, nn
 
-from captum_aml.benchmark import LabelledText
 from captum_aml.benchmark.explaining import MethodRun
 from captum_aml.benchmark.plan import Plan
 from captum_aml.benchmark.store import MethodFile, RunFolder
 from captum_aml.methods import Family, MethodSpec, registry
 from captum_aml.reviews import generate_reviews, reviews_classifier_path
-from captum_aml.text import TextClassifier
+from captum_aml.text import LabelledText, TextClassifier
 from tests._helpers.text_models import bert_classifier, word_piece_tokenizer
 
 COSTS = ("seconds", "peak_memory_mib")

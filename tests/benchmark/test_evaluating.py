@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from captum_aml.benchmark import BenchmarkResults, BenchmarkSettings, LabelledText, Search
+from captum_aml.benchmark import BenchmarkResults, BenchmarkSettings, Search
 from captum_aml.benchmark.evaluating import evaluate_explanations
 from captum_aml.benchmark.explanations import GivenExplanation, read_explanations
 from captum_aml.benchmark.running import run_benchmark
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text import TextClassifier, explain_texts, write_explanations
+from captum_aml.text import LabelledText, TextClassifier, explain_texts, write_explanations
 from tests._helpers.benchmark_runs import reviews, reviews_classifier, tiny_classifier
 
 SETTINGS = BenchmarkSettings(

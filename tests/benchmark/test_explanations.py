@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captum_aml.benchmark.data import LabelledText
 from captum_aml.benchmark.explanations import (
     GivenExplanation,
     align_tokens,
@@ -19,7 +18,7 @@ from captum_aml.benchmark.explanations import (
     scores_for_tokens,
 )
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text import Explanation, write_explanations
+from captum_aml.text import Explanation, LabelledText, write_explanations
 
 
 def write(folder: Path, *rows: object) -> Path:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from captum_aml import AMLAttribution
-from captum_aml.benchmark import LabelledText
 from captum_aml.benchmark.masker_score import MaskerScore
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.reviews import reviews_masker_path
+from captum_aml.text import LabelledText
 from tests._helpers.benchmark_runs import reviews, reviews_classifier
 
 METRICS = ["aopc-comprehensiveness", "auprc"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from captum_aml import metrics
-from captum_aml.benchmark import LabelledText, available_measures
+from captum_aml.benchmark import available_measures
 from captum_aml.benchmark.measures import BoundMeasure, MeasureSpec, bind, register_measure
 from captum_aml.benchmark.plan import Plan
 from captum_aml.benchmark.results import Measure
@@ -21,7 +21,7 @@ from captum_aml.benchmark.scoring import RunKey, Scored, Scorer, Search
 from captum_aml.benchmark.store import RunFolder
 from captum_aml.metrics import Convention
 from captum_aml.metrics.conventions import PRESETS
-from captum_aml.text import TextClassifier
+from captum_aml.text import LabelledText, TextClassifier
 from tests._helpers.benchmark_runs import Passes, reviews, reviews_classifier, tiny_classifier
 
 TEXTS = [*reviews(5), LabelledText("no rationale here"), LabelledText("a plot", 1, ())]

@@ -1,0 +1,398 @@
+"""The reader of texts: strings, or texts with labels, of files, streams and the Hugging Face hub.
+
+Every format is a function from a stream to rows; who takes rows checks their cells. An error says
+where the source is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from captum_aml._optional import require
+from captum_aml._utils.rows import Lines, json_rows, missing_column, shown, table_rows, text_rows
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.text.inputs import Span
+
+_ID_COLUMN = "id"
+_DEFAULT_SPLIT = "validation"
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_FEATURE = "a data set of the hub"
+_PARQUET_ROWS = 256
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """A text with what people say about it.
+
+    Attributes:
+        text: The text, which is not blank.
+        label: Its class, as an index or a name; None where it is not known.
+        rationale: Spans ``[start, end)`` of the characters of ``text`` that people give as the
+            reason for the label; empty where they saw none, None where nobody was asked.
+        id: What the data set calls it.
+
+    Raises:
+        InvalidInputError: The text is blank, or a field has another form than described.
+    """
+
+    text: str
+    label: int | str | None = None
+    rationale: tuple[Span, ...] | None = None
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise InvalidInputError(f"text: expected a string, got {shown(self.text)}")
+        if not self.text.strip():
+            raise InvalidInputError(f"text: expected words to explain, got {shown(self.text)}")
+        label_is_valid = self.label is None or isinstance(self.label, str) or is_int(self.label)
+        if not label_is_valid:
+            raise InvalidInputError(
+                f"label: expected an index, a name or nothing, got {shown(self.label)}"
+            )
+        for span in self.rationale or ():
+            check_span("rationale", span, self.text)
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Texts of a local file, or of a data set of the Hugging Face hub, read each time anew.
+
+    - ``.jsonl``: an object on every line. Blank lines are skipped.
+    - ``.csv`` and ``.tsv``: a header and rows, quoted as usual. An empty label or rationale is
+      none; a rationale is written as in JSON.
+    - ``.parquet``: through pyarrow.
+    - ``.txt``: a text on every line, without labels. Blank lines are skipped.
+    - a folder, or an id such as ``"glue:sst2"``, whose part after the colon names the
+      configuration: through the ``datasets`` library. Where the data set declares its classes,
+      its label -1 stands for none.
+
+    The columns for label, rationale and ``id`` may be missing. Rationales are lists of spans
+    ``[start, end)`` of characters. Lone surrogates in texts, which no encoding can hold, become
+    U+FFFD.
+
+    Attributes:
+        source: The file, folder or id. What exists on disk is taken from there.
+        split: The split of a data set of the hub; files have none. Default: "validation"
+        limit: How many texts to take from the start. Default: all.
+        text_column: The column with the texts. Default: "text".
+        label_column: The column with the labels, integers or strings. Default: "label".
+        rationale_column: The column with the rationales. Default: "rationale".
+
+    Raises:
+        InvalidInputError: The limit is not positive, the format is unknown, there is no such file,
+            or a file was given a split.
+    """
+
+    source: str | os.PathLike[str]
+    split: str | None = None
+    limit: int | None = None
+    text_column: str = "text"
+    label_column: str = "label"
+    rationale_column: str = "rationale"
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and not (is_int(self.limit) and self.limit >= 1):
+            raise InvalidInputError(f"limit: expected 1 or more, got {self.limit!r}")
+        file, name = Path(self.source), os.fspath(self.source)
+        if is_text_file(file):
+            if self.split is not None:
+                raise InvalidInputError(
+                    f"split: expected none, as {name!r} is a file, got {self.split!r}"
+                )
+        elif file.is_file():
+            raise InvalidInputError(
+                f"data: expected one of the formats {', '.join(_FORMATS)}, got {name!r}"
+            )
+        elif not file.exists() and (file.is_absolute() or len(file.parts) > 2):
+            raise InvalidInputError(f"data: there is no file or folder {name!r}")
+
+    def __iter__(self) -> Iterator[LabelledText]:
+        """The texts, one after the other.
+
+        Raises:
+            InvalidInputError: The text column is missing, a line is broken, a text is blank or
+                not a string, a label is no integer or string, a span is not within its text, or
+                the data set cannot be had. The message names file and line.
+            ImportError: pyarrow or ``datasets`` is needed and not installed.
+            OSError: The file cannot be opened.
+        """
+        columns = _Columns(self.text_column, self.label_column, self.rationale_column)
+        file = Path(self.source)
+        if is_text_file(file):
+            rows = _file_rows(file, columns)
+        else:
+            split = self.split or _DEFAULT_SPLIT
+            rows = _hub_rows(os.fspath(self.source), split, self.limit, columns)
+        for place, *cells in islice(rows, self.limit):
+            try:
+                item = labelled_text(*cells)
+            except InvalidInputError as error:
+                raise InvalidInputError(f"{place}: {error}") from None
+            yield item
+
+
+def load_texts(
+    source: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    text_column: str = "text",
+    label_column: str = "label",
+    rationale_column: str = "rationale",
+) -> list[LabelledText]:
+    """The texts of a :class:`TextSource`, which describes the arguments, as a list.
+
+    Raises:
+        InvalidInputError: There is no text at all, or a text or argument is not as described
+            there. The message names file and line.
+        ImportError: pyarrow or ``datasets`` is needed and not installed.
+        OSError: The file cannot be opened.
+    """
+    texts = list(TextSource(source, split, limit, text_column, label_column, rationale_column))
+    if not texts:
+        raise InvalidInputError(
+            f"data: expected one text or more, got none in {os.fspath(source)!r}"
+        )
+    return texts
+
+
+def read_texts(path: str | os.PathLike[str], *, column: str = "text") -> Iterator[str]:
+    """Texts of a file in one of the formats of :class:`TextSource`, as strings.
+
+    They are read as they are taken, so that the file's size does not matter. An empty text in a
+    column is a text, too.
+
+    Args:
+        path: The file.
+        column: The field or column that holds the text. Default: "text".
+
+    Raises:
+        InvalidInputError: The extension is unknown; or, as texts are taken, a line is broken,
+            lacks the column, or is not UTF-8. The message names file and line.
+        ImportError: pyarrow is needed and not installed.
+        OSError: The file cannot be opened.
+    """
+    file = Path(path)
+    if file.suffix.lower() not in _FORMATS:
+        raise InvalidInputError(
+            f"file: expected one of the formats {', '.join(_FORMATS)}, got {os.fspath(path)!r}"
+        )
+    return _strings(_file_rows(file, _Columns(column)), column)
+
+
+def read_lines(stream: BinaryIO, *, name: str) -> Iterator[str]:
+    """Texts of a stream, one on every line; blank lines are skipped.
+
+    Args:
+        stream: Bytes in UTF-8.
+        name: What to call it in errors.
+
+    Raises:
+        InvalidInputError: A line is not UTF-8.
+    """
+    return text_rows(Lines(stream, name))
+
+
+def check_span(name: str, span: object, text: str, *, may_be_empty: bool = False) -> None:
+    """Checks that a pair of integers is a span ``[start, end)`` of the characters of a text.
+
+    Raises:
+        InvalidInputError: It is not; the message begins with the name.
+    """
+    if isinstance(span, (list, tuple)) and len(span) == 2 and all(map(is_int, span)):
+        start, end = span
+        if 0 <= start <= end <= len(text) and (may_be_empty or start < end):
+            return
+    raise InvalidInputError(
+        f"{name}: expected spans [start, end) within the text's {len(text)} characters, got "
+        f"{shown(span)}"
+    )
+
+
+# Cells hold values of any type, which `LabelledText` checks.
+def labelled_text(text: Any, label: Any, rationale: Any, identity: Any) -> LabelledText:
+    """A labelled text from the cells of a row, as JSON would hold them.
+
+    Raises:
+        InvalidInputError: A cell has another form than ``LabelledText`` describes.
+    """
+    if rationale is not None:
+        if not isinstance(rationale, list):
+            raise InvalidInputError(
+                f"rationale: expected a list of spans [start, end), got {shown(rationale)}"
+            )
+        rationale = tuple(tuple(span) if isinstance(span, list) else span for span in rationale)
+    if identity is not None and not isinstance(identity, str) and not is_int(identity):
+        raise InvalidInputError(f"id: expected a string or an integer, got {shown(identity)}")
+    return LabelledText(
+        text=_LONE_SURROGATE.sub("\ufffd", text) if isinstance(text, str) else text,
+        label=label,
+        rationale=rationale,
+        id=None if identity is None else str(identity),
+    )
+
+
+def is_int(value: object) -> bool:
+    """Whether it is an integer, which truth values are not here."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_text_file(source: str | os.PathLike[str]) -> bool:
+    """Whether it is read as a file: by its extension, of a source that is no folder."""
+    file = Path(source)
+    return file.suffix.lower() in _FORMATS and not file.is_dir()
+
+
+# Cells hold values of any type, which those who take the row check.
+class _Row(NamedTuple):
+    place: str
+    text: Any
+    label: Any = None
+    rationale: Any = None
+    id: Any = None
+
+
+@dataclass(frozen=True)
+class _Columns:
+    text: str
+    label: str = "label"
+    rationale: str = "rationale"
+
+    def wanted(self, there: Iterable[str], name: str) -> list[str]:
+        if self.text not in there:
+            raise InvalidInputError(f"{name}: {missing_column(self.text, there)}")
+        return [c for c in there if c in (self.text, self.label, self.rationale, _ID_COLUMN)]
+
+    def row(self, place: str, cells: Mapping[str, Any]) -> _Row:
+        if self.text not in cells:
+            raise InvalidInputError(f"{place}: {missing_column(self.text, cells)}")
+        others = (cells.get(name) for name in (self.label, self.rationale, _ID_COLUMN))
+        return _Row(place, cells[self.text], *others)
+
+    def row_of_strings(self, place: str, cells: Mapping[str, str]) -> _Row:
+        """From a row of a table that holds nothing but strings."""
+        rationale = cells.get(self.rationale, "").strip()
+        try:
+            spans = json.loads(rationale) if rationale else None
+        except (ValueError, RecursionError):
+            spans = rationale
+        label, identity = (cells.get(name) or None for name in (self.label, _ID_COLUMN))
+        return _Row(place, cells[self.text], label, spans, identity)
+
+
+def _jsonl_rows(stream: BinaryIO, name: str, columns: _Columns) -> Iterator[_Row]:
+    lines = Lines(stream, name)
+    return (columns.row(lines.place, cells) for cells in json_rows(lines))
+
+
+def _table_rows(
+    stream: BinaryIO, name: str, columns: _Columns, *, delimiter: str
+) -> Iterator[_Row]:
+    lines = Lines(stream, name)
+    table = table_rows(lines, delimiter=delimiter, column=columns.text)
+    return (columns.row_of_strings(lines.place, cells) for cells in table)
+
+
+def _txt_rows(stream: BinaryIO, name: str, columns: _Columns) -> Iterator[_Row]:
+    lines = Lines(stream, name)
+    return (_Row(lines.place, line) for line in text_rows(lines))
+
+
+def _parquet_rows(stream: BinaryIO, name: str, columns: _Columns) -> Iterator[_Row]:
+    require("pyarrow", package="pyarrow", feature="reading parquet", extra="benchmark")
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(stream)
+        wanted = columns.wanted(table.schema_arrow.names, name)
+        batches = table.iter_batches(batch_size=_PARQUET_ROWS, columns=wanted)
+        rows = (cells for batch in batches for cells in batch.to_pylist())
+        yield from _numbered(name, rows, columns)
+    # Damage is reported as an ArrowInvalid, or as an OSError without a number.
+    except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InvalidInputError(f"{name}: expected a parquet file ({error})") from None
+
+
+_FORMATS: dict[str, Callable[[BinaryIO, str, _Columns], Iterator[_Row]]] = {
+    ".jsonl": _jsonl_rows,
+    ".csv": partial(_table_rows, delimiter=","),
+    ".tsv": partial(_table_rows, delimiter="\t"),
+    ".parquet": _parquet_rows,
+    ".txt": _txt_rows,
+}
+
+
+def _file_rows(file: Path, columns: _Columns) -> Iterator[_Row]:
+    """Rows of a file, which is opened at once and closed when they are taken."""
+    stream = file.open("rb")
+    return _closing(stream, _FORMATS[file.suffix.lower()](stream, os.fspath(file), columns))
+
+
+def _closing(stream: BinaryIO, rows: Iterator[_Row]) -> Iterator[_Row]:
+    with stream:
+        yield from rows
+
+
+def _strings(rows: Iterator[_Row], column: str) -> Iterator[str]:
+    for row in rows:
+        if not isinstance(row.text, str):
+            raise InvalidInputError(
+                f"{row.place}: expected a string in {column!r}, got {shown(row.text)}"
+            )
+        yield row.text
+
+
+def _hub_rows(source: str, split: str, limit: int | None, columns: _Columns) -> Iterator[_Row]:
+    require("datasets", package="datasets", feature=_FEATURE, extra="benchmark")
+    import datasets
+
+    name, _, configuration = (source, "", "") if Path(source).exists() else source.partition(":")
+    try:
+        data = datasets.load_dataset(name, configuration or None, split=split)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise InvalidInputError(
+            f"data: expected a file ({', '.join(_FORMATS)}), or a data set of the hub that can be "
+            f"had, got {source!r} with split {split!r} ({error})"
+        ) from None
+    if not isinstance(data, datasets.Dataset):
+        raise InvalidInputError(f"split: expected the name of one split, got {split!r}")
+    data = data.select_columns(columns.wanted(data.column_names, source))
+    if limit is not None:
+        data = data.select(range(min(limit, len(data))))
+    rows: Iterable[Mapping[str, Any]] = data
+    if isinstance(data.features.get(columns.label), datasets.ClassLabel):
+        rows = ({**cells, columns.label: _known(cells[columns.label])} for cells in data)
+    return _numbered(source, rows, columns)
+
+
+def _numbered(name: str, rows: Iterable[Mapping[str, Any]], columns: _Columns) -> Iterator[_Row]:
+    return (columns.row(f"{name}, row {i}", cells) for i, cells in enumerate(rows, start=1))
+
+
+def _known(label: int | None) -> int | None:
+    return None if label == -1 else label
+
+
+__all__ = [
+    "LabelledText",
+    "TextSource",
+    "check_span",
+    "is_int",
+    "is_text_file",
+    "labelled_text",
+    "load_texts",
+    "read_lines",
+    "read_texts",
+]

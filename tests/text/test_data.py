@@ -1,0 +1,397 @@
+"""Texts from files, with and without labels, and errors that say where a file is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.text import LabelledText, load_texts, read_lines, read_texts
+
+parquet = pytest.importorskip("pyarrow.parquet")
+pyarrow = pytest.importorskip("pyarrow")
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    return path
+
+
+def write_jsonl(folder: Path, *rows: dict[str, Any]) -> Path:
+    return write(folder, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+ROWS = [
+    {"text": "so good", "label": 1, "rationale": [[3, 7]], "id": "r1"},
+    {"text": "é 🎬 bad", "label": 0, "rationale": [], "id": "r2"},
+    {"text": "meh", "label": None, "rationale": None, "id": None},
+]
+ITEMS = [
+    LabelledText("so good", 1, ((3, 7),), "r1"),
+    LabelledText("é 🎬 bad", 0, (), "r2"),
+    LabelledText("meh"),
+]
+
+
+class TestFormats:
+    def test_jsonl(self, tmp_path: Path) -> None:
+        assert load_texts(write_jsonl(tmp_path, *ROWS)) == ITEMS
+
+    def test_parquet(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.parquet"
+        parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+        assert load_texts(path) == ITEMS
+
+    @pytest.mark.parametrize(("name", "delimiter"), [("a.csv", ","), ("a.tsv", "\t")])
+    def test_tables_hold_strings(self, tmp_path: Path, name: str, delimiter: str) -> None:
+        rows = [
+            ["id", "text", "label", "rationale"],
+            ["7", '"so ""good"""', "1", '"[[4, 8]]"'],
+            ["", "bad", "", ""],
+        ]
+        content = "".join(delimiter.join(row) + "\r\n" for row in rows)
+        assert load_texts(write(tmp_path, name, content)) == [
+            LabelledText('so "good"', "1", ((4, 8),), "7"),
+            LabelledText("bad"),
+        ]
+
+    def test_txt(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "A.TXT", " a \r\n\n  \nb")
+        assert load_texts(path) == [LabelledText(" a "), LabelledText("b")]
+
+    def test_byte_order_mark_blank_lines_and_carriage_returns(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "a.jsonl", '\ufeff{"text": "a"}\r\n\r\n  \n{"text": "b\\r\\n"}')
+        assert [item.text for item in load_texts(path)] == ["a", "b\r\n"]
+
+    def test_long_line(self, tmp_path: Path) -> None:
+        text = "word 🎬 " * 10_000
+        [item] = load_texts(write_jsonl(tmp_path, {"text": text, "rationale": [[0, len(text)]]}))
+        assert item == LabelledText(text, rationale=((0, len(text)),))
+
+    def test_lone_surrogates_become_the_replacement_character(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "a.jsonl", '{"text": "a\\ud83d b\\ud83c\\udfac", "label": "x"}')
+        assert load_texts(path) == [LabelledText("a\ufffd b🎬", "x")]
+
+    def test_columns_by_name(self, tmp_path: Path) -> None:
+        path = write_jsonl(tmp_path, {"body": "a b", "text": 3, "class": "x", "why": [[0, 1]]})
+        assert load_texts(
+            path, text_column="body", label_column="class", rationale_column="why"
+        ) == [LabelledText("a b", "x", ((0, 1),))]
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 4])
+    def test_limit_takes_the_first(self, tmp_path: Path, limit: int) -> None:
+        assert load_texts(write_jsonl(tmp_path, *ROWS), limit=limit) == ITEMS[:limit]
+
+    def test_what_is_beyond_the_limit_is_not_read(self, tmp_path: Path) -> None:
+        assert len(load_texts(write(tmp_path, "a.jsonl", '{"text": "a"}\nbroken'), limit=1)) == 1
+
+    def test_parquet_of_many_rows(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.parquet"
+        parquet.write_table(pyarrow.table({"text": [f"text {i}" for i in range(1000)]}), path)
+        assert [item.text for item in load_texts(path, limit=700)] == [
+            f"text {i}" for i in range(700)
+        ]
+
+    @given(
+        rows=st.lists(
+            st.fixed_dictionaries(
+                {"text": st.text(min_size=1).filter(str.strip)},
+                optional={"label": st.integers() | st.text(), "id": st.text()},
+            ),
+            min_size=1,
+            max_size=5,
+        )
+    )
+    def test_any_text_survives(
+        self, tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
+    ) -> None:
+        path = write_jsonl(tmp_path_factory.mktemp("data"), *rows)
+        assert load_texts(path) == [LabelledText(**row) for row in rows]
+
+    @pytest.mark.shared
+    @pytest.mark.parametrize("name", ["sst2", "emotion", "imdb_cad", "movie_rationales"])
+    def test_shared_data(self, name: str) -> None:
+        path = Path(__file__).parents[3] / "shared" / "data" / name / "validation.jsonl"
+        if not path.exists():
+            pytest.skip(f"there is no {path}")
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        items = load_texts(path)
+        assert [(item.text, item.label) for item in items] == [
+            (row["text"], row["label"]) for row in rows
+        ]
+        assert all((item.rationale is not None) == ("rationale" in rows[0]) for item in items)
+
+
+class TestHub:
+    """A local folder goes the way of a data set of the hub, without a network."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        datasets = pytest.importorskip("datasets")
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+        folder = tmp_path / "set"
+        folder.mkdir()
+        for split, text in (("train", "t"), ("validation", "v")):
+            rows = [{"text": f"{text} {i}", "label": i - 1, "other": 1.5} for i in range(3)]
+            features = datasets.Features(
+                text=datasets.Value("string"),
+                label=datasets.ClassLabel(names=["neg", "pos"]),
+                other=datasets.Value("float64"),
+            )
+            data = datasets.Dataset.from_list(rows, features=features)
+            data.to_parquet(folder / f"{split}.parquet")
+        return folder
+
+    def test_validation_is_the_default(self, folder: Path) -> None:
+        assert load_texts(folder) == [
+            LabelledText("v 0", None),
+            LabelledText("v 1", 0),
+            LabelledText("v 2", 1),
+        ]
+
+    def test_split_and_limit(self, folder: Path) -> None:
+        assert load_texts(str(folder), split="train", limit=2) == [
+            LabelledText("t 0", None),
+            LabelledText("t 1", 0),
+        ]
+
+    def test_split_that_is_not_there(self, folder: Path) -> None:
+        with pytest.raises(InvalidInputError, match=r"with split 'dev' \(.*dev"):
+            load_texts(folder, split="dev")
+
+    def test_column_that_is_not_there(self, folder: Path) -> None:
+        with pytest.raises(InvalidInputError, match="column 'body', got 'text', 'label', 'other'"):
+            load_texts(folder, text_column="body")
+
+    @pytest.mark.parametrize(
+        ("source", "name", "configuration"),
+        [("glue:sst2", "glue", "sst2"), ("imdb", "imdb", None), ("a/b:c", "a/b", "c")],
+    )
+    def test_id_and_configuration(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        source: str,
+        name: str,
+        configuration: str | None,
+    ) -> None:
+        datasets = pytest.importorskip("datasets")
+        asked: list[tuple[object, ...]] = []
+
+        def load_dataset(*args: object, **options: object) -> object:
+            asked.append((*args, options))
+            return datasets.Dataset.from_list([{"text": "a", "label": 4}])
+
+        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        assert load_texts(source) == [LabelledText("a", 4)]
+        assert asked == [(name, configuration, {"split": "validation"})]
+
+    def test_no_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        datasets = pytest.importorskip("datasets")
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+        import huggingface_hub.constants
+
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(
+            InvalidInputError, match=r"data: expected a file \(\.jsonl.* hub .*got 'no-such/thing'"
+        ):
+            load_texts("no-such/thing")
+
+
+class TestBadData:
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("a.jsonl", '{"text": "a"}\n\n{"text": \n', "line 3: .*invalid JSON"),
+            ("a.jsonl", '["a"]', "line 1: expected a JSON object, got a list"),
+            ("a.jsonl", '{"text": "a"}\n{"body": "a"}', "line 2: .* 'text', got 'body'"),
+            ("a.jsonl", '{"text": 3}', "line 1: text: expected a string, got 3"),
+            ("a.jsonl", '{"text": null}', "line 1: text: expected a string, got null"),
+            ("a.jsonl", '{"text": "a"}\n{"text": ""}', "line 2: text: expected words .*got ''"),
+            ("a.jsonl", '{"text": " \\n\\t\u3000"}', "line 1: text: expected words"),
+            ("a.jsonl", '{"text": "a", "label": 0.5}', "line 1: label: .*name or nothing, got 0.5"),
+            ("a.jsonl", '{"text": "a", "label": true}', "line 1: label: .*got True"),
+            ("a.jsonl", '{"text": "a", "label": NaN}', "line 1: label: .*got nan"),
+            ("a.jsonl", '{"text": "a", "id": [1]}', r"line 1: id: .*integer, got \[1\]"),
+            ("a.jsonl", '{"text": "a", "rationale": "why"}', "line 1: rationale: expected a list"),
+            ("a.jsonl", '{"text": "a b", "rationale": [[0, 1], [2, 4]]}',
+             r"line 1: rationale: .* within the text's 3 characters, got \(2, 4\)"),
+            ("a.jsonl", '{"text": "a", "rationale": [[-1, 1]]}', r"got \(-1, 1\)"),
+            ("a.jsonl", '{"text": "ab", "rationale": [[1, 1]]}', r"got \(1, 1\)"),
+            ("a.jsonl", '{"text": "ab", "rationale": [[0, 1.0]]}', r"got \(0, 1.0\)"),
+            ("a.jsonl", '{"text": "ab", "rationale": [[0, true]]}', r"got \(0, True\)"),
+            ("a.jsonl", '{"text": "ab", "rationale": [0, 1]}', "rationale: .*, got 0$"),
+            ("a.csv", "id,body\n1,a\n", "line 1: expected a column 'text', got 'id', 'body'"),
+            ("a.csv", "id,text\n1,a\n\n2\n", "line 4: expected 2 columns, got 1"),
+            ("a.csv", 'id,text\n1,"a\n', "broken table row"),
+            ("a.csv", "id,text\n1,a\n2,\n", "line 3: text: expected words to explain"),
+            ("a.csv", 'text,rationale\nab,"[[0, 9]]"\n', r"line 2: rationale: .*\(0, 9\)"),
+            ("a.csv", "text,rationale\nab,[[0\n", r"line 2: rationale: .*got '\[\[0'"),
+            ("a.txt", b"good\n\ncaf\xe9\n", "line 3: .* the byte 0xe9 at position 4"),
+            ("a.jsonl", '{"text": "a"}'.encode("utf-16"), "line 1: expected UTF-8"),
+        ],
+    )  # fmt: skip
+    def test_the_line_is_named(
+        self, tmp_path: Path, name: str, content: str | bytes, message: str
+    ) -> None:
+        path = write(tmp_path, name, content)
+        with pytest.raises(InvalidInputError, match=message) as error:
+            load_texts(path)
+        assert str(error.value).startswith(f"{path}, line ")
+
+    def test_parquet_rows_are_named(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.parquet"
+        parquet.write_table(pyarrow.table({"text": ["a"] * 300 + [" "]}), path)
+        with pytest.raises(InvalidInputError, match=r"a\.parquet, row 301: text: expected words"):
+            load_texts(path)
+
+    def test_parquet_without_the_column(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.parquet"
+        parquet.write_table(pyarrow.table({"body": ["a"], "n": [1]}), path)
+        with pytest.raises(InvalidInputError, match=r"a\.parquet: .*'text', got 'body', 'n'"):
+            load_texts(path)
+
+    @pytest.mark.parametrize("keep", [0, 3, 50, -1])
+    def test_damaged_parquet(self, tmp_path: Path, keep: int) -> None:
+        path = tmp_path / "a.parquet"
+        parquet.write_table(pyarrow.table({"text": ["a"] * 100}), path)
+        path.write_bytes(path.read_bytes()[:keep])
+        with pytest.raises(InvalidInputError, match=r"a\.parquet: expected a parquet file"):
+            load_texts(path)
+
+    @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.tsv", "a.txt"])
+    def test_no_texts(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(InvalidInputError, match="data: expected one text or more, got none in"):
+            load_texts(write(tmp_path, name, "\n\n"))
+
+    def test_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            load_texts(tmp_path / "a.jsonl")
+
+    def test_missing_path(self, tmp_path: Path) -> None:
+        with pytest.raises(InvalidInputError, match="no file or folder"):
+            load_texts(tmp_path / "nothing")
+
+    def test_unknown_format(self, tmp_path: Path) -> None:
+        with pytest.raises(InvalidInputError, match=r"formats \.jsonl, .*, got .*a\.xlsx"):
+            load_texts(write(tmp_path, "a.xlsx", "x"))
+
+    @pytest.mark.parametrize("limit", [0, -1, True, 1.5])
+    def test_limit(self, tmp_path: Path, limit: Any) -> None:
+        with pytest.raises(InvalidInputError, match="limit: expected 1 or more"):
+            load_texts(write_jsonl(tmp_path, *ROWS), limit=limit)
+
+    def test_files_have_no_splits(self, tmp_path: Path) -> None:
+        with pytest.raises(InvalidInputError, match="split: expected none"):
+            load_texts(write_jsonl(tmp_path, *ROWS), split="test")
+
+    def test_texts_made_by_hand_are_checked_too(self) -> None:
+        with pytest.raises(InvalidInputError, match="text: expected words"):
+            LabelledText("  ")
+        with pytest.raises(InvalidInputError, match="rationale: expected spans"):
+            LabelledText("ab", rationale=((0, 3),))
+
+
+class TestStrings:
+    def test_jsonl(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "a.jsonl", '{"text": "één"}\n\n{"label": 1, "text": "🎬\\n"}')
+        assert list(read_texts(path)) == ["één", "🎬\n"]
+
+    def test_jsonl_lines_end_at_line_feeds_only(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "a.jsonl", '{"text": "a\u2028b\x85c"}\r\n{"text": "d"}\r\n')
+        assert list(read_texts(path)) == ["a\u2028b\x85c", "d"]
+
+    def test_csv_with_quotes_and_line_breaks(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "a.csv", 'id,text\n1,"a, ""b""\nc"\n\n2,\n3,d\n')
+        assert list(read_texts(path)) == ['a, "b"\nc', "", "d"]
+
+    def test_tsv(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "a.tsv", "review\tlabel\nso, good\t1\n")
+        assert list(read_texts(path, column="review")) == ["so, good"]
+
+    def test_txt_keeps_inner_space_and_skips_blank_lines(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "a.txt", " a b \r\n\n   \nc")
+        assert list(read_texts(path)) == [" a b ", "c"]
+
+    def test_parquet(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.parquet"
+        parquet.write_table(pyarrow.table({"text": ["één", "", "🎬\n"], "label": [1, 0, 1]}), path)
+        assert list(read_texts(path)) == ["één", "", "🎬\n"]
+
+    def test_extension_in_capitals(self, tmp_path: Path) -> None:
+        assert list(read_texts(write(tmp_path, "A.TXT", "a"))) == ["a"]
+
+    @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl"])
+    def test_byte_order_mark_is_no_text(self, tmp_path: Path, name: str) -> None:
+        content = {"a.txt": "x", "a.csv": "text\nx", "a.jsonl": '{"text": "x"}'}[name]
+        assert list(read_texts(write(tmp_path, name, "\ufeff" + content))) == ["x"]
+
+    @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl"])
+    def test_empty_file_has_no_texts(self, tmp_path: Path, name: str) -> None:
+        assert list(read_texts(write(tmp_path, name, ""))) == []
+
+    def test_files_are_read_as_texts_are_taken(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "a.jsonl", '{"text": "a"}\n' * 3 + "broken")
+        assert list(islice(read_texts(path), 3)) == ["a"] * 3
+
+    def test_stream(self) -> None:
+        assert list(read_lines(io.BytesIO(b"a\n\nb\r\n"), name="standard input")) == ["a", "b"]
+
+
+class TestBadStrings:
+    def test_unknown_format(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            InvalidInputError,
+            match=r"file: .*formats \.jsonl, \.csv, \.tsv, \.parquet, \.txt, got .*a\.xlsx",
+        ):
+            read_texts(tmp_path / "a.xlsx")
+
+    def test_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            read_texts(tmp_path / "a.txt")
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("a.jsonl", '{"text": "a"}\n\n{"text": \n', "line 3: .*invalid JSON"),
+            ("a.jsonl", '["a"]', "line 1: expected a JSON object, got a list"),
+            ("a.jsonl", '{"body": "a", "id": 1}', "line 1: .* column 'text', got 'body', 'id'"),
+            ("a.jsonl", "{}", "line 1: expected a column 'text', got none"),
+            ("a.jsonl", '{"text": "a"}\n{"text": null}', "line 2: .* string in 'text', got null"),
+            ("a.jsonl", '{"text": 3}', "expected a string in 'text', got 3"),
+            ("a.jsonl", "[" * 100_000, "line 1: expected a JSON object, got invalid JSON"),
+            ("a.csv", "id,body\n1,a\n", "line 1: expected a column 'text', got 'id', 'body'"),
+            ("a.csv", "id,text\n1,a\n\n2\n", "line 4: expected 2 columns, got 1"),
+            ("a.csv", "text\na,b\n", "line 2: expected 1 columns, got 2"),
+            ("a.csv", 'id,text\n1,"a\n', "broken table row"),
+            ("a.txt", b"good\n\ncaf\xe9\n", "line 3: .* the byte 0xe9 at position 4"),
+            ("a.csv", b"text\n\xff\n", "line 2: expected UTF-8"),
+            ("a.jsonl", '{"text": "a"}'.encode("utf-16"), "line 1: expected UTF-8"),
+        ],
+    )
+    def test_the_line_is_named(
+        self, tmp_path: Path, name: str, content: str | bytes, message: str
+    ) -> None:
+        path = write(tmp_path, name, content)
+        with pytest.raises(InvalidInputError, match=message) as error:
+            list(read_texts(path))
+        assert str(error.value).startswith(f"{path}, line ")
+
+    def test_parquet_rows_are_named(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.parquet"
+        parquet.write_table(pyarrow.table({"text": ["a", None]}), path)
+        with pytest.raises(
+            InvalidInputError, match=r"a\.parquet, row 2: expected a string in 'text', got null"
+        ):
+            list(read_texts(path))
+
+    def test_stream_that_is_not_utf8(self) -> None:
+        with pytest.raises(InvalidInputError, match=r"^standard input, line 2: expected UTF-8"):
+            list(read_lines(io.BytesIO(b"a\n\xff"), name="standard input"))
