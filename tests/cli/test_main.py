@@ -175,7 +175,7 @@ class TestMistakes:
             (["x", "--output", "out.pdf"], "output: expected one of the formats"),
             (["x", "--output", "/nowhere/out.html"], "output: there is no folder"),
             (["--file", "missing.jsonl"], "missing.jsonl: No such file"),
-            (["--file", "data.parquet"], "file: expected one of the formats"),
+            (["--file", "data.xlsx"], "file: expected one of the formats"),
             (["x", "--file", "data.txt"], "got both"),
             ([], "texts: expected texts as arguments"),
             (["x", "--colour"], "No such option"),
