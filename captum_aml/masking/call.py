@@ -26,6 +26,8 @@ class Call:
         additional_forward_args: Further positional arguments of the forward function.
         feature_mask: Group ids as the caller gave them, one tensor per masked tensor, or None.
         is_tuple: Whether the caller gave ``inputs`` as a tuple.
+        batched: Which further arguments go with the examples, by their numbers: those with N rows
+            in the caller's call. Calls of a part of its examples have the same.
     """
 
     inputs: tuple[Tensor, ...]
@@ -34,6 +36,7 @@ class Call:
     additional_forward_args: tuple[Any, ...]
     feature_mask: tuple[Tensor, ...] | None
     is_tuple: bool
+    batched: tuple[int, ...] = ()
     #: A layer's masks are as the layer's tensors, which are not known yet: they stay whole, with
     #: the first of these examples and the number of all.
     layer_rows: tuple[int, int] | None = None
@@ -45,23 +48,29 @@ class Call:
 
     def rows(self, start: int, stop: int) -> Call:
         """The same call for examples ``start`` to ``stop``."""
-        n = self.n_examples
-
-        def cut(value: Any) -> Any:  # any argument of the user's forward function
-            batched = isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == n
-            return value[start:stop] if batched else value
-
+        args, n = self.additional_forward_args, self.n_examples
         return replace(
             self,
             inputs=tuple(t[start:stop] for t in self.inputs),
             baselines=tuple(t[start:stop] for t in self.baselines),
             target=None if self.target is None else self.target[start:stop],
-            additional_forward_args=tuple(cut(a) for a in self.additional_forward_args),
+            additional_forward_args=tuple(
+                a[start:stop] if i in self.batched else a for i, a in enumerate(args)
+            ),
             feature_mask=self.feature_mask
             if self.feature_mask is None or self.layer_rows is not None
-            else tuple(cut(m) for m in self.feature_mask),
+            else tuple(m[start:stop] if has_rows(m, n) else m for m in self.feature_mask),
             layer_rows=None if self.layer_rows is None else (start, self.layer_rows[1]),
         )
+
+
+def has_rows(value: object, n_examples: int) -> bool:
+    """Whether something goes with the examples: a tensor with one row for each of them.
+
+    Of N examples whose tensors are all the caller's; a part of them may have as many rows by
+    chance.
+    """
+    return isinstance(value, Tensor) and value.shape[:1] == (n_examples,)
 
 
 def parse_call(
@@ -96,6 +105,7 @@ def parse_call(
         ),
         feature_mask=_parse_feature_mask(feature_mask, None if at_layer else tensors),
         is_tuple=isinstance(inputs, tuple),
+        batched=tuple(i for i, a in enumerate(args) if has_rows(a, tensors[0].shape[0])),
         layer_rows=(0, tensors[0].shape[0]) if at_layer else None,
     )
 
@@ -265,4 +275,4 @@ def _with_examples(mask: Tensor, inputs: Tensor) -> Tensor:
     return mask.reshape((1,) * (inputs.dim() - mask.dim()) + tuple(mask.shape))
 
 
-__all__ = ["Call", "parse_call"]
+__all__ = ["Call", "has_rows", "parse_call"]

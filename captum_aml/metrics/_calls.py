@@ -69,12 +69,6 @@ def evaluators(
     """Evaluators for a window of a call's examples at a time."""
     n_examples = call.n_examples
     size = _BATCHES_PER_WINDOW * as_count("batch_size", batch_size, least=1)
-    # What is decided by looking at all examples is not decided anew for a window.
-    batched = [
-        i
-        for i, arg in enumerate(call.additional_forward_args)
-        if isinstance(arg, Tensor) and arg.shape[:1] == (n_examples,)
-    ]
     starts = range(0, n_examples, size)
     for start in tqdm(starts, desc="Evaluating", unit="window", disable=not show_progress):
         evaluator = RemovalEvaluator.from_call(
@@ -82,7 +76,6 @@ def evaluators(
             call.rows(start, min(start + size, n_examples)),
             output=output,
             batch_size=batch_size,
-            batched=batched,
         )
         output = evaluator.output_kind
         yield evaluator

@@ -76,7 +76,6 @@ class RemovalEvaluator:
         *,
         output: str,
         batch_size: int,
-        batched: Sequence[int] | None = None,
     ) -> RemovalEvaluator:
         """An evaluator for arguments that are checked already.
 
@@ -85,11 +84,9 @@ class RemovalEvaluator:
             call: The arguments.
             output: What the forward function returns.
             batch_size: The most variants in a pass of the model.
-            batched: Which further arguments go with the examples, where the call is a part of a
-                larger one, which tells it. Default: None, those with N rows.
         """
         evaluator = cls.__new__(cls)
-        evaluator._setup(forward_func, call, output, batch_size, batched=batched)
+        evaluator._setup(forward_func, call, output, batch_size)
         return evaluator
 
     def extended(
@@ -105,6 +102,7 @@ class RemovalEvaluator:
             self._call,
             additional_forward_args=(*self._args, argument),
             target=self._readout.target,
+            batched=(*self._call.batched, len(self._args)),
         )
         evaluator = RemovalEvaluator.__new__(RemovalEvaluator)
         evaluator._setup(
@@ -112,7 +110,6 @@ class RemovalEvaluator:
             call,
             self._readout.kind,
             self.batch_size,
-            batched=[*self._batched, len(self._args)],
             mask_index=self._mask_index,
         )
         return evaluator
@@ -124,7 +121,6 @@ class RemovalEvaluator:
         output: str,
         batch_size: int,
         *,
-        batched: Sequence[int] | None = None,
         mask_index: int | None = None,
     ) -> None:
         if len(call.inputs) != 1:
@@ -146,10 +142,8 @@ class RemovalEvaluator:
         self._by_position = [
             i for i, size in enumerate(sizes) if self._has_positions and size[:2] == places
         ]
-        if batched is None:
-            batched = [i for i, size in enumerate(sizes) if size[:1] == places[:1]]
-        self._batched = sorted({*batched, *self._by_position})
-        self._call = replace(call, additional_forward_args=self._args)
+        batched = sorted({*call.batched, *self._by_position})
+        self._call = replace(call, additional_forward_args=self._args, batched=tuple(batched))
         self._mask_index = self._find_attention_mask() if mask_index is None else mask_index
         changeable = self._inputs != self._baselines
         if self._inputs.dim() == 3:
@@ -165,7 +159,7 @@ class RemovalEvaluator:
             self._inputs,
             self._baselines,
             self._args,
-            batched=self._batched,
+            batched=batched,
             by_position=self._by_position,
             mask_index=self._mask_index,
             attended=attended,

@@ -101,9 +101,9 @@ def example_keys(call: Call, *more: Tensor) -> list[bytes] | None:
         for row, digest in enumerate(hashes):
             digest.update(content(row))
 
-    for argument in (*call.inputs, *call.additional_forward_args, *more):
+    args = [(a, i in call.batched) for i, a in enumerate(call.additional_forward_args)]
+    for argument, batched in [*((t, True) for t in (*call.inputs, *more)), *args]:
         if isinstance(argument, Tensor):
-            batched = argument.dim() > 0 and argument.shape[0] == n
             shape = argument.shape[1:] if batched else argument.shape
             header = f"{argument.dtype} {tuple(shape)} {batched};".encode()
             plain = argument.detach().cpu().reshape(n if batched else 1, -1).contiguous()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from captum_aml._utils.modules import evaluating
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import AlignedMasker, MaskerInputs, as_masker
+from captum_aml.masking.call import has_rows
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import Objective
 from captum_aml.tuning._descent import TuningResult, descend
@@ -201,7 +202,7 @@ def _first(inputs: MaskerInputs, n_examples: int, *, with_another: bool) -> Mask
     def cut(value: Any, second: int, *, turned: bool = False) -> Any:  # a field's value
         if isinstance(value, tuple):
             return tuple(cut(part, second, turned=turned) for part in value)
-        if not isinstance(value, Tensor) or not value.dim() or len(value) != n_examples:
+        if not has_rows(value, n_examples):
             return value
         other = value[second : second + 1]
         if turned and value.is_floating_point():

@@ -212,6 +212,19 @@ def test_rows_cut_what_has_examples_and_leave_the_rest() -> None:
     ]
 
 
+def test_what_goes_with_the_examples_is_told_by_all_of_them() -> None:
+    """Of two of four examples, an argument of two rows has as many by chance."""
+    args = (torch.arange(4), torch.tensor([7, 8]), torch.tensor(9), "text")
+    call = parse_call(torch.rand(4, 3), additional_forward_args=args)
+    assert call.batched == (0,)
+    part = call.rows(2, 4)
+    assert part.additional_forward_args[0].tolist() == [2, 3]
+    one = part.rows(1, 2)
+    assert one.additional_forward_args[0].tolist() == [3]
+    for found in (part, one):
+        assert found.additional_forward_args[1].tolist() == [7, 8]
+
+
 def test_rows_keep_a_shared_feature_mask_whose_first_size_happens_to_be_n() -> None:
     # By Captum's rule a (4, 2) mask groups the elements of each of the (4, 4, 2) examples alike.
     mask = torch.arange(8).reshape(4, 2)
