@@ -16,10 +16,10 @@ STAMPS := $(subst $(space),\ ,$(VENV))
 READY := $(STAMPS)/.ready
 DOCS_READY := $(STAMPS)/.docs-ready
 
-.PHONY: help venv demo test slow lint format types docs build clean
+.PHONY: help venv demo test slow lint format architecture types docs build clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -51,6 +51,9 @@ lint: $(READY)  ## check style, formatting and the directions of imports
 format: $(READY)  ## mend what ruff can mend
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+architecture: $(READY)  ## measure packages, imports, files that a call runs, start-up
+	$(PY) -m tests.architecture
 
 types: $(READY)  ## check the types
 	$(PY) -m mypy

@@ -537,7 +537,7 @@ def test_an_objective_of_ones_own_is_not_silently_replaced(tmp_path: Path) -> No
 _SAVE_OFTEN = """
 import sys
 from pathlib import Path
-from tests.training.test_checkpoint import checkpoint_of
+from tests.maskers.test_checkpoint import checkpoint_of
 for _ in range(40):
     checkpoint_of(seed=int(sys.argv[2])).save(Path(sys.argv[1]))
 """

@@ -79,7 +79,11 @@ def _beginning(card: TextCard) -> str:
 
 @cache
 def _script() -> str:
-    return files("captum_aml").joinpath("templates/sort_tables.js").read_text(encoding="utf-8")
+    return (
+        files("captum_aml.visualization")
+        .joinpath("templates/sort_tables.js")
+        .read_text(encoding="utf-8")
+    )
 
 
 __all__ = ["to_html"]
