@@ -10,33 +10,27 @@ Source: Barkan et al., "LLM Explainability via Attributive Masking Learning", Fi
 
 from __future__ import annotations
 
-from captum_aml.attr.input import InputMaskAttribution
-from captum_aml.attr.layer import LayerMaskAttribution
+from torch import nn
+from typing_extensions import Unpack
+
+from captum_aml._captum import LayerAttribution
+from captum_aml.attr.base import MaskAttribution
+from captum_aml.attr.input import attribute_to_inputs, checked_embedding_layers, input_site
+from captum_aml.attr.layer import attribute_to_layer, checked_layer, layer_site
+from captum_aml.attr.settings import AttributionOptions
 from captum_aml.objectives import AMLObjective
+from captum_aml.typing import ForwardFunc
 
 
-class AMLAttribution(InputMaskAttribution):
+class AMLAttribution(MaskAttribution):
     """Attributive Masking Learning for a forward function's inputs.
 
     Args:
         forward_func: What is explained: any callable that Captum accepts.
         embedding_layer: For integer ids, the layer that embeds them (one for each input of ids, or
             one for all). Default: None, ``forward_func.get_input_embeddings()``
-        masker: A network that proposes masks; see :class:`captum_aml.maskers.Masker`.
-            Default: None: masks are tuned from scratch, or ``fit`` makes a small one
-        objective: The loss. Default: ``AMLObjective()``
-        perturbation: How a mask is applied: ``blend``, ``attention``, ``causal-attention`` or an
-            object. Default: ``blend``
-        output: How the forward function's result is read; see :mod:`captum_aml.readout`.
-            Default: ``auto``
-        scores: ``mask``, values in [0, 1], or ``contribution``: the mask rescaled so that an
-            example's scores sum to ``F(inputs) - F(baselines)``. Default: ``mask``
-        tune: What ``n_steps`` changes for the given inputs: ``mask``, the mask's own logits, or
-            ``masker``, the fitted masker's weights, for each example by itself, as published.
-            Default: ``mask``
-        learning_rate: The learning rate for tuning. Default: for masks 0.1 from a masker's
-            proposal and 0.3 from scratch, for maskers 1e-5
-        seed: The seed of whatever is random. Default: 0
+        **options: ``masker``, ``objective``, ``perturbation``, ``output``, ``scores``, ``tune``,
+            ``learning_rate`` and ``seed``: see :class:`captum_aml.attr.AttributionSettings`
 
     Examples:
         >>> aml = AMLAttribution(model)
@@ -45,6 +39,18 @@ class AMLAttribution(InputMaskAttribution):
 
     _method = "aml"
     _default_objective = AMLObjective
+    _site = input_site
+    attribute = attribute_to_inputs
+
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        *,
+        embedding_layer: nn.Module | tuple[nn.Module, ...] | None = None,
+        **options: Unpack[AttributionOptions],
+    ) -> None:
+        super().__init__(forward_func, **options)
+        self.embedding_layers = checked_embedding_layers(embedding_layer)
 
     @classmethod
     def get_name(cls) -> str:
@@ -52,7 +58,7 @@ class AMLAttribution(InputMaskAttribution):
         return "AML"
 
 
-class LayerAMLAttribution(LayerMaskAttribution):
+class LayerAMLAttribution(LayerAttribution, MaskAttribution):
     """Attributive Masking Learning for the input or output of a layer.
 
     Args:
@@ -60,21 +66,8 @@ class LayerAMLAttribution(LayerMaskAttribution):
         layer: The layer, or a list of layers that do not depend on each other.
         device_ids: Devices, where the forward function applies a ``DataParallel`` model without
             being one. Default: None
-        masker: A network that proposes masks; see :class:`captum_aml.maskers.Masker`.
-            Default: None: masks are tuned from scratch, or ``fit`` makes a small one
-        objective: The loss. Default: ``AMLObjective()``
-        perturbation: How a mask is applied: ``blend``, ``attention``, ``causal-attention`` or an
-            object. Default: ``blend``
-        output: How the forward function's result is read; see :mod:`captum_aml.readout`.
-            Default: ``auto``
-        scores: ``mask``, values in [0, 1], or ``contribution``: the mask rescaled so that an
-            example's scores sum to ``F(inputs) - F(baselines)``. Default: ``mask``
-        tune: What ``n_steps`` changes for the given inputs: ``mask``, the mask's own logits, or
-            ``masker``, the fitted masker's weights, for each example by itself, as published.
-            Default: ``mask``
-        learning_rate: The learning rate for tuning. Default: for masks 0.1 from a masker's
-            proposal and 0.3 from scratch, for maskers 1e-5
-        seed: The seed of whatever is random. Default: 0
+        **options: ``masker``, ``objective``, ``perturbation``, ``output``, ``scores``, ``tune``,
+            ``learning_rate`` and ``seed``: see :class:`captum_aml.attr.AttributionSettings`
 
     Examples:
         >>> aml = LayerAMLAttribution(forward, model.bert.embeddings)
@@ -83,6 +76,18 @@ class LayerAMLAttribution(LayerMaskAttribution):
 
     _method = "aml"
     _default_objective = AMLObjective
+    _site = layer_site
+    attribute = attribute_to_layer
+
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        layer: nn.Module | list[nn.Module],
+        device_ids: list[int] | None = None,
+        **options: Unpack[AttributionOptions],
+    ) -> None:
+        LayerAttribution.__init__(self, forward_func, checked_layer(layer), device_ids)
+        MaskAttribution.__init__(self, forward_func, **options)
 
     @classmethod
     def get_name(cls) -> str:

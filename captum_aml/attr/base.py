@@ -1,39 +1,47 @@
-"""What the attribution classes share: their settings, and the way from a call to scores."""
+"""The attribution classes' abstract base: the way from a call to scores, fitting and saving."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar, get_args
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self, Unpack
 
-from captum_aml._captum import GradientAttribution
-from captum_aml._utils.checks import as_count, check_learning_rate
+from captum_aml._captum import GradientAttribution, LayerAttribution
+from captum_aml._utils.checks import as_count
 from captum_aml._utils.hooks import tensors_in
 from captum_aml._utils.modules import without_inference_tensors
 from captum_aml._utils.random import isolated_rng
 from captum_aml.attr.explain import (
     Explained,
-    ScoreKind,
-    TuneKind,
     chunk_size,
     explain,
+    explain_in_chunks,
     output_difference,
     propose_mask,
     row_sums,
 )
 from captum_aml.attr.fingerprints import known_fingerprint, seen_fingerprint
+from captum_aml.attr.fitting import learn
+from captum_aml.attr.persistence import restored, saved
+from captum_aml.attr.settings import AttributionOptions, AttributionSettings, PretrainedOptions
 from captum_aml.exceptions import InvalidInputError, NotFittedError
+from captum_aml.maskers.checkpoint import Checkpoint, ModelFingerprint, TrainingCost
 from captum_aml.masking.call import Call, parse_call
 from captum_aml.masking.forward import run_forward
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.masking.sites import Capture, Site
 from captum_aml.objectives import Objective, Terms
-from captum_aml.perturbation import Perturbation, resolve_perturbation
-from captum_aml.readout import Readout, check_output_kind, checked_target, output_tensor
-from captum_aml.training import ModelFingerprint
-from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
+from captum_aml.perturbation import resolve_perturbation
+from captum_aml.readout import checked_target, output_tensor
+from captum_aml.training import EpochRecord, FitCallback, FitSettings, FitSummary
+from captum_aml.training.settings import FitOptions
+from captum_aml.typing import Baselines, Batches, ForwardFunc, Target, TensorOrTuple
 
 #: Tuning steps where there is no fitted masker to rely on.
 DEFAULT_STEPS = 50
@@ -47,8 +55,12 @@ RATE_FROM_SCRATCH = 0.3
 RATE_FOR_MASKER = 1e-5
 
 
-class MaskAttribution(GradientAttribution):
-    """Attribution by a learned mask; the concrete classes say where it enters and what it learns.
+class MaskAttribution(GradientAttribution, ABC):
+    """Attribution by a learned mask; the final classes say where it enters and what it learns.
+
+    Args:
+        forward_func: What is explained: any callable that Captum accepts.
+        **options: See :class:`~captum_aml.attr.AttributionSettings`
 
     Attributes:
         masker_: The fitted masker, after ``fit`` or ``from_pretrained``.
@@ -56,62 +68,37 @@ class MaskAttribution(GradientAttribution):
             pass (``n_steps=0``), which does not compute them: see :meth:`evaluate`.
         best_step_: The tuning step at which each of those masks was found, (N,), or None likewise.
         output_: How the last call's outputs were read, for instance what ``auto`` decided.
+        history_: A record of each epoch, after ``fit``.
+        fit_summary_: How fitting went, after ``fit``.
+        training_cost_: What fitting took, after ``fit`` or ``from_pretrained``.
         last_outputs_: What the forward function gave for the last call's unmasked inputs, (N,) or
             (N, C), so that an explanation and a prediction share a pass. None before, after an
             error, and for outputs of more dimensions, which can be large.
     """
 
     _method: ClassVar[str]
-    _at_layer: ClassVar[bool] = False
     _default_objective: ClassVar[Callable[[], Objective]]
 
-    def __init__(
-        self,
-        forward_func: ForwardFunc,
-        *,
-        masker: nn.Module | None,
-        objective: Objective | None,
-        perturbation: str | Perturbation,
-        output: str,
-        scores: ScoreKind,
-        tune: TuneKind,
-        learning_rate: float | None,
-        seed: int,
-    ) -> None:
+    def __init__(self, forward_func: ForwardFunc, **options: Unpack[AttributionOptions]) -> None:
         super().__init__(forward_func)
         if not callable(forward_func):
             raise InvalidInputError(
                 f"forward_func: expected a callable, got {type(forward_func).__name__}"
             )
-        if objective is not None and not (
-            callable(objective) and hasattr(objective, "uses_left_out")
-        ):
-            raise InvalidInputError(
-                "objective: expected an object like AMLObjective(), got "
-                f"{getattr(objective, '__name__', type(objective).__name__)}"
-            )
-        if masker is not None and not isinstance(masker, nn.Module):
-            raise InvalidInputError(
-                f"masker: expected a torch.nn.Module, got {type(masker).__name__}"
-            )
-        if scores not in get_args(ScoreKind):
-            raise InvalidInputError(
-                f"scores: expected one of {get_args(ScoreKind)}, got {scores!r}"
-            )
-        if tune not in get_args(TuneKind):
-            raise InvalidInputError(f"tune: expected one of {get_args(TuneKind)}, got {tune!r}")
-        if learning_rate is not None:
-            check_learning_rate(learning_rate)
-        self.masker = masker
-        self.objective = objective if objective is not None else type(self)._default_objective()
-        self.perturbation = resolve_perturbation(perturbation)
-        self.output = check_output_kind(output)
-        self.scores = scores
-        self.tune = tune
-        self.learning_rate = learning_rate
-        self.seed = as_count("seed", seed)
+        settings = AttributionSettings(**options)
+        self.masker = settings.masker
+        self.objective = settings.objective or type(self)._default_objective()
+        self.perturbation = resolve_perturbation(settings.perturbation)
+        self.output = settings.output
+        self.scores = settings.scores
+        self.tune = settings.tune
+        self.learning_rate = settings.learning_rate
+        self.seed = settings.seed
         self.masker_: nn.Module | None = None
         self.fingerprint_: ModelFingerprint | None = None
+        self.history_: list[EpochRecord] | None = None
+        self.fit_summary_: FitSummary | None = None
+        self.training_cost_: TrainingCost | None = None
         self.last_terms_: Terms | None = None
         self.best_step_: Tensor | None = None
         self.output_: str | None = None
@@ -184,92 +171,166 @@ class MaskAttribution(GradientAttribution):
         if masker is None:
             raise NotFittedError(f"{self.get_name()}: there is no fitted masker; call fit first")
         with torch.inference_mode(False), torch.no_grad(), isolated_rng(self.seed):
-            call = parse_call(
-                inputs,
-                baselines,
-                target,
-                additional_forward_args,
-                feature_mask,
-                at_layer=self._at_layer,
-            )
+            call = self._call(inputs, baselines, target, additional_forward_args, feature_mask)
             problem = self._problem(call, self._site())
             self._make_ready(masker, problem)
             return problem.evaluate(
                 propose_mask(problem, masker), self.objective, where="the proposed masks"
             )
 
+    def fit(
+        self,
+        train_batches: Batches,
+        val_batches: Batches | None = None,
+        *,
+        callbacks: Sequence[FitCallback] = (),
+        trackers: Sequence[object] = (),
+        show_progress: bool = False,
+        **options: Unpack[FitOptions],
+    ) -> Self:
+        """Trains a masker over a data set, so that an explanation is a single pass (pAML).
+
+        A batch is what ``attribute`` takes: a tensor, a tuple of tensors, or a mapping with its
+        argument names (``inputs``, ``baselines``, ``target``, ``additional_forward_args``,
+        ``feature_mask``). The masker given to the constructor is the starting point and stays as it
+        is; without one, an :class:`~captum_aml.maskers.EmbeddingMasker` is made. A second call
+        forgets the first; after ``from_pretrained`` the loaded masker is the starting point.
+
+        Started by ``accelerate launch`` or ``torchrun``, all processes fit one masker: each takes
+        its own of the batches, and one step is along the mean over all examples. A step whose loss
+        or gradient is not finite is skipped and counted. On the CPU, a run that was killed and
+        resumed ends with the same weights, bit for bit, as one that was not.
+
+        Args:
+            train_batches: An iterable of batches that can be read once for each epoch. Where it
+                has no length and one is needed (most schedules; several validations in an epoch),
+                it is read once before.
+            val_batches: Batches for validation. With them the weights of the best validation are
+                kept. Default: None
+            callbacks: Instances of :class:`~captum_aml.training.FitCallback`. Default: none
+            trackers: Names such as ``tensorboard``, or trackers of Accelerate. Files go to
+                ``<checkpoint_dir>/logs``. Default: none
+            show_progress: Whether to show a progress bar. Default: False
+            **options: How to fit, such as ``epochs``: the fields of
+                :class:`~captum_aml.training.FitSettings`, with its defaults. ``seed=None`` stands
+                for this object's
+
+        Returns:
+            This object, with ``masker_``, ``history_``, ``fit_summary_`` and ``training_cost_``.
+
+        Raises:
+            InvalidInputError: A batch or setting is not as described.
+            CheckpointError: ``checkpoint_dir`` holds another run, or another process writes it.
+            NoGradientError: The forward function cannot be differentiated.
+            NonFiniteError: More steps in a row than ``max_skipped_steps`` were skipped, or all of
+                them.
+        """
+        settings = FitSettings(**options)
+        if settings.seed is None:
+            settings = replace(settings, seed=self.seed)
+        self.masker_, self.fingerprint_, summary = learn(
+            self,
+            train_batches,
+            val_batches,
+            settings=settings,
+            callbacks=callbacks,
+            trackers=trackers,
+            show_progress=show_progress,
+        )
+        self.fit_summary_, self.history_ = summary, summary.history
+        self.training_cost_ = TrainingCost(
+            n_examples=summary.history[0].n_examples if summary.history else 0,
+            epochs=len(summary.history),
+            seconds=summary.seconds,
+        )
+        return self
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the fitted masker to a folder, as safetensors and JSON, atomically.
+
+        Raises:
+            NotFittedError: There is no fitted masker.
+            CheckpointError: The path is a file.
+        """
+        saved(self).save(folder)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | os.PathLike[str],
+        forward_func: ForwardFunc,
+        *args: Any,
+        **options: Unpack[PretrainedOptions],
+    ) -> Self:
+        """Loads a masker that ``save_pretrained`` wrote, from a folder or a hub repository.
+
+        Args:
+            folder: A local folder, or a hub id.
+            forward_func: The model that the masker was fitted for.
+            *args: The constructor's further positional arguments, such as the layer.
+            **options: Constructor arguments that replace the saved ones. ``masker`` is needed for
+                a class of the user's own only: a module to load the weights into
+
+        Raises:
+            CheckpointError: The folder is missing, damaged, or of another model or method, or the
+                model's weights are others than at the fit.
+        """
+        return restored(cls, Checkpoint.load(folder), forward_func, *args, **options)
+
+    @abstractmethod
     def _site(self) -> Site:
-        """Where the mask enters, when inputs are explained as ``fit`` and ``evaluate`` do."""
-        raise NotImplementedError
+        """The place of the mask, as ``fit`` and ``evaluate`` explain."""
+
+    def _call(self, *arguments: Any, **named: Any) -> Call:
+        """The arguments of ``attribute`` up to ``feature_mask``, of whatever kind, checked."""
+        return parse_call(*arguments, **named, at_layer=isinstance(self, LayerAttribution))
 
     def _explain(
         self,
-        call: Call,
         site: Site,
+        arguments: tuple[Any, ...],
         *,
         n_steps: int | None,
         internal_batch_size: int | None,
         with_delta: bool,
         show_progress: bool,
-    ) -> Explained:
+    ) -> tuple[Call, Explained]:
         """Explains a call in chunks and notes what the caller may want to read afterwards."""
-        self.last_terms_ = self.best_step_ = self.output_ = self.last_outputs_ = None
-        steps = self._checked_steps(n_steps)
-        n_passes = self.objective.uses_kept + self.objective.uses_left_out if steps else 1
-        size = chunk_size(internal_batch_size, call.n_examples, n_passes)
-        masker = self._active_masker()
-        starts = range(0, call.n_examples, size)
-        chunks = [call.rows(start, start + size) for start in starts]
-        kind = self.output
-        undecided = kind == "auto" and len(chunks) > 1
-        if undecided and steps:  # a pass costs little beside the steps, and these could be in vain
-            kind = self._detected_kind(chunks, call)
+        with torch.inference_mode(False), torch.no_grad(), isolated_rng(self.seed):
+            call = self._call(*arguments)
+            self.last_terms_ = self.best_step_ = self.output_ = self.last_outputs_ = None
+            steps = self._checked_steps(n_steps)
+            n_passes = self.objective.uses_kept + self.objective.uses_left_out if steps else 1
+            size = chunk_size(internal_batch_size, call.n_examples, n_passes)
+            masker = self._active_masker()
 
-        detects = undecided and not steps
+            def explain_rows(rows: Call, output: str) -> tuple[Explained, Tensor]:
+                problem = MaskingProblem.build(rows, site, self.perturbation, output, (masker,))
+                self._make_ready(masker, problem)
+                explained = explain(
+                    problem,
+                    self.objective,
+                    masker,
+                    n_steps=steps,
+                    tune=self.tune,
+                    learning_rate=self.tuning_learning_rate,
+                    scores=self.scores,
+                    with_delta=with_delta,
+                    show_progress=show_progress,
+                )
+                return explained, output_tensor(problem.capture.output)
 
-        def part(rows: Call, kind: str) -> tuple[Explained, Tensor]:
-            problem = MaskingProblem.build(rows, site, self.perturbation, kind, (masker,))
-            self._make_ready(masker, problem)
-            explained = explain(
-                problem,
-                self.objective,
-                masker,
-                n_steps=steps,
-                tune=self.tune,
-                learning_rate=self.tuning_learning_rate,
-                scores=self.scores,
-                with_delta=with_delta,
-                show_progress=show_progress,
+            explained, self.last_outputs_ = explain_in_chunks(
+                [call.rows(start, start + size) for start in range(0, call.n_examples, size)],
+                call,
+                self.forward_func,
+                explain_rows,
+                output=self.output,
+                tunes=steps > 0,
             )
-            return explained, output_tensor(problem.capture.output)
-
-        parts, outputs = [], []
-        for rows in chunks:
-            explained, output = part(rows, kind)
-            parts.append(explained)
-            if detects or output.dim() <= 2:
-                outputs.append(output)
-        if detects:
-            # Each chunk was read as it looks by itself; all count as they look together.
-            kind = _kind_of(outputs, call)
-            for index, rows in enumerate(chunks):
-                if parts[index].output != kind:
-                    parts[index], _ = part(rows, kind)
-        explained = Explained.concatenate(parts)
-        self.last_terms_ = explained.terms
-        self.best_step_ = explained.best_step
+        self.last_terms_, self.best_step_ = explained.terms, explained.best_step
         self.output_ = explained.output
-        if outputs and outputs[0].dim() <= 2:
-            self.last_outputs_ = torch.cat(outputs).detach()
-        return explained
-
-    def _detected_kind(self, chunks: list[Call], call: Call) -> str:
-        """What ``auto`` decides for all chunks of a call together."""
-        outputs = [
-            output_tensor(run_forward(self.forward_func, c.inputs, c.additional_forward_args))
-            for c in chunks
-        ]
-        return _kind_of(outputs, call)
+        return call, explained
 
     def _problem(self, call: Call, site: Site, capture: Capture | None = None) -> MaskingProblem:
         # Before a fit that is the given masker, which may read the explained model's hidden states.
@@ -330,11 +391,6 @@ class MaskAttribution(GradientAttribution):
         """What can be told of the explained model without running it."""
         layer = self._site().embedding_layer()
         return known_fingerprint(self.forward_func, layer, output=self.output)
-
-
-def _kind_of(outputs: list[Tensor], call: Call) -> str:
-    """What ``auto`` decides for the outputs of all chunks of a call."""
-    return Readout.resolve(torch.cat(outputs), call.target, "auto", call.n_examples).kind
 
 
 __all__ = ["DEFAULT_STEPS", "MaskAttribution"]

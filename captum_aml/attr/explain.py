@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,7 @@ from captum_aml.masking.call import Call
 from captum_aml.masking.forward import run_forward
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import Objective, Terms
-from captum_aml.readout import check_finite, output_tensor, select
+from captum_aml.readout import Readout, check_finite, output_tensor, select
 from captum_aml.tuning import TuningResult, tune_mask, tune_masker
 from captum_aml.typing import ForwardFunc
 
@@ -85,6 +85,58 @@ def chunk_size(internal_batch_size: int | None, n_examples: int, n_passes: int) 
             stacklevel=3,
         )
     return max(1, size // n_passes)
+
+
+def explain_in_chunks(
+    chunks: Sequence[Call],
+    call: Call,
+    forward_func: ForwardFunc,
+    explain_rows: Callable[[Call, str], tuple[Explained, Tensor]],
+    *,
+    output: str,
+    tunes: bool,
+) -> tuple[Explained, Tensor | None]:
+    """Explains a call in chunks whose outputs are all read alike.
+
+    Args:
+        chunks: The call's examples, in order.
+        call: The call.
+        forward_func: The forward function.
+        explain_rows: Explains a chunk whose outputs are read as the given kind; also gives these.
+        output: The output kind, or ``auto``, which all chunks decide together.
+        tunes: Whether chunks are tuned, so that to explain one twice costs much.
+
+    Returns:
+        The explanations of all examples, and what the forward function gave for them, (N,) or
+        (N, C); None for outputs of more dimensions.
+    """
+
+    def detected(outputs: list[Tensor]) -> str:
+        return Readout.resolve(torch.cat(outputs), call.target, "auto", call.n_examples).kind
+
+    undecided = output == "auto" and len(chunks) > 1
+    if undecided and tunes:  # a pass costs little beside the steps, and these could be in vain
+        output = detected(
+            [
+                output_tensor(run_forward(forward_func, c.inputs, c.additional_forward_args))
+                for c in chunks
+            ]
+        )
+    detects = undecided and not tunes
+    parts, outputs = [], []
+    for rows in chunks:
+        explained, given = explain_rows(rows, output)
+        parts.append(explained)
+        if detects or given.dim() <= 2:
+            outputs.append(given)
+    if detects:
+        # Each chunk was read as it looks by itself; all count as they look together.
+        kind = detected(outputs)
+        for index, rows in enumerate(chunks):
+            if parts[index].output != kind:
+                parts[index], _ = explain_rows(rows, kind)
+    seen = torch.cat(outputs).detach() if outputs and outputs[0].dim() <= 2 else None
+    return Explained.concatenate(parts), seen
 
 
 def explain(
@@ -217,6 +269,7 @@ __all__ = [
     "TuneKind",
     "chunk_size",
     "explain",
+    "explain_in_chunks",
     "output_difference",
     "propose_mask",
     "row_sums",

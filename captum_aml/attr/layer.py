@@ -1,191 +1,149 @@
-"""Attribution to the input or output of any layer."""
+"""Attribution to the input or output of a layer, or of several that do not depend on each other."""
 
 from __future__ import annotations
 
 import itertools
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-import torch
 from torch import Tensor, nn
 
-from captum_aml._captum import LayerAttribution, log_usage
-from captum_aml._utils.random import isolated_rng
-from captum_aml.attr.explain import ScoreKind, TuneKind
-from captum_aml.attr.pretrained import PretrainedAttribution
+from captum_aml._captum import log_usage
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.masking.call import parse_call
 from captum_aml.masking.sites import LayerSite, Site
-from captum_aml.objectives import Objective
-from captum_aml.perturbation import Perturbation
-from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
+from captum_aml.typing import Baselines, Target, TensorOrTuple
+
+if TYPE_CHECKING:
+    from captum_aml.attr.aml import LayerAMLAttribution
+    from captum_aml.attr.la import LayerLAAttribution
 
 LayerScores = TensorOrTuple | list[TensorOrTuple]
 
 
-class LayerMaskAttribution(LayerAttribution, PretrainedAttribution):
-    """Masks what one layer, or several that do not depend on each other, takes or gives."""
+def checked_layer(layer: nn.Module | list[nn.Module]) -> nn.Module | list[nn.Module]:
+    """The constructor's layer or layers.
 
-    _at_layer = True
-
-    def __init__(
-        self,
-        forward_func: ForwardFunc,
-        layer: nn.Module | list[nn.Module],
-        device_ids: list[int] | None = None,
-        *,
-        masker: nn.Module | None = None,
-        objective: Objective | None = None,
-        perturbation: str | Perturbation = "blend",
-        output: str = "auto",
-        scores: ScoreKind = "mask",
-        tune: TuneKind = "mask",
-        learning_rate: float | None = None,
-        seed: int = 0,
-    ) -> None:
-        layers = layer if isinstance(layer, list) else [layer]
-        for each in layers:
-            if not isinstance(each, nn.Module):
-                raise InvalidInputError(
-                    "layer: expected a torch.nn.Module, or a list of them, got "
-                    f"{type(each).__name__}"
-                )
-        if not layers:
-            raise InvalidInputError("layer: expected at least one layer, got an empty list")
-        LayerAttribution.__init__(self, forward_func, layer, device_ids)
-        PretrainedAttribution.__init__(
-            self,
-            forward_func,
-            masker=masker,
-            objective=objective,
-            perturbation=perturbation,
-            output=output,
-            scores=scores,
-            tune=tune,
-            learning_rate=learning_rate,
-            seed=seed,
-        )
-
-    def _site(self, *, at_input: bool = False) -> Site:
-        layers = self.layer if isinstance(self.layer, list) else [self.layer]
-        return LayerSite(
-            self.forward_func, tuple(layers), at_input=at_input, device_ids=self.device_ids
-        )
-
-    @overload
-    def attribute(
-        self,
-        inputs: TensorOrTuple,
-        baselines: Baselines = ...,
-        target: Target = ...,
-        additional_forward_args: object | None = ...,
-        feature_mask: TensorOrTuple | None = ...,
-        n_steps: int | None = ...,
-        internal_batch_size: int | None = ...,
-        return_convergence_delta: Literal[False] = ...,
-        show_progress: bool = ...,
-        attribute_to_layer_input: bool = ...,
-    ) -> LayerScores: ...
-
-    @overload
-    def attribute(
-        self,
-        inputs: TensorOrTuple,
-        baselines: Baselines = ...,
-        target: Target = ...,
-        additional_forward_args: object | None = ...,
-        feature_mask: TensorOrTuple | None = ...,
-        n_steps: int | None = ...,
-        internal_batch_size: int | None = ...,
-        *,
-        return_convergence_delta: Literal[True],
-        show_progress: bool = ...,
-        attribute_to_layer_input: bool = ...,
-    ) -> tuple[LayerScores, Tensor]: ...
-
-    @log_usage(part_of_slo=True)
-    def attribute(
-        self,
-        inputs: TensorOrTuple,
-        baselines: Baselines = None,
-        target: Target = None,
-        additional_forward_args: object | None = None,
-        feature_mask: TensorOrTuple | None = None,
-        n_steps: int | None = None,
-        internal_batch_size: int | None = None,
-        return_convergence_delta: bool = False,
-        show_progress: bool = False,
-        attribute_to_layer_input: bool = False,
-    ) -> LayerScores | tuple[LayerScores, Tensor]:
-        """Scores every position of the layer by the share of it that the learned mask keeps.
-
-        The baselines are passed through the layer, as Layer Integrated Gradients does.
-
-        Args:
-            inputs (Tensor or tuple[Tensor, ...]): The forward function's inputs, with N examples
-                along dimension 0.
-            baselines (scalar, Tensor, tuple of scalar or Tensor, optional): The forward function's
-                inputs with everything removed, in every form that Captum takes. Positions where
-                the layer holds the same for both are not masked and score 0. Default: None, which
-                stands for 0
-            target (int, tuple, Tensor or list, optional): The explained output, in every form that
-                Captum takes. Default: None, the predicted class of each example
-            additional_forward_args (Any, optional): Further positional arguments of the forward
-                function; tensors have N examples along dimension 0. Default: None
-            feature_mask (Tensor or tuple[Tensor, ...], optional): Integer group ids for the layer's
-                tensors, by element or, of (N, L, D), by position (N, L). Default: None
-            n_steps (int, optional): Tuning steps for these very inputs; 0 takes the fitted masker's
-                proposal as it is. Default: 0 with a fitted masker, otherwise 50
-            internal_batch_size (int, optional): The most rows of a forward call. Default: None,
-                all at once: twice the number of examples while tuning AML
-            return_convergence_delta (bool, optional): Whether to return the scores' sum minus
-                ``F(inputs) - F(baselines)`` too. Default: False
-            show_progress (bool, optional): Whether to show a progress bar. Default: False
-            attribute_to_layer_input (bool, optional): Whether to attribute to the layer's input
-                rather than its output. Default: False
-
-        Returns:
-            **attributions**, or the pair of **attributions** and **delta**:
-
-            - attributions (Tensor, tuple[Tensor, ...] or list): scores in the shape and dtype of
-              the layer's tensor; a tuple where it has several, a list where several layers were
-              given. Of (N, L, D) a position's score is spread evenly over its D channels, so that
-              the sum over the last dimension gives it. In [0, 1], higher is more important, unless
-              ``scores="contribution"``.
-            - delta (Tensor): (N,).
-
-        Raises:
-            InvalidInputError: An argument is not as described; the message names it.
-            LayerNotReachedError: The forward function did not run the layer, or not just once.
-            NoGradientError: The forward function cannot be differentiated (when tuning).
-            NonFiniteError: The forward function gave NaN or an infinite value.
-            NotFittedError: ``n_steps=0``, or ``tune="masker"``, without a fitted masker.
-        """
-        with torch.inference_mode(False), torch.no_grad(), isolated_rng(self.seed):
-            call = parse_call(
-                inputs,
-                baselines,
-                target,
-                additional_forward_args,
-                feature_mask,
-                at_layer=True,
+    Raises:
+        InvalidInputError: One is not a module, or there is none.
+    """
+    layers = layer if isinstance(layer, list) else [layer]
+    for each in layers:
+        if not isinstance(each, nn.Module):
+            raise InvalidInputError(
+                f"layer: expected a torch.nn.Module, or a list of them, got {type(each).__name__}"
             )
-            explained = self._explain(
-                call,
-                self._site(at_input=attribute_to_layer_input),
-                n_steps=n_steps,
-                internal_batch_size=internal_batch_size,
-                with_delta=return_convergence_delta,
-                show_progress=show_progress,
-            )
-        rest = iter(explained.attributions)
-        by_layer: list[TensorOrTuple] = []
-        for size in explained.sizes:
-            tensors = tuple(itertools.islice(rest, size))
-            by_layer.append(tensors if size > 1 else tensors[0])
-        attributions = by_layer if isinstance(self.layer, list) else by_layer[0]
-        if explained.delta is not None:
-            return attributions, explained.delta
-        return attributions
+    if not layers:
+        raise InvalidInputError("layer: expected at least one layer, got an empty list")
+    return layer
 
 
-__all__ = ["LayerMaskAttribution"]
+def layer_site(self: LayerAMLAttribution | LayerLAAttribution, *, at_input: bool = False) -> Site:
+    """The output, or the input, of the layers as the place of the mask."""
+    layers = self.layer if isinstance(self.layer, list) else [self.layer]
+    return LayerSite(
+        self.forward_func, tuple(layers), at_input=at_input, device_ids=self.device_ids
+    )
+
+
+# Any in the first form: an argument list once more would say nothing but the type of the result.
+@overload
+def attribute_to_layer(
+    self: LayerAMLAttribution | LayerLAAttribution,
+    inputs: TensorOrTuple,
+    *args: Any,
+    return_convergence_delta: Literal[True],
+    **kwargs: Any,
+) -> tuple[LayerScores, Tensor]: ...
+
+
+@overload
+def attribute_to_layer(
+    self: LayerAMLAttribution | LayerLAAttribution,
+    inputs: TensorOrTuple,
+    baselines: Baselines = ...,
+    target: Target = ...,
+    additional_forward_args: object | None = ...,
+    feature_mask: TensorOrTuple | None = ...,
+    n_steps: int | None = ...,
+    internal_batch_size: int | None = ...,
+    return_convergence_delta: Literal[False] = ...,
+    show_progress: bool = ...,
+    attribute_to_layer_input: bool = ...,
+) -> LayerScores: ...
+
+
+@log_usage(part_of_slo=True)
+def attribute_to_layer(  # noqa: D417  (a method of both classes)
+    self: LayerAMLAttribution | LayerLAAttribution,
+    inputs: TensorOrTuple,
+    baselines: Baselines = None,
+    target: Target = None,
+    additional_forward_args: object | None = None,
+    feature_mask: TensorOrTuple | None = None,
+    n_steps: int | None = None,
+    internal_batch_size: int | None = None,
+    return_convergence_delta: bool = False,
+    show_progress: bool = False,
+    attribute_to_layer_input: bool = False,
+) -> LayerScores | tuple[LayerScores, Tensor]:
+    """Scores every position of the layer by the share of it that the learned mask keeps.
+
+    The baselines are passed through the layer, as Layer Integrated Gradients does.
+
+    Args:
+        inputs (Tensor or tuple[Tensor, ...]): The forward function's inputs, with N examples
+            along dimension 0.
+        baselines (scalar, Tensor, tuple of scalar or Tensor, optional): The forward function's
+            inputs with everything removed, in every form that Captum takes. Positions where
+            the layer holds the same for both are not masked and score 0. Default: None, which
+            stands for 0
+        target (int, tuple, Tensor or list, optional): The explained output, in every form that
+            Captum takes. Default: None, the predicted class of each example
+        additional_forward_args (Any, optional): Further positional arguments of the forward
+            function; tensors have N examples along dimension 0. Default: None
+        feature_mask (Tensor or tuple[Tensor, ...], optional): Integer group ids for the layer's
+            tensors, by element or, of (N, L, D), by position (N, L). Default: None
+        n_steps (int, optional): Tuning steps for these very inputs; 0 takes the fitted masker's
+            proposal as it is. Default: 0 with a fitted masker, otherwise 50
+        internal_batch_size (int, optional): The most rows of a forward call. Default: None,
+            all at once: twice the number of examples while tuning AML
+        return_convergence_delta (bool, optional): Whether to return the scores' sum minus
+            ``F(inputs) - F(baselines)`` too. Default: False
+        show_progress (bool, optional): Whether to show a progress bar. Default: False
+        attribute_to_layer_input (bool, optional): Whether to attribute to the layer's input
+            rather than its output. Default: False
+
+    Returns:
+        **attributions**, or the pair of **attributions** and **delta**:
+
+        - attributions (Tensor, tuple[Tensor, ...] or list): scores in the shape and dtype of
+          the layer's tensor; a tuple where it has several, a list where several layers were
+          given. Of (N, L, D) a position's score is spread evenly over its D channels, so that
+          the sum over the last dimension gives it. In [0, 1], higher is more important, unless
+          ``scores="contribution"``.
+        - delta (Tensor): (N,).
+
+    Raises:
+        InvalidInputError: An argument is not as described; the message names it.
+        LayerNotReachedError: The forward function did not run the layer, or not just once.
+        NoGradientError: The forward function cannot be differentiated (when tuning).
+        NonFiniteError: The forward function gave NaN or an infinite value.
+        NotFittedError: ``n_steps=0``, or ``tune="masker"``, without a fitted masker.
+    """
+    _, explained = self._explain(
+        self._site(at_input=attribute_to_layer_input),
+        (inputs, baselines, target, additional_forward_args, feature_mask),
+        n_steps=n_steps,
+        internal_batch_size=internal_batch_size,
+        with_delta=return_convergence_delta,
+        show_progress=show_progress,
+    )
+    rest = iter(explained.attributions)
+    by_layer: list[TensorOrTuple] = []
+    for size in explained.sizes:
+        tensors = tuple(itertools.islice(rest, size))
+        by_layer.append(tensors if size > 1 else tensors[0])
+    attributions = by_layer if isinstance(self.layer, list) else by_layer[0]
+    return attributions if explained.delta is None else (attributions, explained.delta)
+
+
+__all__ = ["attribute_to_layer", "checked_layer", "layer_site"]

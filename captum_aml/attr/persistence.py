@@ -1,23 +1,97 @@
-"""What of an attribution goes into a saved masker, and how it comes back."""
+"""Saving and loading of fitted attributions: what goes into a checkpoint, and how it comes back."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from torch import nn
+from typing_extensions import Unpack
 
-from captum_aml.exceptions import CheckpointError
+from captum_aml._utils.random import isolated_rng
+from captum_aml.attr.fingerprints import with_weights
+from captum_aml.attr.settings import PretrainedOptions
+from captum_aml.exceptions import CheckpointError, NotFittedError
 from captum_aml.maskers import AlignedMasker, EmbeddingMasker, SharedMasker, TransformerMasker
+from captum_aml.maskers.checkpoint import Checkpoint
 from captum_aml.masking.forward import underlying_model
 from captum_aml.objectives import AMLObjective, LAObjective, Objective
-from captum_aml.training import Checkpoint
 from captum_aml.typing import ForwardFunc
+
+if TYPE_CHECKING:
+    from captum_aml.attr.base import MaskAttribution
+
+_Attribution = TypeVar("_Attribution", bound="MaskAttribution")
 
 _OBJECTIVES: dict[str, type[AMLObjective] | type[LAObjective]] = {
     "aml": AMLObjective,
     "la": LAObjective,
 }
+
+
+def saved(attribution: MaskAttribution) -> Checkpoint:
+    """A fitted attribution as what a folder holds.
+
+    Raises:
+        NotFittedError: There is no fitted masker.
+    """
+    if attribution.masker_ is None or attribution.fingerprint_ is None:
+        raise NotFittedError(f"{attribution.get_name()}: nothing to save yet; call fit first")
+    return Checkpoint(
+        method=attribution._method,
+        masker=masker_description(attribution.masker_, attribution.forward_func),
+        settings={
+            "objective": objective_description(attribution.objective),
+            "perturbation": attribution.perturbation.name,
+            "output": attribution.output,
+        },
+        fingerprint=attribution.fingerprint_,
+        tensors=attribution.masker_.state_dict(),
+        training=attribution.training_cost_,
+        files=masker_files(attribution.masker_),
+    )
+
+
+def restored(
+    cls: type[_Attribution],
+    checkpoint: Checkpoint,
+    forward_func: ForwardFunc,
+    *args: Any,
+    **options: Unpack[PretrainedOptions],
+) -> _Attribution:
+    """The attribution that was saved; arguments as for ``from_pretrained``.
+
+    Raises:
+        CheckpointError: It is of another model or method, or cannot be rebuilt.
+    """
+    if checkpoint.method != cls._method:
+        raise CheckpointError(
+            f"masker: it was fitted for the method {checkpoint.method!r}, "
+            f"but this is {cls._method!r}"
+        )
+    given = options.pop("masker", None)
+    if options.get("objective") is None:
+        options["objective"] = rebuild_objective(checkpoint.settings.get("objective"))
+    kept = {k: v for k, v in checkpoint.settings.items() if k in ("perturbation", "output")}
+    # Loaded inside inference mode, a masker can still be tuned and fitted.
+    with torch.inference_mode(False), isolated_rng(0):
+        make: Any = cls  # the constructors differ in where the mask enters
+        attribution: _Attribution = make(forward_func, *args, **{**kept, **options})
+        checkpoint.fingerprint.check(with_weights(attribution._known_fingerprint(), forward_func))
+        module = rebuild_masker(checkpoint, given, forward_func).eval()
+    mark_fitted(module)
+    # A later fit goes on from it.
+    attribution.masker = module
+    attribution.masker_, attribution.fingerprint_ = module, checkpoint.fingerprint
+    attribution.training_cost_ = checkpoint.training
+    return attribution
+
+
+def mark_fitted(masker: nn.Module) -> None:
+    """Notes that a masker is fitted, where it keeps that."""
+    if hasattr(masker, "fitted"):
+        setattr(masker, "fitted", True)  # noqa: B010  (a module's own attributes have no type)
 
 
 def masker_description(
@@ -130,9 +204,12 @@ def rebuild_objective(description: Any) -> Objective:  # whatever the file holds
 
 
 __all__ = [
+    "mark_fitted",
     "masker_description",
     "masker_files",
     "objective_description",
     "rebuild_masker",
     "rebuild_objective",
+    "restored",
+    "saved",
 ]

@@ -310,14 +310,14 @@ class FitLoop:
         if progress.means.count == 1:
             warnings.warn(
                 "train_batches: expected several examples, got one; the masker knows no other",
-                stacklevel=7,
+                stacklevel=8,
             )
         elif len(progress.classes) == 1:
             warnings.warn(
                 "train_batches: expected examples of several classes, but every one is explained "
                 f"for class {progress.classes[0]}; the masker learns what speaks for this class "
                 "only",
-                stacklevel=7,
+                stacklevel=8,
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, get_args
 
 from typing_extensions import Doc
 
@@ -236,4 +236,35 @@ class FitSettings:
         object.__setattr__(self, name, value)
 
 
-__all__ = ["FitSettings", "LossName", "Precision", "Scheduler", "ValidationMetric"]
+class FitOptions(TypedDict, total=False):
+    """The fields of :class:`FitSettings` as keyword arguments of ``fit``."""
+
+    epochs: int
+    loss: LossName
+    n_subsets: int
+    learning_rate: float
+    weight_decay: float
+    scheduler: Scheduler
+    warmup_ratio: float
+    gradient_accumulation_steps: int
+    max_gradient_norm: float | None
+    validations_per_epoch: int
+    patience: int | None
+    select_by: str | ValidationMetric
+    mixed_precision: Precision
+    max_skipped_steps: int
+    checkpoint_dir: str | os.PathLike[str] | None
+    resume: bool
+    save_every: int | None
+    cache_predictions: bool
+    seed: int | None
+
+
+__all__ = [
+    "FitOptions",
+    "FitSettings",
+    "LossName",
+    "Precision",
+    "Scheduler",
+    "ValidationMetric",
+]

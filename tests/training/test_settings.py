@@ -5,17 +5,19 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 import torch
+from typing_extensions import Unpack
 
 from captum_aml import AMLAttribution
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.training import FitSettings, ValidationMetric
+from captum_aml.training.settings import FitOptions
 
 
 @pytest.mark.parametrize(
@@ -58,12 +60,35 @@ def test_a_warm_up_of_a_constant_rate_is_refused() -> None:
         FitSettings(scheduler="constant", warmup_ratio=0.1)
 
 
-def test_fit_has_these_settings_with_these_defaults() -> None:
-    parameters = inspect.signature(AMLAttribution.fit).parameters
-    for field in fields(FitSettings):
-        assert parameters[field.name].default == field.default, field.name
+def test_the_options_of_fit_are_the_settings() -> None:
+    options, settings = get_type_hints(FitOptions), get_type_hints(FitSettings)
+    assert options == {field.name: settings[field.name] for field in fields(FitSettings)}
+    assert not FitOptions.__required_keys__
+    parameters = inspect.signature(AMLAttribution.fit, eval_str=True).parameters
+    assert parameters["options"].kind is inspect.Parameter.VAR_KEYWORD
+    assert parameters["options"].annotation == Unpack[FitOptions]
     others = {"self", "train_batches", "val_batches", "callbacks", "trackers", "show_progress"}
-    assert set(parameters) == {field.name for field in fields(FitSettings)} | others
+    assert set(parameters) == {"options"} | others
+
+
+@pytest.mark.parametrize("field", fields(FitSettings), ids=lambda field: str(field.name))
+def test_fit_has_these_settings_with_these_defaults(
+    field: Field[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[FitSettings] = []
+
+    def learn(*_: object, settings: FitSettings, **__: object) -> None:
+        given.append(settings)
+        raise InterruptedError
+
+    monkeypatch.setattr("captum_aml.attr.base.learn", learn)
+    attribution = AMLAttribution(torch.nn.Linear(2, 2), seed=3)
+    with pytest.raises(InterruptedError):
+        attribution.fit([])
+    default = 3 if field.name == "seed" else field.default
+    assert getattr(given[0], field.name) == default
+    with pytest.raises(TypeError, match="unexpected keyword argument 'epoch'"):
+        attribution.fit([], epoch=3)  # type: ignore[call-arg]
 
 
 def test_settings_go_through_json_and_back() -> None:

@@ -33,9 +33,9 @@ from captum_aml._utils.modules import evaluating, frozen_weights
 from captum_aml._utils.random import isolated_rng
 from captum_aml._utils.tokenizers import baseline_id
 from captum_aml.attr.aml import AMLAttribution
+from captum_aml.attr.base import MaskAttribution
 from captum_aml.attr.explain import ScoreKind, TuneKind
 from captum_aml.attr.la import LAAttribution
-from captum_aml.attr.layer import LayerMaskAttribution
 from captum_aml.attr.llm.forward import TargetLogProbability
 from captum_aml.attr.llm.inputs import Prompt, as_prompt
 from captum_aml.attr.llm.rows import (
@@ -500,7 +500,7 @@ def _checked(attr_method: object) -> nn.Module:
     if not isinstance(attr_method, AMLAttribution | LAAttribution):
         kind = getattr(attr_method, "__name__", type(attr_method).__name__)
         hint = ""
-        if isinstance(attr_method, LayerMaskAttribution):
+        if isinstance(attr_method, MaskAttribution):
             hint = ": those mask a prompt at the model's input embeddings"
         elif isinstance(attr_method, LLMAttribution.SUPPORTED_METHODS):
             hint = "; captum.attr.LLMAttribution takes it"

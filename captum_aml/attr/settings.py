@@ -1,0 +1,96 @@
+"""Settings of the attribution classes: what their constructors take, checked in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypedDict, get_args
+
+from torch import nn
+
+from captum_aml._utils.checks import as_count, check_learning_rate
+from captum_aml.attr.explain import ScoreKind, TuneKind
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.objectives import Objective
+from captum_aml.perturbation import Perturbation, resolve_perturbation
+from captum_aml.readout import check_output_kind
+
+
+@dataclass(kw_only=True)
+class AttributionSettings:
+    """The settings of an attribution by a learned mask, keyword arguments of its constructor.
+
+    Attributes:
+        masker: A network that proposes masks; see :class:`captum_aml.maskers.Masker`. None: masks
+            are tuned from scratch, or ``fit`` makes a small one.
+        objective: The loss; None: ``AMLObjective()`` for AML and ``LAObjective()`` for LA.
+        perturbation: How a mask is applied: ``blend``, ``attention``, ``causal-attention`` or an
+            object.
+        output: How the forward function's result is read; see :mod:`captum_aml.readout`.
+        scores: ``mask``, values in [0, 1], or ``contribution``: the mask rescaled so that an
+            example's scores sum to ``F(inputs) - F(baselines)``.
+        tune: What ``n_steps`` changes for the given inputs: ``mask``, the mask's own logits, or
+            ``masker``, the fitted masker's weights, for each example by itself, as published.
+        learning_rate: The learning rate for tuning; None: for masks 0.1 from a masker's proposal
+            and 0.3 from scratch, for maskers 1e-5.
+        seed: The seed of whatever is random.
+
+    Raises:
+        InvalidInputError: A value is not as described.
+    """
+
+    masker: nn.Module | None = None
+    objective: Objective | None = None
+    perturbation: str | Perturbation = "blend"
+    output: str = "auto"
+    scores: ScoreKind = "mask"
+    tune: TuneKind = "mask"
+    learning_rate: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        objective, masker = self.objective, self.masker
+        if objective is not None and not (
+            callable(objective) and hasattr(objective, "uses_left_out")
+        ):
+            raise InvalidInputError(
+                "objective: expected an object like AMLObjective(), got "
+                f"{getattr(objective, '__name__', type(objective).__name__)}"
+            )
+        if masker is not None and not isinstance(masker, nn.Module):
+            raise InvalidInputError(
+                f"masker: expected a torch.nn.Module, got {type(masker).__name__}"
+            )
+        for name, known in (("scores", get_args(ScoreKind)), ("tune", get_args(TuneKind))):
+            if getattr(self, name) not in known:
+                raise InvalidInputError(
+                    f"{name}: expected one of {known}, got {getattr(self, name)!r}"
+                )
+        if self.learning_rate is not None:
+            check_learning_rate(self.learning_rate)
+        self.perturbation = resolve_perturbation(self.perturbation)
+        self.output = check_output_kind(self.output)
+        self.seed = as_count("seed", self.seed)
+
+
+class AttributionOptions(TypedDict, total=False):
+    """The fields of :class:`AttributionSettings` as keyword arguments."""
+
+    masker: nn.Module | None
+    objective: Objective | None
+    perturbation: str | Perturbation
+    output: str
+    scores: ScoreKind
+    tune: TuneKind
+    learning_rate: float | None
+    seed: int
+
+
+class PretrainedOptions(AttributionOptions, total=False):
+    """Those, and where the mask enters: arguments of ``from_pretrained``."""
+
+    embedding_layer: nn.Module | tuple[nn.Module, ...] | None
+    layer: nn.Module | list[nn.Module]
+    device_ids: list[int] | None
+
+
+__all__ = ["AttributionOptions", "AttributionSettings", "PretrainedOptions"]
