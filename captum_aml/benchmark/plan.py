@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from captum_aml._utils.batching import length_order
 from captum_aml.text import TextModel, TokenizedText
 
 #: Texts that are scored together, in batches.
@@ -37,7 +38,7 @@ class Plan:
     def of(cls, classifier: TextModel, texts: Sequence[str], *, batch_size: int) -> Plan:
         """The plan for texts."""
         tokenized = classifier.tokenize(texts)
-        indices = sorted(range(len(tokenized)), key=lambda i: len(tokenized[i]))
+        indices = length_order(tokenized)
         digest = hashlib.sha256()
         for index in indices:
             digest.update(f"{index}:{tokenized[index].model_inputs['input_ids']}\n".encode())

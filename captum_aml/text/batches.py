@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from captum_aml._utils.batching import length_batches
 from captum_aml._utils.checks import as_count
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.inputs import TextLike
@@ -108,12 +109,12 @@ class TextBatches:
         """The batches, on the model's device."""
         order = random.Random(f"{self.seed} {self._epoch}") if self.shuffle else None
         for window in self._windows(order):
-            tokenized = sorted(self._classifier.tokenize(window), key=len)
-            starts = list(range(0, len(tokenized), self.batch_size))
+            tokenized = self._classifier.tokenize(window)
+            batches = length_batches(tokenized, self.batch_size)
             if order is not None:
-                order.shuffle(starts)
-            for start in starts:
-                chosen = tokenized[start : start + self.batch_size]
+                order.shuffle(batches)
+            for rows in batches:
+                chosen = [tokenized[row] for row in rows]
                 batch = self._classifier.collate(chosen)
                 groups = [found for text in chosen if (found := self._units.groups(text))]
                 yield {

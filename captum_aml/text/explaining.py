@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captum_aml import methods
+from captum_aml._utils.batching import chunks, length_batches, put_back
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.methods import Setting, TokenMethod
 from captum_aml.text.encoding import TextBatch, TokenizedText
@@ -141,24 +142,21 @@ def _explained(
     progress: bool,
     one_each: bool = False,
 ) -> Iterator[Explanation]:
-    remaining = each_text(texts)
     total = len(texts) if isinstance(texts, Sized) else None
     with tqdm(total=total, unit="text", disable=not progress) as bar:
-        while window := list(islice(remaining, _BATCHES_PER_WINDOW * batch_size)):
+        for window in chunks(each_text(texts), _BATCHES_PER_WINDOW * batch_size):
             targets = list(islice(classes, len(window)))
             if len(targets) < len(window):
                 raise InvalidInputError("target: expected one for each text, got fewer")
             tokenized = explainer.text_model.tokenize(window)
-            order = sorted(range(len(tokenized)), key=lambda i: len(tokenized[i]))
-            done: dict[int, Explanation] = {}
-            for start in range(0, len(order), batch_size):
-                rows = order[start : start + batch_size]
-                explanations = explainer(
+            batches = length_batches(tokenized, batch_size)
+            explanations: list[Explanation] = []
+            for rows in batches:
+                explanations += explainer(
                     [tokenized[row] for row in rows], [targets[row] for row in rows]
                 )
-                done.update(zip(rows, explanations, strict=True))
                 bar.update(len(rows))
-            yield from (done[row] for row in range(len(tokenized)))
+            yield from put_back(chain.from_iterable(batches), explanations)
     if one_each and next(classes, None) is not None:
         raise InvalidInputError("target: expected one for each text, got more")
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from captum_aml._utils.batching import length_batches
 from captum_aml._utils.modules import evaluating
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import (
@@ -202,11 +203,9 @@ class TextModel(ABC):
             Probabilities (N, C) on the CPU, in the order of ``texts``.
         """
         tokenized = self.tokenize(texts)
-        order = sorted(range(len(tokenized)), key=lambda i: len(tokenized[i]))
         probabilities = torch.empty(len(tokenized), self.n_classes)
         with self.evaluating(), torch.no_grad():
-            for start in range(0, len(order), batch_size):
-                rows = order[start : start + batch_size]
+            for rows in length_batches(tokenized, batch_size):
                 batch = self.collate([tokenized[row] for row in rows])
                 logits = self(batch.input_ids, *batch.forward_args)
                 probabilities[rows] = logits.float().softmax(dim=-1).cpu()

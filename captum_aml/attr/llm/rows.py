@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from captum_aml._utils.batching import chunks, length_batches
 from captum_aml.attr.llm.inputs import Prompt
 from captum_aml.typing import Batch
 
@@ -168,14 +169,11 @@ class TrainingBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         order = torch.randperm(len(self._examples)).tolist()
-        window = self._batch_size * _BATCHES_PER_WINDOW
-        for start in range(0, len(order), window):
-            # Longest first: a batch that does not fit into memory shows at once.
-            chosen = sorted(order[start : start + window], key=lambda i: -len(self._examples[i]))
-            starts = range(0, len(chosen), self._batch_size)
-            for i in torch.randperm(len(starts)).tolist():
-                picked = chosen[starts[i] : starts[i] + self._batch_size]
-                yield self._batch([self._examples[k] for k in picked])
+        for window in chunks(order, self._batch_size * _BATCHES_PER_WINDOW):
+            examples = [self._examples[i] for i in window]
+            batches = length_batches(examples, self._batch_size, longest_first=True)
+            for number in torch.randperm(len(batches)).tolist():
+                yield self._batch([examples[i] for i in batches[number]])
 
     def _batch(self, examples: Sequence[Example]) -> Batch:
         several = [example for example in examples if len(example.target) > 1]
@@ -189,14 +187,11 @@ def validation_batches(
     examples: Sequence[Example], *, batch_size: int, device: torch.device
 ) -> list[Batch]:
     """Batches to validate on: as for training, with tokens and an order that stay the same."""
-    ordered = sorted(examples, key=len)
+    ordered = list(enumerate(sorted(examples, key=len)))
     batches: list[Batch] = []
-    for start in range(0, len(ordered), batch_size):
-        chosen = ordered[start : start + batch_size]
-        rows = [Row(example) for example in chosen]
-        rows += [
-            Row(e, (start + i) % len(e.target)) for i, e in enumerate(chosen) if len(e.target) > 1
-        ]
+    for chosen in chunks(ordered, batch_size):
+        rows = [Row(example) for _, example in chosen]
+        rows += [Row(e, i % len(e.target)) for i, e in chosen if len(e.target) > 1]
         batches.append(collate(rows, device))
     return batches
 
