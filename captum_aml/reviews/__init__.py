@@ -1,6 +1,6 @@
 """Synthetic reviews with known evidence, and the classifier and maskers that ship for them."""
 
-from captum_aml.reviews.assets import (
+from captum_aml.reviews.classifier import (
     load_reviews_classifier,
     load_reviews_splits,
     reviews_classifier_path,

@@ -20,13 +20,12 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from captum_aml.reviews import _lexicon
-from captum_aml.reviews._grammar import write_review
+from captum_aml.reviews.grammar import GRAMMAR, write_review
 
 LABELS = ("negative", "positive")
 """Names of the labels 0 and 1."""
 
-NEGATORS = _lexicon.NEGATORS
+NEGATORS = frozenset(GRAMMAR["negators"].split())
 """Deciding words that turn the next deciding word round."""
 
 MAX_REVIEWS = 100_000

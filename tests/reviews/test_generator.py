@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import random
 import re
@@ -15,8 +17,15 @@ from captum_aml.reviews import (
     generate_reviews,
     review_splits,
 )
-from captum_aml.reviews._lexicon import NEGATIVE_WORDS, POSITIVE_WORDS
+from captum_aml.reviews.grammar import GRAMMAR, WordPair
 
+WORD_PAIRS: list[WordPair] = [
+    *GRAMMAR["words"].values(),
+    *(adjectives["mild"] for adjectives in GRAMMAR["adjectives"].values()),
+    *(adjectives["strong"] for adjectives in GRAMMAR["adjectives"].values()),
+]
+NEGATIVE_WORDS = {word for pair in WORD_PAIRS for word in pair["negative"].split()}
+POSITIVE_WORDS = {word for pair in WORD_PAIRS for word in pair["positive"].split()}
 OPINION_WORDS = NEGATIVE_WORDS | POSITIVE_WORDS
 CONTRASTS = {"but", "yet", "although", "though", "while", "despite"}
 
@@ -30,12 +39,32 @@ def reviews() -> list[Review]:
     return generate_reviews(10_000, seed=3)
 
 
+# The words ----------------------------------------------------------------------------------------
+
+
+def test_both_polarities_have_equally_many_words() -> None:
+    for pair in WORD_PAIRS:
+        assert len(pair["negative"].split()) == len(pair["positive"].split()), pair
+
+
+def test_no_word_has_two_meanings() -> None:
+    assert not NEGATIVE_WORDS & POSITIVE_WORDS
+    assert not NEGATORS & OPINION_WORDS
+
+
 # What is generated --------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_reviews() -> None:
     assert generate_reviews(300, seed=5) == generate_reviews(300, seed=5)
     assert generate_reviews(300, seed=5) != generate_reviews(300, seed=6)
+
+
+def test_the_bundled_classifier_s_reviews_are_still_those_it_was_trained_on() -> None:
+    # Any change of the grammar, of its data or of the order of draws changes later texts too.
+    reviews = [(r.text, r.label, r.deciding) for r in generate_reviews(2000)]
+    digest = hashlib.sha256(json.dumps(reviews).encode()).hexdigest()
+    assert digest == ("0b8aa669c0461addaccfda777e28d55bfb3841ac349116d01fb271a54bcb1e5f")
 
 
 def test_a_smaller_number_gives_the_beginning_of_a_larger_one() -> None:

@@ -127,7 +127,7 @@ def test_files_are_small_and_name_no_place() -> None:
 
 
 def test_missing_files_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("captum_aml.reviews.assets.resources.files", lambda name: tmp_path)
+    monkeypatch.setattr("captum_aml.reviews.classifier.resources.files", lambda name: tmp_path)
     with pytest.raises(FileNotFoundError, match=r"make_reviews_model\.py"):
         load_reviews_classifier()
 
