@@ -6,6 +6,9 @@
 VENV ?= .venv
 PYTHON ?= python3
 
+# Processes that run the tests, each on one thread; 0 for this process alone.
+WORKERS ?= 2
+
 BIN := $(VENV)/bin
 PY := "$(BIN)/python"
 
@@ -38,7 +41,7 @@ demo: $(READY)  ## explain some sentences with each method, offline
 	"$(BIN)/captum-aml" demo
 
 test: $(READY)  ## run the tests, without the slow ones
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
 
 slow: $(READY)  ## run the slow tests
 	$(PY) -m pytest -m slow

@@ -1,7 +1,6 @@
 """Small fits with everything random in them, in this process or in processes of their own.
 
-As a script: ``fit_runs.py folder OUT KILL_AT`` fits a run in a folder and kills itself after a
-step; ``fit_runs.py processes OUT N_BATCHES`` fits as one process of ``accelerate launch``.
+As a script, ``fit_runs.py OUT N_BATCHES`` fits as one process of ``accelerate launch``.
 """
 
 from __future__ import annotations
@@ -126,11 +125,13 @@ class KillAt(FitCallback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(kind: str, out: str, number: str) -> None:
+def run_until_killed(folder: Path, step: int) -> None:
+    """A run in a folder whose process kills itself after a step."""
+    run(folder, callbacks=(KillAt(step),), save_every=1)
+
+
+def main(out: str, number: str) -> None:
     torch.set_num_threads(1)
-    if kind == "folder":
-        run(out, callbacks=(KillAt(int(number)),), save_every=1)
-        return
     batches = batches_of(int(number), 4)
     rank = int(os.environ["RANK"])
     aml = planted()

@@ -8,9 +8,7 @@ import math
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -35,6 +33,7 @@ from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.methods import MethodOptions
 from captum_aml.reviews import reviews_masker_path
 from captum_aml.text import TextClassifier
+from tests._helpers import processes
 from tests._helpers.benchmark_runs import (
     by_id,
     contents,
@@ -293,27 +292,18 @@ class TestMistakes:
         )
 
 
-KILLED = """
-    import os, signal, sys
-    import torch
-    torch.set_num_threads(1)
-    from pathlib import Path
-    from _pytest.monkeypatch import MonkeyPatch
-    from tests._helpers.benchmark_runs import by_id, register, tiny_classifier
-    from tests.benchmark.test_running import bench
-
+def bench_until_killed(folder: Path) -> None:
     calls = 0
 
-    def scores(ids):
-        global calls
+    def scores(ids: Tensor) -> Tensor:
+        nonlocal calls
         calls += 1
         if calls == 4:
             os.kill(os.getpid(), signal.SIGKILL)
         return by_id(ids)
 
-    register(MonkeyPatch(), "mine", scores)
-    bench(tiny_classifier(), Path(sys.argv[1]), methods=["saliency", "mine"])
-"""
+    register(pytest.MonkeyPatch(), "mine", scores)
+    bench(tiny_classifier(), folder, methods=["saliency", "mine"])
 
 
 class TestResuming:
@@ -321,15 +311,8 @@ class TestResuming:
     def test_a_killed_run_goes_on_and_gives_the_same(
         self, tmp_path: Path, classifier: TextClassifier, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path / "killed")],
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            check=False,
-            timeout=300,
-        )
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        killed = processes.start(bench_until_killed, tmp_path / "killed")
+        assert processes.exit_code(killed) == -signal.SIGKILL
         before = explanations(tmp_path / "killed")
         # A line about the method, and one for each text: saliency's are complete.
         assert {name: len(lines) for name, lines in before.items()} == {

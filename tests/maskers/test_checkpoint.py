@@ -6,8 +6,6 @@ import copy
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from captum_aml.attr.persistence import (
 from captum_aml.exceptions import CheckpointError
 from captum_aml.maskers import EmbeddingMasker, MaskerInputs, TransformerMasker
 from captum_aml.training import Checkpoint, ModelFingerprint, TrainingCost
+from tests._helpers import processes
 from tests._helpers.models import PlantedClassifier, planted_texts, tiny_encoder
 
 
@@ -534,25 +533,15 @@ def test_an_objective_of_ones_own_is_not_silently_replaced(tmp_path: Path) -> No
     assert loaded.objective is mine
 
 
-_SAVE_OFTEN = """
-import sys
-from pathlib import Path
-from tests.maskers.test_checkpoint import checkpoint_of
-for _ in range(40):
-    checkpoint_of(seed=int(sys.argv[2])).save(Path(sys.argv[1]))
-"""
+def _save_often(folder: Path, seed: int) -> None:
+    for _ in range(40):
+        checkpoint_of(seed=seed).save(folder)
 
 
 def test_two_processes_that_save_to_one_folder_leave_a_whole_masker(tmp_path: Path) -> None:
-    folder, root = tmp_path / "masker", Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", _SAVE_OFTEN, str(folder), str(seed)], cwd=root, env=environment
-        )
-        for seed in (1, 2)
-    ]
-    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+    folder = tmp_path / "masker"
+    writers = [processes.start(_save_often, folder, seed) for seed in (1, 2)]
+    assert [processes.exit_code(writer) for writer in writers] == [0, 0]
     loaded = Checkpoint.load(folder)
     assert any(same(loaded, checkpoint_of(seed=seed)) for seed in (1, 2))
     assert len(list(folder.iterdir())) == 2

@@ -89,7 +89,7 @@ def test_fit_refuses_them(monkeypatch: pytest.MonkeyPatch) -> None:
 def _launch(out: Path, n_batches: int) -> None:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
     options = ["--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
-    script = ["tests/_helpers/fit_runs.py", "processes", str(out), str(n_batches)]
+    script = ["tests/_helpers/fit_runs.py", str(out), str(n_batches)]
     done = subprocess.run(
         [*command, *options, *script],
         cwd=ROOT,

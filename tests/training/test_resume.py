@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from captum_aml import AMLObjective
 from captum_aml._utils.files import atomic_file
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.training import FitCallback, FitState, run_folder
+from tests._helpers import processes
 from tests._helpers.fit_runs import (
     Stream,
     batches_of,
@@ -27,11 +25,11 @@ from tests._helpers.fit_runs import (
     random_attribution,
     random_batches,
     run,
+    run_until_killed,
     weights_of,
 )
 
 N_STEPS = 6
-ROOT = Path(__file__).parents[2]
 
 
 class InterruptedFitError(Exception):
@@ -133,16 +131,8 @@ def test_an_interruption_while_writing_leaves_the_position_before(
 
 
 def test_a_run_that_was_killed_resumes_bit_for_bit(whole: Any, tmp_path: Path) -> None:
-    script = ROOT / "tests" / "_helpers" / "fit_runs.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "folder", str(tmp_path), "4"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    killed = processes.start(run_until_killed, tmp_path, 4)
+    assert processes.exit_code(killed) == -signal.SIGKILL
     assert json.loads((tmp_path / "run.json").read_text())["progress"]["step"] == 3
     aml = run(tmp_path, save_every=1, resume=True)
     assert equal(weights_of(aml), whole[0])
