@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from xml.dom import minidom
 
 from captum_aml._optional import require
-from captum_aml.visualization import INK, Rgb, printable
+from captum_aml.visualization import INK, Rgb, hex_color, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,12 +34,12 @@ COLORS: dict[Mode, Sequence[str]] = {
 
 def quiet(mode: Mode) -> str:
     """The colour of what stands back: axes, guides, the floor."""
-    return _hex(_QUIET[mode])
+    return hex_color(_QUIET[mode])
 
 
 def grid(mode: Mode) -> str:
     """The colour of what should hardly be seen."""
-    return _hex(_GRID[mode])
+    return hex_color(_GRID[mode])
 
 
 def empty_figure() -> Figure:
@@ -64,7 +64,7 @@ def drawing(mode: Mode) -> Iterator[None]:
     )
     from matplotlib import rc_context, style
 
-    ink = _hex(INK[mode])
+    ink = hex_color(INK[mode])
     ours = rc_context(
         {
             "svg.fonttype": "none",
@@ -139,10 +139,6 @@ def shown(text: str, *, longest: int = 30) -> str:
 
 def _references(element: minidom.Element) -> str:
     return element.getAttribute("clip-path") + element.getAttribute("xlink:href")
-
-
-def _hex(color: Rgb) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*color)
 
 
 __all__ = [

@@ -15,7 +15,7 @@ from captum_aml._utils.files import atomic_file
 from captum_aml._utils.graphemes import grapheme_spans
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.explanation import Explanation, cut_note, headline
-from captum_aml.visualization import PALETTE, Rgb, printable
+from captum_aml.visualization import PALETTE, hex_color, printable
 
 if TYPE_CHECKING:
     from matplotlib import font_manager
@@ -101,7 +101,7 @@ def _draw_column(
 ) -> None:
     """Bars for the tokens of a range, the first one on top."""
     scores = [explanation.scores[i] for i in part]
-    colors = [_hex(PALETTE["light"]["positive" if s >= 0 else "negative"]) for s in scores]
+    colors = [hex_color(PALETTE["light"]["positive" if s >= 0 else "negative"]) for s in scores]
     positions = range(len(scores))
     ax.barh(positions, scores, height=0.8, color=colors)
     ax.set_yticks(positions, labels)
@@ -194,10 +194,6 @@ def _characters(file: str) -> frozenset[str]:
         return frozenset(map(chr, font_manager.get_font(file).get_charmap()))
     except (OSError, RuntimeError):
         return frozenset()  # damaged, or of a kind that FreeType does not read
-
-
-def _hex(color: Rgb) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*color)
 
 
 __all__ = ["draw"]

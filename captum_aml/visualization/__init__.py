@@ -1,39 +1,25 @@
 """Token scores as people see them: pages, terminals, plain text, Captum's records."""
 
-from captum_aml.visualization.cards import (
-    INK,
-    PALETTE,
-    Rgb,
-    ScoredText,
-    Segment,
-    Table,
-    TextCard,
-    captum_record,
-    card_segments,
-    fragment,
-    page,
-    plain_text,
-    printable,
-    segments,
-    template,
-    terminal_text,
-)
+from captum_aml.visualization.cards import ScoredText, Table, TextCard
+from captum_aml.visualization.pages import fragment, page, template
+from captum_aml.visualization.palette import INK, PALETTE, Rgb, hex_color
+from captum_aml.visualization.record import captum_record
+from captum_aml.visualization.segments import printable
+from captum_aml.visualization.terminal import plain_text, terminal_text
 
 __all__ = [
     "INK",
     "PALETTE",
     "Rgb",
     "ScoredText",
-    "Segment",
     "Table",
     "TextCard",
     "captum_record",
-    "card_segments",
     "fragment",
+    "hex_color",
     "page",
     "plain_text",
     "printable",
-    "segments",
     "template",
     "terminal_text",
 ]
