@@ -23,7 +23,6 @@ from captum_aml import methods
 from captum_aml.benchmark import (
     BenchmarkResults,
     BenchmarkSettings,
-    LabelledText,
     Search,
     results_from_json,
     run_benchmark,
@@ -32,7 +31,7 @@ from captum_aml.benchmark.provenance import model_fingerprint, package_versions
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.methods import MethodOptions
 from captum_aml.reviews import reviews_masker_path
-from captum_aml.text import TextClassifier
+from captum_aml.text import LabelledText, TextClassifier
 from tests._helpers import processes
 from tests._helpers.benchmark_runs import (
     by_id,
