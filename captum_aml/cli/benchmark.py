@@ -11,6 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from captum_aml.cli.console import duration, quiet_libraries, shows_progress
+from captum_aml.cli.options import (
+    Baseline,
+    Device,
+    Labels,
+    MaxLength,
+    Model,
+    PassSize,
+    Template,
+    TextColumn,
+)
+
 if TYPE_CHECKING:
     from captum_aml.benchmark import BenchmarkResults
 
@@ -35,36 +47,6 @@ def _list_metrics(given: str | None) -> str | None:
     return given
 
 
-Model = Annotated[
-    str,
-    typer.Option(
-        help="A sequence-classification model, or a language model with --template: a local folder "
-        "or a hub id."
-    ),
-]
-Template = Annotated[
-    str | None,
-    typer.Option(
-        help="The prompt of a language model that classifies by it, as in 'Text: {text} Label:'; "
-        "\\n stands for a line break.",
-        show_default=False,
-    ),
-]
-Labels = Annotated[
-    str | None,
-    typer.Option(
-        help="The label words after the prompt, separated by commas, as in 'negative,positive', or "
-        "with the classes' names, as in 'negative=bad,positive=good'.",
-        show_default=False,
-    ),
-]
-Baseline = Annotated[
-    str | None,
-    typer.Option(
-        help="The entry of the tokenizer's vocabulary that stands for a removed token.",
-        show_default="its mask, unknown, end-of-sequence or padding token, whichever comes first",
-    ),
-]
 Metrics = Annotated[
     str | None,
     typer.Option(
@@ -83,7 +65,6 @@ Preset = Annotated[
         "tokens are taken, how they are rounded, averaged and removed."
     ),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Texts in one pass of the model.")]
 BeamSize = Annotated[
     int, typer.Option(min=1, help="Beam of the search for the limits of normalized AOPC.")
 ]
@@ -91,11 +72,6 @@ SearchTokens = Annotated[
     int, typer.Option(min=0, help="Texts with more tokens have no normalized AOPC.")
 ]
 Examples = Annotated[int, typer.Option(min=0, help="Texts that the page shows.")]
-MaxLength = Annotated[
-    int | None,
-    typer.Option(help="Cut texts to this many tokens.", show_default="what the model takes", min=1),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
 
 
 def benchmark(
@@ -136,12 +112,12 @@ def benchmark(
     split: Annotated[
         str | None, typer.Option(help="The split of a data set of the hub.", show_default=False)
     ] = None,
-    text_column: Annotated[str, typer.Option(help="The column with the texts.")] = "text",
+    text_column: TextColumn = "text",
     label_column: Annotated[str, typer.Option(help="The column with the labels.")] = "label",
     rationale_column: Annotated[
         str, typer.Option(help="The column with human rationales, as spans of characters.")
     ] = "rationale",
-    batch_size: BatchSize = 32,
+    batch_size: PassSize = 32,
     beam_size: BeamSize = 3,
     search_tokens: SearchTokens = 64,
     examples: Examples = 5,
@@ -193,8 +169,6 @@ def benchmark(
         label_column=label_column,
         rationale_column=rationale_column,
     )
-    from captum_aml.cli.main import quiet_libraries
-
     quiet_libraries()
     results = run_benchmark(
         text_model(
@@ -210,11 +184,10 @@ def benchmark(
         model_name=model,
         data_name=data,
         overwrite=overwrite,
-        show_progress=_shows_progress(),
+        show_progress=shows_progress(),
     )
     _show(results)
-    minutes, seconds = divmod(round(time.perf_counter() - start), 60)
-    typer.echo(f"\nDone in {minutes} min {seconds} s.")
+    typer.echo(f"\nDone in {duration(time.perf_counter() - start)}.")
     typer.echo(f"The report: {(out / 'report.html').resolve()}")
 
 
@@ -234,7 +207,7 @@ def evaluate(
     ] = None,
     metrics: Metrics = None,
     preset: Preset = "default",
-    batch_size: BatchSize = 32,
+    batch_size: PassSize = 32,
     beam_size: BeamSize = 3,
     search_tokens: SearchTokens = 64,
     examples: Examples = 5,
@@ -255,7 +228,6 @@ def evaluate(
     from captum_aml.benchmark.scoring import Search
     from captum_aml.benchmark.settings import BenchmarkSettings
     from captum_aml.benchmark.store import RunFolder
-    from captum_aml.cli.main import quiet_libraries
     from captum_aml.text.sources import prompt_of, text_model
 
     settings = BenchmarkSettings(
@@ -287,7 +259,7 @@ def evaluate(
             settings,
             model_name=model,
             data_name=str(explanations),
-            show_progress=_shows_progress(),
+            show_progress=shows_progress(),
         )
         _show(results)
         if folder is not None:
@@ -322,12 +294,6 @@ def _steps(given: Sequence[str]) -> dict[str, int]:
                 param_hint="--steps",
             ) from None
     return steps
-
-
-def _shows_progress() -> bool:
-    import sys
-
-    return sys.stderr.isatty()
 
 
 def _show(results: BenchmarkResults) -> None:

@@ -1,161 +1,193 @@
-"""What ``captum-aml fit`` and ``captum-aml search`` can be told, by flags or in a YAML file."""
+"""Options of a fit: one dataclass from which flags are made and a YAML file is read."""
 
 from __future__ import annotations
 
+import copy
+import functools
+import inspect
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+import typer
+from typer.models import OptionInfo
 
 from captum_aml._optional import require
+from captum_aml._utils.options import option_docs
 from captum_aml._utils.rows import shown
+from captum_aml.cli.options import (
+    Baseline,
+    Device,
+    Labels,
+    MaxLength,
+    Model,
+    Seed,
+    Template,
+    TextColumn,
+)
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.training.rates import HEAD_LEARNING_RATE, LEARNING_RATE
+from captum_aml.training.settings import FitSettings, LossName, TrainingOptions
 
 if TYPE_CHECKING:
     from captum_aml.objectives import AMLObjective, LAObjective
-    from captum_aml.training import FitSettings
 
-METHODS = ("aml", "la")
-
-#: Other names that people know a setting by.
+#: Other names that people know an option by.
 _ALIASES = {"lr": "learning_rate"}
+#: Options that take several names, which a file may have as a list.
+_LISTS = ("labels", "select_by", "tracker")
 _OF_OBJECTIVE = ("prediction_weight", "inverse_weight", "size_weight", "size_penalty")
-_OF_FIT = (
-    "n_subsets",
-    "epochs",
-    "learning_rate",
-    "weight_decay",
-    "scheduler",
-    "warmup_ratio",
-    "gradient_accumulation_steps",
-    "max_gradient_norm",
-    "validations_per_epoch",
-    "patience",
-    "mixed_precision",
-    "max_skipped_steps",
-    "save_every",
-    "seed",
-)
+#: What was expected, by the first word of pydantic's name for an error.
+_EXPECTED = {"string": "a string", "int": "an integer", "float": "a number"}
+
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(help="A YAML file with options by name, as in 'epochs: 5'; flags win."),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitConfig:
+class FitConfig(TrainingOptions):
     """Everything that decides what a fit learns, under the names that flags and files share.
 
-    Attributes:
-        model: The classifier, or the language model, a local folder or a hub id.
-        data: Training texts, a file or a data set of the hub.
-        split: The split of a data set of the hub; None for ``train``.
-        validation: Validation texts; None holds some of the data out.
-        limit: The most training texts, those held out included; None for all.
-        validation_limit: The most validation texts.
-        text_column: The column with the texts.
-        max_length: Texts are cut to this many tokens; None for what the model takes.
-        template: The prompt of a language model; None for a classifier.
-        labels: Its label words with commas between.
-        baseline: The vocabulary entry that stands for a removed token; None for the usual one.
-        method: ``aml`` or ``la``.
-        masker: ``transformer``, ``shared``, a fitted masker's folder, or an encoder's folder or id;
-            None for what fits the model.
-        perturbation: How a mask is applied; None for what fits the model.
-        recipe: A named way of fitting, or None.
-        prediction_weight: Weight of AML's prediction term.
-        inverse_weight: Weight of the inverse term.
-        size_weight: Weight of the mask-size term.
-        size_penalty: ``bce`` or ``l1``.
-        batch_size: Texts in a batch.
-        loss: ``objective``, ``regression``, or None for what did best with the method.
-        n_subsets: See :class:`~captum_aml.training.FitSettings`, as for the settings below.
-        epochs: See :class:`~captum_aml.training.FitSettings`, as for the settings below.
-        learning_rate: See there; None for what did well with the masker.
-        weight_decay: See there.
-        scheduler: See there.
-        warmup_ratio: See there.
-        gradient_accumulation_steps: See there.
-        max_gradient_norm: See there.
-        validations_per_epoch: See there.
-        patience: See there.
-        select_by: ``loss``, a measure of the benchmark, or several with commas between: their sum,
-            each with the sign of its direction.
-        preset: The convention of these measures.
-        mixed_precision: See there.
-        max_skipped_steps: See there.
-        save_every: See there.
-        seed: Seed of everything random.
-        tracker: Trackers with commas between, or None.
-        device: Where the model runs.
-
     Raises:
-        InvalidInputError: A value is of a wrong type or out of range, or two contradict.
+        InvalidInputError: A value is out of range, or two contradict.
     """
 
-    model: str
-    data: str
-    split: str | None = None
-    validation: str | None = None
-    limit: int | None = None
-    validation_limit: int = 200
-    text_column: str = "text"
-    max_length: int | None = None
-    template: str | None = None
-    labels: str | None = None
-    baseline: str | None = None
-    method: str = "aml"
-    masker: str | None = None
-    perturbation: str | None = None
-    recipe: str | None = None
-    prediction_weight: float | None = None
-    inverse_weight: float = 1.0
-    size_weight: float = 1.0
-    size_penalty: str = "bce"
-    batch_size: int = 8
-    loss: str | None = None
-    n_subsets: int = 16
-    epochs: int = 6
-    learning_rate: float | None = None
-    weight_decay: float = 0.01
-    scheduler: str = "linear"
-    warmup_ratio: float = 0.0
-    gradient_accumulation_steps: int = 1
-    max_gradient_norm: float | None = 1.0
-    validations_per_epoch: int = 1
-    patience: int | None = None
-    select_by: str = "loss"
-    preset: str = "default"
-    mixed_precision: str = "no"
-    max_skipped_steps: int = 10
-    save_every: int | None = None
-    seed: int = 0
-    tracker: str | None = None
-    device: str = "auto"
+    model: Model
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Training texts: a .jsonl, .csv, .tsv, .parquet or .txt file, or a data set of "
+            "the hub."
+        ),
+    ]
+    validation: Annotated[
+        str | None,
+        typer.Option(
+            help="Validation texts, in a file or data set of their own.",
+            show_default="a tenth of the data is held out",
+        ),
+    ] = None
+    limit: Annotated[
+        int | None, typer.Option(help="Take the first N texts.", show_default="all", min=1)
+    ] = None
+    validation_limit: Annotated[
+        int, typer.Option(help="Take the first N validation texts.", min=1)
+    ] = 200
+    split: Annotated[
+        str | None,
+        typer.Option(help="The split of a data set of the hub.", show_default="train"),
+    ] = None
+    text_column: TextColumn = "text"
+    max_length: MaxLength = None
+    template: Template = None
+    labels: Labels = None
+    baseline: Baseline = None
+    method: Annotated[Literal["aml", "la"], typer.Option(help="aml or la.")] = "aml"
+    masker: Annotated[
+        str | None,
+        typer.Option(
+            help="What the masker starts from: transformer (a copy of the model's encoder), shared "
+            "(a head on its hidden states), a folder with a fitted masker, or another encoder, "
+            "also one with a tokenizer of its own.",
+            show_default="transformer for an encoder, shared for a decoder",
+        ),
+    ] = None
+    perturbation: Annotated[
+        str | None,
+        typer.Option(
+            help="How tokens are removed in training: blend, attention or causal-attention.",
+            show_default="through attention where the model takes an additive mask, else blend",
+        ),
+    ] = None
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="published: the papers' settings, which then cannot be given otherwise: blend, "
+            "learning rate 4e-5, batches of 20, 10 epochs with 3 validations each, no clipping.",
+            show_default="none",
+        ),
+    ] = None
+    prediction_weight: Annotated[
+        float | None, typer.Option(help="Weight of AML's prediction term.", show_default="1")
+    ] = None
+    inverse_weight: Annotated[float, typer.Option(help="Weight of the inverse term.")] = 1.0
+    size_weight: Annotated[float, typer.Option(help="Weight of the mask-size term.")] = 1.0
+    size_penalty: Annotated[str, typer.Option(help="What the mask's size costs: bce or l1.")] = (
+        "bce"
+    )
+    loss: Annotated[
+        LossName | None,
+        typer.Option(
+            help="What the masker learns from: objective (as published), or regression (what the "
+            "removal of random subsets does).",
+            show_default="regression; la: objective",
+        ),
+    ] = None
+    epochs: Annotated[int, typer.Option(help="Passes over the texts.", min=1)] = 6
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--learning-rate", "--lr", help="Highest rate.", show_default="1e-4, or 1e-3 for shared"
+        ),
+    ] = None
+    batch_size: Annotated[int, typer.Option(help="Texts in a batch.", min=1)] = 8
+    select_by: Annotated[
+        str,
+        typer.Option(
+            help="What the best weights are chosen by on the validation texts: loss, a metric of "
+            "the benchmark, or several with commas between (their sum, those of which lower is "
+            "better subtracted)."
+        ),
+    ] = "loss"
+    preset: Annotated[
+        str,
+        typer.Option(help="Convention of the metrics: default, aml, eraser, ferret or naopc."),
+    ] = "default"
+    save_every: Annotated[
+        int | None,
+        typer.Option(
+            help="Write the run every N steps, too.", show_default="at every validation", min=1
+        ),
+    ] = None
+    seed: Seed = 0
+    device: Device = "auto"
+    tracker: Annotated[
+        str | None,
+        typer.Option(help="tensorboard, or others of Accelerate, with commas between."),
+    ] = None
 
     @classmethod
     def of(
-        cls, file: Mapping[str, Any], flags: Mapping[str, Any], *, defaults: Mapping[str, Any]
+        cls,
+        flags: Mapping[str, object],
+        file: str | os.PathLike[str] | None = None,
+        *,
+        defaults: Mapping[str, Any] | None = None,
     ) -> FitConfig:
-        """A configuration from a file and flags, where a flag that was given wins.
+        """A configuration from flags and a YAML file, where a flag that was given wins.
 
         Args:
-            file: What the file says, by name.
             flags: What was given on the command line; None stands for not given.
+            file: A YAML file with values by name. Default: None.
             defaults: Values for what neither says, where they differ from the class's own.
 
         Raises:
             InvalidInputError: A name is unknown, one that is needed is missing, or a value is not
                 as described.
         """
-        given = {name: value for name, value in flags.items() if value is not None}
-        values = {**_known(file), **given}
+        given = _typed({name: value for name, value in flags.items() if value is not None})
+        values = {**({} if file is None else _read(file)), **given}
         for name in ("model", "data"):
             if values.get(name) is None:
                 raise InvalidInputError(f"{name}: expected --{name}, or {name!r} in the file")
-        kinds = {field.name: str(field.type) for field in fields(cls)}
-        values = {name: _typed(name, value, kinds[name]) for name, value in values.items()}
         if values.get("recipe") is not None:
             values = _with_recipe(values)
-        return cls(**{**defaults, **values})
+        return cls(**{**(defaults or {}), **values})
 
     def __post_init__(self) -> None:
         # The objects that they become check the rest.
@@ -196,13 +228,16 @@ class FitConfig:
 
     @property
     def metrics(self) -> list[str]:
-        """The measures to select by; none for the loss."""
-        if self.select_by == "loss":
-            return []
-        return [name.strip() for name in self.select_by.split(",") if name.strip()]
+        """The metrics to select by; none for the loss."""
+        return [] if self.select_by == "loss" else _names(self.select_by)
 
     @property
-    def chosen_loss(self) -> str:
+    def trackers(self) -> list[str]:
+        """The trackers' names."""
+        return _names(self.tracker or "")
+
+    @property
+    def chosen_loss(self) -> LossName:
         """The loss, where none was named the one that did best: regression knows nothing of LA."""
         return self.loss or ("regression" if self.method == "aml" else "objective")
 
@@ -213,21 +248,24 @@ class FitConfig:
             return self.learning_rate
         return HEAD_LEARNING_RATE if self.masker == "shared" else LEARNING_RATE
 
-    @property
-    def trackers(self) -> list[str]:
-        """The trackers' names."""
-        return [name.strip() for name in (self.tracker or "").split(",") if name.strip()]
+    def require_packages(self) -> None:
+        """Checks that what the configuration needs is installed.
+
+        Raises:
+            ImportError: It is not; the message says how to install it.
+        """
+        require("yaml", package="PyYAML", feature="captum-aml fit", extra="train")
+        if "tensorboard" in self.trackers:
+            require("tensorboard", package="tensorboard", feature="--tracker", extra="train")
 
     def objective(self) -> AMLObjective | LAObjective:
         """The objective with its weights.
 
         Raises:
-            InvalidInputError: The method is unknown, or a weight is not one of it.
+            InvalidInputError: A weight is out of range, or not one of the method.
         """
         from captum_aml.objectives import AMLObjective, LAObjective
 
-        if self.method not in METHODS:
-            raise InvalidInputError(f"method: expected one of {METHODS}, got {self.method!r}")
         values = {name: getattr(self, name) for name in _OF_OBJECTIVE}
         weight = values.pop("prediction_weight")
         if self.method == "aml":
@@ -240,59 +278,32 @@ class FitConfig:
 
     def settings(self) -> FitSettings:
         """The settings of ``fit``, but for where the run is kept and what it is selected by."""
-        from captum_aml.training import FitSettings
-
-        values = {name: getattr(self, name) for name in _OF_FIT}
-        values["learning_rate"] = self.chosen_rate
         # Which needs a folder, as the command has and this object does not.
-        save_every = values.pop("save_every")
-        if save_every is not None and save_every < 1:
-            raise InvalidInputError(f"save_every: expected 1 or more, got {save_every}")
-        return FitSettings.from_dict({"loss": self.chosen_loss, **values})
+        if self.save_every is not None and self.save_every < 1:
+            raise InvalidInputError(f"save_every: expected 1 or more, got {self.save_every}")
+        shared = {field.name: getattr(self, field.name) for field in fields(TrainingOptions)}
+        return FitSettings(
+            epochs=self.epochs,
+            loss=self.chosen_loss,
+            learning_rate=self.chosen_rate,
+            seed=self.seed,
+            **shared,
+        )
 
     def to_dict(self) -> dict[str, str | int | float | None]:
         """The values by name, without those that are None by default and here."""
-        values = {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if getattr(self, field.name) is not None or field.default is not None
+        chosen: dict[str, Any] = {
+            "loss": self.chosen_loss,
+            "learning_rate": self.chosen_rate,
+            # None stands for the method's own there: 1, or no such term.
+            "prediction_weight": getattr(self.objective(), "prediction_weight", None),
         }
-        values["loss"], values["learning_rate"] = self.chosen_loss, self.chosen_rate
-        # None there stands for the method's own: 1, or no such term.
-        objective = self.objective()
+        values = {field.name: getattr(self, field.name) for field in fields(self)} | chosen
         return {
-            name: getattr(objective, name) if name in _OF_OBJECTIVE else values[name]
-            for name in (field.name for field in fields(self))
-            if name in values or (name in _OF_OBJECTIVE and hasattr(objective, name))
+            field.name: values[field.name]
+            for field in fields(self)
+            if values[field.name] is not None or field.default is not None
         }
-
-
-def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a YAML file says, by name.
-
-    Raises:
-        InvalidInputError: It is no YAML, or no mapping.
-        ImportError: PyYAML is not installed.
-        OSError: It cannot be read.
-    """
-    require("yaml", package="PyYAML", feature="--config", extra="train")
-    import yaml
-
-    try:
-        content = yaml.safe_load(Path(path).read_bytes())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"{os.fspath(path)}: expected YAML ({error})") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise InvalidInputError(
-            f"{os.fspath(path)}: expected names with values such as 'epochs: 5', got "
-            f"{shown(content)}"
-        )
-    try:
-        return _known(content)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"{os.fspath(path)}: {error}") from None
 
 
 def config_text(values: Mapping[str, Any], *, comment: str) -> str:
@@ -302,6 +313,92 @@ def config_text(values: Mapping[str, Any], *, comment: str) -> str:
 
     text: str = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
     return f"# {comment}\n{text}"
+
+
+def config_flags(
+    *, without: Collection[str] = (), defaults: Mapping[str, object] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator that gives a command a flag for every field of :class:`FitConfig`.
+
+    The command gets the flags' values by name as its first argument, None for those that are not
+    given, so that a file's values count.
+
+    Args:
+        without: Fields that have no flag.
+        defaults: Defaults of the command that differ from the fields' own, to be shown.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        names = [field.name for field in fields(FitConfig) if field.name not in without]
+
+        @functools.wraps(command)
+        def run(**given: object) -> None:
+            flags = {name: given.pop(name) for name in names}
+            command(flags, **given)
+
+        made = _flags(names, defaults or {})
+        # What is needed, what the command has of its own, and the rest.
+        parameters = [*made[:2], *own, *made[2:]]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        setattr(run, "__signature__", inspect.Signature(parameters))  # noqa: B010  (it has no type)
+        return run
+
+    return decorate
+
+
+def _flags(names: Collection[str], defaults: Mapping[str, object]) -> list[inspect.Parameter]:
+    hints = get_type_hints(FitConfig, include_extras=True)
+    docs = option_docs(FitConfig)
+    made = []
+    of_class = {field.name: field.default for field in fields(FitConfig)}
+    # In the order in which they are written here, those of training after the others.
+    for name in sorted(names, key=lambda name: name in docs):
+        option = next((o for o in hints[name].__metadata__ if isinstance(o, OptionInfo)), None)
+        option = copy.copy(option or typer.Option(help=docs[name].replace("``", "")))
+        default = defaults.get(name, of_class[name])
+        if default is MISSING:
+            option.help = f"{option.help} Required."
+        elif default is not None:
+            option.show_default = f"{default:g}" if isinstance(default, float) else str(default)
+        kind = hints[name].__origin__
+        made.append(
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[_plain(kind) | None, option],
+            )
+        )
+    return made
+
+
+def _plain(kind: Any) -> Any:  # a type, as the typing module has it
+    """The type of a flag: what a word may be is checked with what a file has."""
+    (first, *_) = getattr(kind, "__args__", (kind,))
+    return type(first) if isinstance(first, str) else _plain(first) if first is not kind else kind
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The options in a YAML file."""
+    require("yaml", package="PyYAML", feature="--config", extra="train")
+    import yaml
+
+    file = os.fspath(path)
+    try:
+        content = yaml.safe_load(Path(path).read_bytes())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{file}: expected YAML ({error})") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InvalidInputError(
+            f"{file}: expected names with values such as 'epochs: 5', got {shown(content)}"
+        )
+    try:
+        return _typed(_known(content))
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{file}: {error}") from None
 
 
 def _known(values: Mapping[Any, Any]) -> dict[str, Any]:
@@ -315,30 +412,41 @@ def _known(values: Mapping[Any, Any]) -> dict[str, Any]:
         if name in result:
             raise InvalidInputError(f"config: expected {name!r} once, got it twice")
         result[name] = value
+    # What YAML takes for something else than the word that it is, and lists for several names.
+    if result.get("mixed_precision") is False:
+        result["mixed_precision"] = "no"
+    for name in _LISTS:
+        if isinstance(result.get(name), list):
+            result[name] = ",".join(map(str, result[name]))
     return result
 
 
-def _typed(name: str, value: Any, kind: str) -> Any:  # what YAML, or the command line, gave
-    """A value of a field's type; a number that YAML took for a word, such as 1e-4, as a number."""
-    if value is None and kind.endswith("None"):
-        return None
-    kind = kind.removesuffix(" | None")
-    if kind == "str" and isinstance(value, str):
-        return value
-    if kind == "int" and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if kind == "float" and isinstance(value, int | float | str) and not isinstance(value, bool):
+def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the fields' types.
+
+    Raises:
+        InvalidInputError: One is of another; the message names it.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    hints = get_type_hints(FitConfig)
+    typed = {}
+    for name, value in values.items():
         try:
-            return float(value)
-        except ValueError:
-            pass
-    # Words that YAML takes for something else: `select_by: loss` is none of them, `no` is.
-    if name == "mixed_precision" and value is False:
-        return "no"
-    if kind == "str" and isinstance(value, list) and all(isinstance(v, str) for v in value):
-        return ",".join(value)
-    expected = {"str": "a string", "int": "an integer", "float": "a number"}[kind]
-    raise InvalidInputError(f"{name}: expected {expected}, got {shown(value)}")
+            # YAML takes a number such as 1e-4 for a word.
+            typed[name] = TypeAdapter(hints[name]).validate_python(
+                value, strict=not isinstance(value, str)
+            )
+        except ValidationError as error:
+            (first, *_) = error.errors()
+            kind = first["type"].split("_")[0]
+            if kind == "literal":
+                words = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
+                expected = f"one of {words}"
+            else:
+                expected = _EXPECTED[kind]
+            raise InvalidInputError(f"{name}: expected {expected}, got {shown(value)}") from None
+    return typed
 
 
 def _with_recipe(values: dict[str, Any]) -> dict[str, Any]:
@@ -354,4 +462,8 @@ def _with_recipe(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, **recipe.fixed}
 
 
-__all__ = ["METHODS", "FitConfig", "config_text", "read_config"]
+def _names(given: str) -> list[str]:
+    return [name.strip() for name in given.split(",") if name.strip()]
+
+
+__all__ = ["ConfigFile", "FitConfig", "config_flags", "config_text"]

@@ -13,15 +13,18 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from captum_aml.reviews import (
-    Review,
-    load_reviews_classifier,
-    load_reviews_splits,
-    reviews_masker_path,
-)
-from captum_aml.text import Explanation, TextClassifier, explain_texts, text_card
-from captum_aml.visualization import Table, TextCard
+import typer
+
+from captum_aml.cli.console import quiet_libraries, status
+from captum_aml.cli.options import Seed
+
+if TYPE_CHECKING:
+    from captum_aml.reviews import Review
+    from captum_aml.text import Explanation, TextClassifier
+    from captum_aml.visualization import Table, TextCard
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ class DemoResult:
 
     def table(self) -> Table:
         """The rows, ready to be shown."""
+        from captum_aml.visualization import Table
+
         return Table(
             caption=f"Deciding words found, over {self.n_scored} held-out reviews",
             columns=("method", "hit rate", "all found", "ms per text"),
@@ -97,6 +102,48 @@ class DemoResult:
                 for row in self.rows
             ],
         )
+
+
+def demo(
+    output: Annotated[
+        Path, typer.Option(help="Where to write the page.", show_default=True)
+    ] = Path("captum_aml_demo.html"),
+    texts: Annotated[int, typer.Option(min=1, help="How many texts are shown.")] = 5,
+    seed: Seed = 0,
+) -> None:
+    """Show AML, LA, Integrated Gradients and occlusion side by side, offline.
+
+    Explains reviews of which it is known which words decide, with a small classifier that comes
+    with the package: shows a handful of them, how many deciding words each method finds in 200
+    more and how long it takes, and writes a page with all of it.
+    """
+    from captum_aml._utils.files import atomic_file
+    from captum_aml.text.writing import check_format
+
+    if check_format(output) != ".html":
+        raise typer.BadParameter("expected a name that ends in .html", param_hint="--output")
+    import torch
+
+    from captum_aml.visualization import page
+
+    # The bundled model is too small to share among threads: on a busy machine they only wait.
+    torch.set_num_threads(1)
+
+    quiet_libraries()
+    with status("Loading the classifier") as tell:
+        result = run_demo(n_shown=texts, seed=seed, on_method=tell)
+    _show(result)
+    table = result.table()
+    with atomic_file(output) as stream:
+        for piece in page(
+            result.cards,
+            title="captum_aml: which words decide?",
+            subtitle="Reviews from a grammar that knows the answer; every method explains the "
+            "same classifier.",
+            tables=[table],
+        ):
+            stream.write(piece.encode("utf-8"))
+    typer.echo(f"\nThe page: {output.resolve()}")
 
 
 def run_demo(
@@ -114,6 +161,9 @@ def run_demo(
         seed: Seed of whatever is random. Default: 0.
         on_method: Told each method's label before it starts. Default: nothing is told.
     """
+    from captum_aml.reviews import load_reviews_classifier, load_reviews_splits
+    from captum_aml.text import TextClassifier
+
     model, tokenizer = load_reviews_classifier()
     classifier = TextClassifier(model.requires_grad_(False), tokenizer)
     held_out = load_reviews_splits().test
@@ -165,6 +215,9 @@ def hit_rate(explanation: Explanation, review: Review) -> float:
 def _explain(
     classifier: TextClassifier, reviews: Sequence[Review], method: DemoMethod, seed: int
 ) -> list[Explanation]:
+    from captum_aml.reviews import reviews_masker_path
+    from captum_aml.text import explain_texts
+
     return list(
         explain_texts(
             classifier,
@@ -199,6 +252,8 @@ def _varied(reviews: Sequence[Review], count: int) -> list[Review]:
 
 
 def _card(explanations: Sequence[Explanation]) -> TextCard:
+    from captum_aml.text import text_card
+
     card = text_card(explanations)
     rows = [
         replace(row, method=method.label) for row, method in zip(card.rows, METHODS, strict=True)
@@ -206,4 +261,30 @@ def _card(explanations: Sequence[Explanation]) -> TextCard:
     return replace(card, rows=rows)
 
 
-__all__ = ["METHODS", "DemoMethod", "DemoResult", "DemoRow", "hit_rate", "run_demo"]
+def _show(result: DemoResult) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from captum_aml.visualization import plain_text, printable, terminal_text
+
+    console = Console(highlight=False)
+    colored = console.color_system is not None and not console.no_color
+    width = max(len(row.method) for card in result.cards for row in card.rows)
+    for card in result.cards:
+        label = f"{printable(card.predicted)} {card.probability:.2f}"
+        console.print(Text(f"\n{label}", style="bold"))
+        for row in card.rows:
+            text = terminal_text(card, row) if colored else Text(plain_text(card, row))
+            console.print(Text(f"  {row.method:{width}}  ", style="dim") + text, soft_wrap=True)
+    shown = result.table()
+    made = Table(title=shown.caption, title_justify="left", title_style="bold")
+    for i, column in enumerate(shown.columns):
+        made.add_column(column, justify="left" if i == 0 else "right")
+    for cells in shown.rows:
+        made.add_row(*cells)
+    console.print()
+    console.print(made)
+
+
+__all__ = ["METHODS", "DemoMethod", "DemoResult", "DemoRow", "demo", "hit_rate", "run_demo"]

@@ -15,6 +15,7 @@ from captum_aml import AlignedMasker, AMLAttribution, LAAttribution
 from captum_aml.benchmark.masker_score import MaskerScore
 from captum_aml.benchmark.provenance import model_fingerprint
 from captum_aml.cli.config import FitConfig
+from captum_aml.cli.console import quiet_libraries
 from captum_aml.cli.fit_data import FitData, load_data
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.objectives import AMLObjective, LAObjective
@@ -97,8 +98,6 @@ def prepare(config: FitConfig, say: Say) -> FitSetup:
         CheckpointError: The masker to start from is of another model.
     """
     data = load_data(config)
-    from captum_aml.cli.main import quiet_libraries
-
     quiet_libraries()
     classifier = text_model(
         config.model,

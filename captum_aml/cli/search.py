@@ -1,4 +1,4 @@
-"""``captum-aml search``: runs the search, and writes and shows what it found."""
+"""The command ``search``."""
 
 from __future__ import annotations
 
@@ -6,45 +6,110 @@ import csv
 import io
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from captum_aml._optional import require
 from captum_aml._utils.files import atomic_file
-from captum_aml.cli.config import FitConfig, config_text
-from captum_aml.cli.fit_setup import FitSetup, Say, prepare
+from captum_aml.cli.config import ConfigFile, FitConfig, config_flags, config_text
+from captum_aml.cli.console import say, warnings_in_lines
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.training import SearchResult, SearchSettings, Trial, search_weights
-from captum_aml.training.search import refuse_several_processes
+
+if TYPE_CHECKING:
+    from captum_aml.cli.fit_setup import FitSetup
+    from captum_aml.training import SearchResult, SearchSettings, Trial
 
 BEST = "best.yaml"
 _SHOWN = 10
 #: What a trial has of its own, and a fit on all texts does not take over.
 _OF_TRIALS = ("limit", "epochs", "validations_per_epoch")
+#: What a search has other defaults for: as published, but for where validation ends an epoch.
+DEFAULTS: Mapping[str, str | int] = {
+    "limit": 450,
+    "validation_limit": 200,
+    "epochs": 2,
+    "batch_size": 20,
+    "loss": "objective",
+    "select_by": "aopc-comprehensiveness",
+}
+#: What is searched, what ``--metric`` stands for, and what only a file can set.
+_WITHOUT = (
+    *("prediction_weight", "inverse_weight", "size_weight", "learning_rate", "select_by"),
+    *("recipe", "loss", "n_subsets", "weight_decay", "scheduler", "warmup_ratio"),
+    *("gradient_accumulation_steps", "max_gradient_norm", "patience", "mixed_precision"),
+    *("max_skipped_steps", "save_every", "tracker"),
+)
 
 
-def run_search(
-    config: FitConfig,
-    settings: SearchSettings,
-    out: Path,
-    storage: Path | None,
-    say: Say,
+@config_flags(without=_WITHOUT, defaults=DEFAULTS)
+def search(
+    options: dict[str, object],
+    out: Annotated[
+        Path,
+        typer.Option(help="The folder for best.yaml, search.json, search.csv and the storage."),
+    ] = Path("search"),
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A metric of the benchmark; several times for a sum, in which those of which "
+            "lower is better are subtracted.",
+            show_default="aopc-comprehensiveness",
+        ),
+    ] = None,
+    trials: Annotated[
+        int, typer.Option(help="Trials in all, those of an earlier search included.", min=1)
+    ] = 30,
+    storage: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file that keeps the trials (.db: SQLite, else a journal of Optuna): the same "
+            "command goes on with it, and several processes share it.",
+            show_default="trials.log in the folder",
+        ),
+    ] = None,
+    config: ConfigFile = None,
+    lowest_rate: Annotated[float, typer.Option(help="The lowest learning rate.")] = 1e-5,
+    highest_rate: Annotated[float, typer.Option(help="The highest learning rate.")] = 3e-4,
+    prune: Annotated[
+        bool, typer.Option(help="Stop trials that are worse than the median of the others.")
+    ] = True,
 ) -> None:
-    """Searches, shows the best trials, and writes ``best.yaml``, ``search.json`` and a table.
+    """Search the weights and the learning rate that a metric likes best ("optimized for a metric").
 
-    Args:
-        config: The configuration of a trial; what it is selected by is searched for.
-        settings: How the search goes.
-        out: The folder.
-        storage: The file that keeps the trials; None for one in the folder.
-        say: Is told what is chosen and how it goes on.
-
-    Raises:
-        InvalidInputError: Something of this is not as it should be.
-        NonFiniteError: No trial is complete.
+    Every trial fits a masker for a few epochs; each weight is drawn from 0 to 1. The metric is
+    computed on the validation texts alone: what is found is good on them by choice, so report
+    figures on other texts. captum-aml fit --config FOLDER/best.yaml --out MASKER then fits on all
+    texts.
     """
+    require("optuna", package="optuna", feature="captum-aml search", extra="train")
+    flags = {**options, "select_by": ",".join(metric) if metric else None}
+    chosen = FitConfig.of(flags, config, defaults=DEFAULTS)
+    if chosen.recipe is not None:
+        raise InvalidInputError("recipe: a search has none, as it chooses what a recipe fixes")
+    if chosen.chosen_loss != "objective":
+        raise InvalidInputError(
+            "loss: expected 'objective', whose weights are searched, got 'regression', which has "
+            "none"
+        )
+    chosen.require_packages()
+    from captum_aml.training import SearchSettings
+
+    settings = SearchSettings(
+        trials=trials, learning_rates=(lowest_rate, highest_rate), prune=prune, seed=chosen.seed
+    )
+    with warnings_in_lines():
+        _run(chosen, settings, out, storage or out / "trials.log")
+
+
+def _run(config: FitConfig, settings: SearchSettings, out: Path, storage: Path) -> None:
+    from captum_aml.cli.fit_setup import prepare
+    from captum_aml.training import search_weights
+    from captum_aml.training.search import refuse_several_processes
+
     if out.exists() and not out.is_dir():
         raise InvalidInputError(f"out: expected a folder, got the file {os.fspath(out)!r}")
     refuse_several_processes()
@@ -66,7 +131,7 @@ def run_search(
         metric=metric,
         fit=config.settings(),
         settings=settings,
-        storage=storage or out / "trials.log",
+        storage=storage,
         identity=_identity(setup),
         score=score,
         on_trial=lambda trial: say(_line(trial, settings.trials)),
@@ -169,4 +234,4 @@ def _show(result: SearchResult) -> None:
     console.print(table)
 
 
-__all__ = ["BEST", "best_config", "run_search"]
+__all__ = ["BEST", "best_config", "search"]

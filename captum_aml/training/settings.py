@@ -53,26 +53,12 @@ class ValidationMetric:
 
 @documented
 @dataclass(frozen=True, kw_only=True)
-class FitSettings:
-    """The settings of ``fit``, as values that JSON and YAML can hold.
+class TrainingOptions:
+    """Options of a fit with the same defaults wherever one is started."""
 
-    Raises:
-        InvalidInputError: A value is out of range, or two do not go together.
-    """
-
-    epochs: Annotated[int, Doc("Passes over the training batches, at least 1.")] = 5
-    loss: Annotated[
-        LossName,
-        Doc(
-            "``objective``, the objective's value for the proposed masks, as published; or "
-            "``regression``, what removing random subsets does "
-            "(:mod:`captum_aml.training.regression`)."
-        ),
-    ] = "objective"
     n_subsets: Annotated[
         int, Doc("Subsets of each example that ``regression`` learns from, at least 2.")
     ] = 16
-    learning_rate: Annotated[float, Doc("AdamW's learning rate at its highest, above 0.")] = 1e-4
     weight_decay: Annotated[float, Doc("AdamW's weight decay, at least 0.")] = 0.01
     scheduler: Annotated[
         Scheduler,
@@ -101,13 +87,6 @@ class FitSettings:
         int | None,
         Doc("Validations without improvement after which fitting stops; None goes on."),
     ] = None
-    select_by: Annotated[
-        str | ValidationMetric,
-        Doc(
-            "What the best weights are chosen by: ``loss``, the name of a metric such as "
-            "``aopc-comprehensiveness``, or a :class:`ValidationMetric`."
-        ),
-    ] = "loss"
     mixed_precision: Annotated[
         Precision,
         Doc(
@@ -118,6 +97,34 @@ class FitSettings:
     max_skipped_steps: Annotated[
         int, Doc("Steps in a row that may be skipped for a non-finite loss or gradient.")
     ] = 10
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class FitSettings(TrainingOptions):
+    """The settings of ``fit``, as values that JSON and YAML can hold.
+
+    Raises:
+        InvalidInputError: A value is out of range, or two do not go together.
+    """
+
+    epochs: Annotated[int, Doc("Passes over the training batches, at least 1.")] = 5
+    loss: Annotated[
+        LossName,
+        Doc(
+            "``objective``, the objective's value for the proposed masks, as published; or "
+            "``regression``, what removing random subsets does "
+            "(:mod:`captum_aml.training.regression`)."
+        ),
+    ] = "objective"
+    learning_rate: Annotated[float, Doc("AdamW's learning rate at its highest, above 0.")] = 1e-4
+    select_by: Annotated[
+        str | ValidationMetric,
+        Doc(
+            "What the best weights are chosen by: ``loss``, the name of a metric such as "
+            "``aopc-comprehensiveness``, or a :class:`ValidationMetric`."
+        ),
+    ] = "loss"
     checkpoint_dir: Annotated[
         str | os.PathLike[str] | None,
         Doc("A folder to keep the run in, so that it can be resumed, or None."),
@@ -266,5 +273,6 @@ __all__ = [
     "LossName",
     "Precision",
     "Scheduler",
+    "TrainingOptions",
     "ValidationMetric",
 ]

@@ -1,0 +1,191 @@
+"""The command ``explain``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from captum_aml.cli.console import is_terminal, quiet_libraries, shows_progress
+from captum_aml.cli.options import Baseline, Device, Labels, Model, PassSize, Seed, Template
+
+if TYPE_CHECKING:
+    from captum_aml.text import Explanation
+
+#: What a shell reports for a program that was stopped because nobody reads its output any more.
+_BROKEN_PIPE = 128 + 13
+
+
+def explain(
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(help="Texts. Without any, and without --file: one a line from stdin."),
+    ] = None,
+    model: Model = ...,  # type: ignore[assignment]  # typer's sign for a required option
+    template: Template = None,
+    labels: Labels = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="Read texts from a .jsonl, .csv, .tsv, .parquet or .txt file."),
+    ] = None,
+    column: Annotated[str, typer.Option(help="The column of --file that holds the text.")] = "text",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="aml, aml-tuned, aml-tuned-masker, aml-free, aml-free-attention, la, la-tuned, "
+            "la-tuned-masker, la-free, la-free-attention, "
+            "integrated-gradients (or ig), gradient-shap, input-x-gradient, saliency, "
+            "smooth-grad, deep-lift, occlusion, lime, kernel-shap, shapley-sampling, shap, "
+            "lime-text, attention, attention-rollout or random."
+        ),
+    ] = "aml",
+    masker: Annotated[
+        str | None, typer.Option(help="A folder with a fitted masker, for aml and la.")
+    ] = None,
+    unit: Annotated[
+        str, typer.Option(help="What is masked and scored as one: token, word or sentence.")
+    ] = "token",
+    target: Annotated[
+        str | None,
+        typer.Option(help="Class to explain, by label or index.", show_default="the predicted one"),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Tuning steps (aml, la: 50, or 0 with a masker), integration steps (ig: 50), "
+            "samples (gradient-shap: 50; lime, kernel-shap: 500) or orders (shapley-sampling: 25).",
+            show_default="the method's own",
+        ),
+    ] = None,
+    baseline: Baseline = None,
+    batch_size: PassSize = 32,
+    device: Device = "auto",
+    seed: Seed = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write to a file: .html (a page to look at), .jsonl (everything), .csv, .tsv, "
+            ".md or .txt (a table). It appears once it is complete."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Explain the first N texts.")] = None,
+) -> None:
+    """Explain texts: which tokens decide what the model says.
+
+    Without --output the texts are shown with coloured tokens in a terminal, and written as JSON
+    lines into a pipe or a redirection: text, tokens, character offsets, scores, predicted class and
+    its probability, explained class, method and settings.
+    """
+    from captum_aml.exceptions import InvalidInputError
+
+    source = _texts(texts or [], file, column)
+    if limit is not None:
+        source = islice(source, limit)
+    # The first text is read before the model is loaded: a wrong file should not cost a minute.
+    first = list(islice(source, 1))
+    if not first:
+        raise InvalidInputError(f"{file or 'standard input'}: expected a text, got none")
+    if output is not None:
+        from captum_aml.text.writing import check_format
+
+        check_format(output)
+
+    from captum_aml import methods
+    from captum_aml.text import explain_texts, write_explanations
+    from captum_aml.text.sources import prompt_of, text_model
+
+    methods.spec(method)
+    prompt = prompt_of(template, labels)
+    quiet_libraries()
+    classifier = text_model(model, prompt=prompt, baseline=baseline, device=device)
+    total = limit if file is not None else len(texts or []) or limit
+    to_terminal = output is None and is_terminal()
+    results = explain_texts(
+        classifier,
+        _Sized(chain(first, source), total) if total else chain(first, source),
+        method=method,
+        masker=masker,
+        unit=unit,  # type: ignore[arg-type]  # checked there
+        target=target,
+        n_steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        progress=shows_progress() and not to_terminal,
+    )
+    if output is None:
+        try:
+            _show(results, colored=to_terminal)
+        except BrokenPipeError:
+            # The interpreter flushes once more at exit, which must not complain either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(_BROKEN_PIPE) from None
+        return
+    subtitle = f"{method} on {model}"
+    count = write_explanations(output, results, title="Which tokens decide", subtitle=subtitle)
+    typer.echo(f"{count} explanation{'' if count == 1 else 's'} in {output}", err=True)
+
+
+class _Sized(Iterable[str]):
+    """Texts with their expected number, for the progress bar."""
+
+    def __init__(self, texts: Iterable[str], total: int) -> None:
+        self.texts = texts
+        self.total = total
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.texts)
+
+    def __len__(self) -> int:
+        return self.total
+
+
+def _texts(arguments: Sequence[str], file: Path | None, column: str) -> Iterator[str]:
+    from captum_aml.exceptions import InvalidInputError
+    from captum_aml.text.data import read_lines, read_texts
+
+    if arguments and file is not None:
+        raise InvalidInputError("texts: expected texts as arguments or --file, got both")
+    if file is not None:
+        return read_texts(file, column=column)
+    if arguments:
+        return iter(arguments)
+    if sys.stdin.isatty():
+        raise InvalidInputError(
+            "texts: expected texts as arguments, with --file, or on standard input, got none"
+        )
+    return read_lines(sys.stdin.buffer, name="standard input")
+
+
+def _show(explanations: Iterable[Explanation], *, colored: bool) -> None:
+    """Writes to standard output: for people in a terminal, for programs elsewhere."""
+    if not colored:
+        from captum_aml.text import to_json_line
+
+        stream = sys.stdout.buffer
+        for explanation in explanations:
+            stream.write(to_json_line(explanation).encode("utf-8") + b"\n")
+            stream.flush()
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    from captum_aml.text import headline, readable, text_card
+    from captum_aml.visualization import terminal_text
+
+    console = Console(highlight=False, soft_wrap=True)
+    for explanation in explanations:
+        if console.color_system is None or console.no_color:
+            typer.echo(readable(explanation))
+            continue
+        card = text_card([explanation])
+        head = (f"{headline(explanation)} ", "bold")
+        console.print(Text.assemble(head, terminal_text(card, card.rows[0])))
+
+
+__all__ = ["explain"]
