@@ -7,7 +7,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
@@ -15,7 +15,6 @@ import typer
 from typer.models import OptionInfo
 
 from captum_aml._optional import require
-from captum_aml._utils.options import option_docs
 from captum_aml._utils.rows import shown
 from captum_aml.cli.options import (
     Baseline,
@@ -65,6 +64,10 @@ class FitConfig(TrainingOptions):
             "the hub."
         ),
     ]
+    split: Annotated[
+        str | None,
+        typer.Option(help="The split of a data set of the hub.", show_default="train"),
+    ] = None
     validation: Annotated[
         str | None,
         typer.Option(
@@ -78,10 +81,6 @@ class FitConfig(TrainingOptions):
     validation_limit: Annotated[
         int, typer.Option(help="Take the first N validation texts.", min=1)
     ] = 200
-    split: Annotated[
-        str | None,
-        typer.Option(help="The split of a data set of the hub.", show_default="train"),
-    ] = None
     text_column: TextColumn = "text"
     max_length: MaxLength = None
     template: Template = None
@@ -301,9 +300,15 @@ class FitConfig(TrainingOptions):
         values = {field.name: getattr(self, field.name) for field in fields(self)} | chosen
         return {
             field.name: values[field.name]
-            for field in fields(self)
+            for field in option_fields()
             if values[field.name] is not None or field.default is not None
         }
+
+
+def option_fields() -> list[Field[Any]]:
+    """The fields of :class:`FitConfig`: its own, then those of training."""
+    inherited = [field.name for field in fields(TrainingOptions)]
+    return sorted(fields(FitConfig), key=lambda field: field.name in inherited)
 
 
 def config_text(values: Mapping[str, Any], *, comment: str) -> str:
@@ -330,14 +335,15 @@ def config_flags(
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         _, *own = inspect.signature(command, eval_str=True).parameters.values()
-        names = [field.name for field in fields(FitConfig) if field.name not in without]
+        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+        options = [field for field in option_fields() if field.name not in without]
 
         @functools.wraps(command)
         def run(**given: object) -> None:
-            flags = {name: given.pop(name) for name in names}
+            flags = {field.name: given.pop(field.name) for field in options}
             command(flags, **given)
 
-        made = _flags(names, defaults or {})
+        made = [_flag(field, (defaults or {}).get(field.name, field.default)) for field in options]
         # What is needed, what the command has of its own, and the rest.
         parameters = [*made[:2], *own, *made[2:]]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -347,30 +353,29 @@ def config_flags(
     return decorate
 
 
-def _flags(names: Collection[str], defaults: Mapping[str, object]) -> list[inspect.Parameter]:
-    hints = get_type_hints(FitConfig, include_extras=True)
-    docs = option_docs(FitConfig)
-    made = []
-    of_class = {field.name: field.default for field in fields(FitConfig)}
-    # In the order in which they are written here, those of training after the others.
-    for name in sorted(names, key=lambda name: name in docs):
-        option = next((o for o in hints[name].__metadata__ if isinstance(o, OptionInfo)), None)
-        option = copy.copy(option or typer.Option(help=docs[name].replace("``", "")))
-        default = defaults.get(name, of_class[name])
-        if default is MISSING:
-            option.help = f"{option.help} Required."
-        elif default is not None:
-            option.show_default = f"{default:g}" if isinstance(default, float) else str(default)
-        kind = hints[name].__origin__
-        made.append(
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=None,
-                annotation=Annotated[_plain(kind) | None, option],
-            )
-        )
-    return made
+@functools.cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(FitConfig, include_extras=True)
+
+
+def _flag(field: Field[Any], default: object) -> inspect.Parameter:
+    """A flag that is None where it is not given; ``default`` is shown."""
+    hint = _hints()[field.name]
+    (about,) = hint.__metadata__
+    if isinstance(about, OptionInfo):
+        option = copy.copy(about)
+    else:
+        option = typer.Option(help=about.documentation.replace("``", ""))
+    if default is MISSING:
+        option.help = f"{option.help} Required."
+    elif default is not None:
+        option.show_default = f"{default:g}" if isinstance(default, float) else str(default)
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[_plain(hint.__origin__) | None, option],
+    )
 
 
 def _plain(kind: Any) -> Any:  # a type, as the typing module has it
@@ -402,7 +407,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _known(values: Mapping[Any, Any]) -> dict[str, Any]:
-    known = [field.name for field in fields(FitConfig)]
+    known = [field.name for field in option_fields()]
     result: dict[str, Any] = {}
     for given, value in values.items():
         name = str(given).replace("-", "_")
@@ -427,14 +432,14 @@ def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidInputError: One is of another; the message names it.
     """
+    require("pydantic", package="pydantic", feature="captum-aml fit", extra="train")
     from pydantic import TypeAdapter, ValidationError
 
-    hints = get_type_hints(FitConfig)
     typed = {}
     for name, value in values.items():
         try:
             # YAML takes a number such as 1e-4 for a word.
-            typed[name] = TypeAdapter(hints[name]).validate_python(
+            typed[name] = TypeAdapter(_hints()[name].__origin__).validate_python(
                 value, strict=not isinstance(value, str)
             )
         except ValidationError as error:

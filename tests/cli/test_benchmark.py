@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -373,22 +371,3 @@ class TestHelp:
         out = run("--help").out
         assert "benchmark" in out
         assert "evaluate" in out
-
-    def test_comes_without_loading_what_takes_long(self) -> None:
-        # The package itself loads torch.
-        code = (
-            "import sys, captum_aml; before = set(sys.modules); import captum_aml.cli.main;\n"
-            "try: captum_aml.cli.main.main(['benchmark', '--help'])\n"
-            "except SystemExit: pass\n"
-            "added = {m.split('.')[0] for m in set(sys.modules) - before};"
-            "print(sorted(added & {'transformers', 'sklearn', 'scipy', 'jinja2', 'matplotlib', "
-            "'pyarrow', 'datasets'}))"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            cwd=Path(__file__).parents[2],
-            text=True,
-            check=True,
-        )
-        assert done.stdout.splitlines()[-1] == "[]"

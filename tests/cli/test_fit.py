@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -227,7 +228,7 @@ class TestFit:
 
     def test_the_published_recipe(self) -> None:
         given = {"model": "m", "data": "d", "recipe": "published"}
-        config = FitConfig.of({}, given, defaults={})
+        config = FitConfig.of(given)
         settings = config.settings()
         assert (config.perturbation, config.masker, config.batch_size) == (
             "blend",
@@ -239,8 +240,21 @@ class TestFit:
         assert (settings.max_gradient_norm, settings.weight_decay) == (None, 0.01)
         assert config.objective() == type(config.objective())()
         # What was written down can be read again, and other weights are still the published recipe.
-        again = FitConfig.of(config.to_dict(), {"size_weight": 0.2}, defaults={})
+        again = FitConfig.of(config.to_dict() | {"size_weight": 0.2})
         assert again.recipe == "published"
+
+    def test_there_is_a_flag_for_every_option_and_a_default_for_most(self, run: Run) -> None:
+        words = " ".join(run("fit", "--help").out.split())
+        for field in fields(FitConfig):
+            assert f"--{field.name.replace('_', '-')}" in words
+        assert "Passes over the texts. [default: (6); x>=1]" in words
+        assert "AdamW's weight decay, at least 0. [default: (0.01)]" in words
+
+    def test_a_list_in_a_file_stands_for_several_names(self, tmp_path: Path) -> None:
+        file = tmp_path / "mine.yaml"
+        file.write_text("{model: m, data: d, tracker: [one, two], warmup_ratio: 5e-1}")
+        config = FitConfig.of({"epochs": None}, file)
+        assert (config.trackers, config.warmup_ratio, config.epochs) == (["one", "two"], 0.5, 6)
 
 
 class TestGoingOn:
@@ -399,13 +413,19 @@ class TestMistakes:
             ("lr: fast\n", "learning_rate: expected a number, got 'fast'"),
             ("lr: 1e-3\nlearning_rate: 1e-3\n", "config: expected 'learning_rate' once"),
             ("inverse_weight: -2\n", "inverse_weight: expected a number of at least 0"),
-            ("method: 3\n", "method: expected a string, got 3"),
+            ("masker: 3\n", "masker: expected a string, got 3"),
+            ("method: 3\n", "method: expected one of aml, la, got 3"),
+            ("scheduler: zigzag\n", "scheduler: expected one of linear, cosine"),
+            ("epochs: [1, 2]\n", "epochs: expected an integer, got [1, 2]"),
         ],
     )
     def test_configurations(self, fit: Run, tmp_path: Path, content: str, message: str) -> None:
         file = tmp_path / "mine.yaml"
         file.write_text(content)
-        self.told(fit("--config", str(file), "--out", str(tmp_path / "out")), message)
+        result = fit("--config", str(file), "--out", str(tmp_path / "out"))
+        self.told(result, message)
+        if content != "inverse_weight: -2\n":  # which may contradict a flag
+            assert f"{file}: " in result.err
 
     def test_what_is_missing(self, run: Run, tmp_path: Path) -> None:
         out = str(tmp_path / "out")
