@@ -1,4 +1,4 @@
-"""AML and LA for language models that write: which parts of a prompt an answer needs.
+"""AML and LA for language models that write: the parts of a prompt that an answer needs.
 
 Stands beside Captum's ``LLMAttribution`` and ``LLMGradientAttribution`` and is called as they are.
 The forward function that is explained is a log-probability of the target, see
@@ -11,19 +11,15 @@ import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 
 from captum_aml._captum import (
-    DEFAULT_GEN_ARGS,
     BaseLLMAttribution,
-    LLMAttribution,
     LLMAttributionResult,
-    LLMGradientAttribution,
     TextTemplateInput,
     TextTokenInput,
     pretty_tokens,
@@ -33,30 +29,23 @@ from captum_aml._utils.modules import evaluating, frozen_weights
 from captum_aml._utils.random import isolated_rng
 from captum_aml._utils.tokenizers import baseline_id
 from captum_aml.attr.aml import AMLAttribution
-from captum_aml.attr.base import MaskAttribution
-from captum_aml.attr.explain import ScoreKind, TuneKind
 from captum_aml.attr.la import LAAttribution
+from captum_aml.attr.llm.checks import check_removal, checked_embedding_layer
+from captum_aml.attr.llm.examples import ExampleReader, TextInput
 from captum_aml.attr.llm.forward import TargetLogProbability
-from captum_aml.attr.llm.inputs import Prompt, as_prompt
 from captum_aml.attr.llm.rows import (
-    Example,
-    Row,
     TrainingBatches,
     all_rows,
     collate,
     feature_scores,
     validation_batches,
 )
-from captum_aml.attr.llm.targets import check_ids, given_ids, written_ids
+from captum_aml.attr.settings import PretrainedOptions
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.maskers import SharedMasker
-from captum_aml.masking.attention import taken_removal
-from captum_aml.masking.forward import find_embedding_layer
-from captum_aml.perturbation import AttentionRemoval
-from captum_aml.training import Checkpoint, FitCallback, FitSettings
-
-#: What is explained: one of Captum's text inputs, which have no types, or a plain prompt.
-TextInput = Any
+from captum_aml.maskers.checkpoint import Checkpoint
+from captum_aml.training import FitCallback
+from captum_aml.training.settings import FitOptions
 
 _METHODS: dict[str, type[AMLAttribution] | type[LAAttribution]] = {
     "aml": AMLAttribution,
@@ -132,7 +121,7 @@ class LLMAMLAttribution(BaseLLMAttribution):
         *,
         baseline: str | None = None,
     ) -> None:
-        layer = _checked(attr_method)
+        layer = checked_embedding_layer(attr_method)
         super().__init__(attr_method, tokenizer)
         self.baseline = baseline
         if baseline is not None:
@@ -142,10 +131,14 @@ class LLMAMLAttribution(BaseLLMAttribution):
         self.attr_method.output = "log_probability"
         self.attr_method.embedding_layers = (layer,)
 
-    @classmethod
-    def get_name(cls) -> str:
-        """The method's name in figures and tables."""
-        return "LLM AML"
+    def get_name(self) -> str:
+        """The method's name in figures and tables: ``LLM AML`` or ``LLM LA``."""
+        return f"LLM {self.attr_method.get_name()}"
+
+    @property
+    def _reader(self) -> ExampleReader:
+        layer = self.attr_method.embedding_layers[0]
+        return ExampleReader(self.model, self.tokenizer, layer, self.baseline, self.device)
 
     @property
     def is_fitted(self) -> bool:
@@ -203,10 +196,10 @@ class LLMAMLAttribution(BaseLLMAttribution):
         """
         as_count("num_trials", num_trials, least=1)
         with self._ready():
-            example = self._example(inp, target, gen_args)
+            example = self._reader.example(inp, target, gen_args)
             rows = all_rows(example)
             if n_steps != 0 and (n_steps or self.attr_method.default_n_steps):
-                self._check_removal([example])
+                check_removal(self.attr_method, [example], self.device)
             scores = self.attr_method.attribute(
                 **collate(rows, self.device),
                 n_steps=n_steps,
@@ -238,10 +231,10 @@ class LLMAMLAttribution(BaseLLMAttribution):
         val_targets: Sequence[str | Tensor] | None = None,
         gen_args: Mapping[str, Any] | None = None,
         batch_size: int = 8,
-        settings: FitSettings | None = None,
         callbacks: Sequence[FitCallback] = (),
         trackers: Sequence[object] = (),
         show_progress: bool = False,
+        **options: Unpack[FitOptions],
     ) -> Self:
         """Trains a masker over prompts, so that an explanation is a single pass (pAML).
 
@@ -262,29 +255,31 @@ class LLMAMLAttribution(BaseLLMAttribution):
             val_targets: Likewise. Default: None
             gen_args: Arguments of ``model.generate`` where there are no targets. Default: None
             batch_size: Prompts in a batch. Default: 8
-            settings: How to train. Default: None, ``FitSettings()``
             callbacks: Instances of :class:`~captum_aml.training.FitCallback`. Default: none
             trackers: As for ``attr_method.fit``. Default: none
             show_progress: Whether to show a progress bar. Default: False
+            **options: As for ``attr_method.fit``: the fields of
+                :class:`~captum_aml.training.FitSettings`
 
         Returns:
             This object; ``attr_method`` has ``masker_``, ``history_`` and ``fit_summary_``.
 
         Raises:
             InvalidInputError: An argument is not as described.
-            CheckpointError: The settings' folder holds another run, or another process writes it.
+            CheckpointError: ``checkpoint_dir`` holds another run, or another process writes it.
         """
         as_count("batch_size", batch_size, least=1)
-        settings = FitSettings() if settings is None else settings
         with self._ready():
-            training = self._examples("prompts", prompts, targets, gen_args)
+            training = self._reader.examples("prompts", prompts, targets, gen_args)
             validation = None
             if val_prompts is not None:
-                validation = self._examples("val_prompts", val_prompts, val_targets, gen_args)
-            self._check_removal([*training, *(validation or ())])
+                validation = self._reader.examples(
+                    "val_prompts", val_prompts, val_targets, gen_args
+                )
+            check_removal(self.attr_method, [*training, *(validation or ())], self.device)
             method = copy.copy(self.attr_method)
             if method.masker is None:
-                method.masker = self._shared_masker()
+                method.masker = _shared_masker(self.model, self.device, seed=method.seed)
             method.fit(
                 TrainingBatches(training, batch_size=batch_size, device=self.device),
                 None
@@ -293,7 +288,7 @@ class LLMAMLAttribution(BaseLLMAttribution):
                 callbacks=callbacks,
                 trackers=trackers,
                 show_progress=show_progress,
-                **{f.name: getattr(settings, f.name) for f in fields(settings)},
+                **options,
             )
         method.masker = self.attr_method.masker
         self.attr_method = method
@@ -316,12 +311,7 @@ class LLMAMLAttribution(BaseLLMAttribution):
         tokenizer: Any,
         *,
         baseline: str | None = None,
-        masker: nn.Module | None = None,
-        embedding_layer: nn.Module | None = None,
-        scores: ScoreKind = "mask",
-        tune: TuneKind = "mask",
-        learning_rate: float | None = None,
-        seed: int = 0,
+        **options: Unpack[PretrainedOptions],
     ) -> Self:
         """Loads a masker that ``save_pretrained`` wrote, for AML or LA, whichever it was.
 
@@ -330,13 +320,7 @@ class LLMAMLAttribution(BaseLLMAttribution):
             model: The model that the masker was fitted for.
             tokenizer: Its tokenizer.
             baseline: As for the constructor. Default: None
-            masker: For a masker class of the user's own: a module to load the weights into.
-                Default: None
-            embedding_layer: As for the method. Default: None
-            scores: Likewise. Default: "mask"
-            tune: Likewise. Default: "mask"
-            learning_rate: Likewise. Default: None
-            seed: Likewise. Default: 0
+            **options: As for ``attr_method.from_pretrained``: arguments of the method's constructor
 
         Raises:
             CheckpointError: The folder is missing, damaged, or of another model, or its masker was
@@ -350,17 +334,12 @@ class LLMAMLAttribution(BaseLLMAttribution):
                 "masker: expected one that LLMAMLAttribution was fitted with, got one for the "
                 f"method {checkpoint.method!r} and output {checkpoint.settings.get('output')!r}"
             )
-        empty = method_class(model, embedding_layer=embedding_layer)
-        llm = cls(empty, tokenizer, baseline=baseline)
+        layer = options.pop("embedding_layer", None)
+        llm = cls(method_class(model, embedding_layer=layer), tokenizer, baseline=baseline)
+        options["embedding_layer"] = llm.attr_method.embedding_layers
+        options["output"] = llm.attr_method.output
         llm.attr_method = method_class.from_pretrained(
-            folder,
-            llm.attr_method.forward_func,
-            masker=masker,
-            embedding_layer=llm.attr_method.embedding_layers[0],
-            scores=scores,
-            tune=tune,
-            learning_rate=learning_rate,
-            seed=seed,
+            folder, llm.attr_method.forward_func, **options
         )
         return llm
 
@@ -383,158 +362,14 @@ class LLMAMLAttribution(BaseLLMAttribution):
         ):
             yield
 
-    def _example(
-        self, inp: TextInput, target: str | Tensor | None, gen_args: Mapping[str, Any] | None
-    ) -> Example:
-        # Only what says no baseline of its own needs the tokenizer's.
-        own = isinstance(inp, TextTokenInput)
-        prompt = as_prompt(
-            inp, self.tokenizer, 0 if own else baseline_id(self.tokenizer, self.baseline)
-        )
-        layer = self.attr_method.embedding_layers[0]
-        check_ids("inp", prompt.ids, layer)
-        check_ids("inp (baselines)", prompt.reference, layer)
-        room = 1 + self._room(prompt, 1)
-        if target is None:
-            if gen_args is None and self._limit is not None:
-                # What is generated here has to fit, too.
-                most = min(room, DEFAULT_GEN_ARGS["max_new_tokens"])
-                gen_args = {**DEFAULT_GEN_ARGS, "max_new_tokens": most}
-            ids = written_ids(self.model, prompt.ids.to(self.device), gen_args)
-        else:
-            ids = given_ids(self.tokenizer, target, gen_args)
-        check_ids("target", ids, layer)
-        # Any token tells that the whole is meant: best what follows an answer that is over.
-        end = getattr(self.tokenizer, "eos_token_id", None)
-        known = range(getattr(layer, "num_embeddings", 0))
-        after = ids.new_tensor([end]) if end in known else ids[-1:]
-        return Example(prompt, ids, after[: self._room(prompt, len(ids))])
 
-    @property
-    def _limit(self) -> int | None:
-        """The most tokens that the model takes; None where it does not say."""
-        limit = getattr(getattr(self.model, "config", None), "max_position_embeddings", None)
-        return limit if isinstance(limit, int) and limit > 0 else None
-
-    def _room(self, prompt: Prompt, n_tokens: int) -> int:
-        """How many more tokens the model takes than a prompt and so many of a target.
-
-        Raises:
-            InvalidInputError: It does not take these.
-        """
-        limit = self._limit
-        if limit is None:
-            return 1
-        room = limit - len(prompt.ids) - n_tokens
-        if room < 0:
-            raise InvalidInputError(
-                f"inp, target: expected at most {limit} tokens together, which is what the model "
-                f"takes, got {len(prompt.ids)} and {n_tokens}"
-            )
-        return room
-
-    def _examples(
-        self,
-        name: str,
-        prompts: Sequence[TextInput],
-        targets: Sequence[str | Tensor] | None,
-        gen_args: Mapping[str, Any] | None,
-    ) -> list[Example]:
-        if isinstance(prompts, str) or not isinstance(prompts, Sequence):
-            raise InvalidInputError(
-                f"{name}: expected a sequence of prompts, got {type(prompts).__name__}"
-            )
-        if not prompts:
-            raise InvalidInputError(f"{name}: expected at least one prompt, got none")
-        if targets is not None and (isinstance(targets, str) or len(targets) != len(prompts)):
-            given = "one string" if isinstance(targets, str) else len(targets)
-            raise InvalidInputError(
-                f"targets: expected one for each of the {len(prompts)} {name}, got {given}"
-            )
-        each = [None] * len(prompts) if targets is None else targets
-        return [self._example(p, t, gen_args) for p, t in zip(prompts, each, strict=True)]
-
-    def _check_removal(self, examples: Sequence[Example]) -> None:
-        """Checks, where tokens are to be hidden from attention, whether they can be.
-
-        Something of each prompt has to stay, and the model has to take such masks: that is tried
-        out on the longest.
-        """
-        if not isinstance(self.attr_method.perturbation, AttentionRemoval):
-            return
-        name = self.attr_method.perturbation.name
-        for example in examples:
-            if bool((example.prompt.ids != example.prompt.reference).all()):
-                raise InvalidInputError(
-                    f"perturbation: {name!r} needs a prompt of which something stays, since "
-                    "attention is shared out among what is there and hiding all tokens alike hides "
-                    "none; got one whose tokens can all be removed. Skip its first token "
-                    "(skip_tokens of TextTokenInput), put its values into a template, or use "
-                    "'blend'"
-                )
-        call = collate([Row(max(examples, key=len))], self.device)
-        ids, args = call["inputs"], call["additional_forward_args"]
-        function = self.attr_method.forward_func
-        removable = ids != call["baselines"]
-        if bool(removable.any()) and taken_removal(function, ids, removable, args, 0) is None:
-            raise InvalidInputError(
-                f"perturbation: {name!r} needs a model whose "
-                "attention takes an additive mask of four dimensions in place of its own (not one "
-                "with flash attention, nor prompts beyond a sliding window); use 'blend'"
-            )
-
-    def _shared_masker(self) -> SharedMasker | None:
-        try:
-            masker = SharedMasker.from_model(self.model, n_classes=2, seed=self.attr_method.seed)
-        except InvalidInputError:
-            return None
-        return masker.to(self.device)
-
-
-def _checked(attr_method: object) -> nn.Module:
-    """The input embeddings of the model that a method was made with.
-
-    Raises:
-        InvalidInputError: The method is not one of ours, or what it explains cannot write.
-    """
-    if not isinstance(attr_method, AMLAttribution | LAAttribution):
-        kind = getattr(attr_method, "__name__", type(attr_method).__name__)
-        hint = ""
-        if isinstance(attr_method, MaskAttribution):
-            hint = ": those mask a prompt at the model's input embeddings"
-        elif isinstance(attr_method, LLMAttribution.SUPPORTED_METHODS):
-            hint = "; captum.attr.LLMAttribution takes it"
-        elif isinstance(attr_method, LLMGradientAttribution.SUPPORTED_METHODS):
-            hint = "; captum.attr.LLMGradientAttribution takes it"
-        raise InvalidInputError(
-            f"attr_method: expected an AMLAttribution or LAAttribution, got {kind}{hint}"
-        )
-    model = attr_method.forward_func
-    if not isinstance(model, nn.Module):
-        raise InvalidInputError(
-            "attr_method: expected a method made with the language model itself, such as "
-            f"AMLAttribution(model), got one with the forward function {type(model).__name__}"
-        )
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        raise InvalidInputError(
-            f"attr_method: expected a causal (decoder-only) language model, got the "
-            f"{type(model).__name__}, an encoder-decoder"
-        )
-    if len(attr_method.embedding_layers) > 1:
-        raise InvalidInputError(
-            "embedding_layer: expected the one layer that embeds token ids, got "
-            f"{len(attr_method.embedding_layers)}"
-        )
-    if attr_method.embedding_layers:
-        return attr_method.embedding_layers[0]
-    layer = find_embedding_layer(model)
-    if layer is None:
-        raise InvalidInputError(
-            f"embedding_layer: expected the layer that embeds token ids, since the "
-            f"{type(model).__name__} has no get_input_embeddings(); make the method with "
-            "embedding_layer="
-        )
-    return layer
+def _shared_masker(model: nn.Module, device: torch.device, *, seed: int) -> SharedMasker | None:
+    """A head on the model's hidden states; None where its layers cannot be found."""
+    try:
+        masker = SharedMasker.from_model(model, n_classes=2, seed=seed)
+    except InvalidInputError:
+        return None
+    return masker.to(device)
 
 
 __all__ = ["LLMAMLAttribution"]

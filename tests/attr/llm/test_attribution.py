@@ -27,12 +27,18 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from captum_aml import AMLAttribution, LAAttribution, LayerAMLAttribution, LLMAMLAttribution
+from captum_aml import (
+    AMLAttribution,
+    AMLObjective,
+    LAAttribution,
+    LayerAMLAttribution,
+    LLMAMLAttribution,
+)
 from captum_aml.attr.llm.forward import TargetLogProbability
 from captum_aml.exceptions import CheckpointError, InvalidInputError, NotFittedError
 from captum_aml.maskers import AlignedMasker, EmbeddingMasker, SharedMasker, TransformerMasker
 from captum_aml.perturbation import AttentionRemoval, ForwardState
-from captum_aml.training import FitCallback, FitSettings
+from captum_aml.training import FitCallback
 from tests._helpers.decoders import DECODERS, bpe_tokenizer, decoder_config, language_model
 from tests._helpers.planted_lm import (
     VOCABULARY,
@@ -699,7 +705,7 @@ def test_model_and_tokenizer_stay_as_they_are(
     for call in (
         lambda: llm.attribute(inp, gen_args={"max_new_tokens": 2}, n_steps=2),
         lambda: llm.attribute(inp, target=TARGET, n_steps=2),
-        lambda: llm.fit([inp] * 2, [TARGET] * 2, settings=FitSettings(epochs=1)),
+        lambda: llm.fit([inp] * 2, [TARGET] * 2, epochs=1),
     ):
         if fails:
             with pytest.raises(Exception, match="planted"):
@@ -760,7 +766,8 @@ def test_a_fitted_masker_finds_planted_words_in_one_pass(tmp_path: Path) -> None
         val_prompts=val_prompts,
         val_targets=val_targets,
         batch_size=12,
-        settings=FitSettings(epochs=40, learning_rate=5e-3),
+        epochs=40,
+        learning_rate=5e-3,
     )
     assert llm.is_fitted
     assert llm.attr_method.history_[-1].validation is not None
@@ -801,8 +808,7 @@ def test_a_resumed_fit_ends_with_the_same_weights(tmp_path: Path) -> None:
 
     def fit(callbacks: tuple[FitCallback, ...] = (), **settings: Any) -> dict[str, Tensor]:
         llm = LLMAMLAttribution(AMLAttribution(PlantedLM()), word_tokenizer())
-        chosen = FitSettings(epochs=3, learning_rate=1e-2, **settings)
-        llm.fit(prompts, targets, settings=chosen, callbacks=callbacks)
+        llm.fit(prompts, targets, callbacks=callbacks, epochs=3, learning_rate=1e-2, **settings)
         assert llm.attr_method.masker_ is not None
         return llm.attr_method.masker_.state_dict()
 
@@ -817,8 +823,15 @@ def test_a_resumed_fit_ends_with_the_same_weights(tmp_path: Path) -> None:
 def test_the_best_weights_may_be_chosen_by_a_metric() -> None:
     prompts, targets = planted_data(24, 100)
     llm = LLMAMLAttribution(AMLAttribution(PlantedLM()), word_tokenizer())
-    settings = FitSettings(epochs=4, learning_rate=1e-2, select_by="comprehensiveness")
-    llm.fit(prompts, targets, val_prompts=prompts[:8], val_targets=targets[:8], settings=settings)
+    llm.fit(
+        prompts,
+        targets,
+        val_prompts=prompts[:8],
+        val_targets=targets[:8],
+        epochs=4,
+        learning_rate=1e-2,
+        select_by="comprehensiveness",
+    )
     figures = [epoch.validation["comprehensiveness"] for epoch in llm.attr_method.history_]
     assert max(figures) > 0.3
     assert llm.attr_method.fit_summary_.best.value == max(figures)
@@ -831,7 +844,7 @@ def test_hidden_states_are_read_without_a_masker_of_ones_own(
     model = language_model(kind, len(byte_level))
     llm = LLMAMLAttribution(LAAttribution(model), byte_level)
     prompts = [PROMPT, TextTemplateInput("{} and {}", values=["a dull plot", "the film"])]
-    llm.fit(prompts, gen_args={"max_new_tokens": 3}, settings=FitSettings(epochs=2))
+    llm.fit(prompts, gen_args={"max_new_tokens": 3}, epochs=2)
     assert isinstance(llm.attr_method.masker_, SharedMasker)
     results = [llm.attribute(prompt, target=TARGET) for prompt in prompts]
     assert all(bool((r.token_attr > 0).all()) for r in results)
@@ -857,7 +870,7 @@ def test_an_encoder_with_another_tokenizer_explains_what_a_decoder_writes(
     masker = AlignedMasker(encoder, tokenizer=byte_level, masker_tokenizer=own)
     llm = LLMAMLAttribution(AMLAttribution(llama, masker=masker), byte_level)
     prompts = ["the film was good", TextTemplateInput("{} and {}", values=["a plot", "the film"])]
-    llm.fit(prompts, [TARGET, TARGET], settings=FitSettings(epochs=1))
+    llm.fit(prompts, [TARGET, TARGET], epochs=1)
     results = [llm.attribute(prompt, target=TARGET) for prompt in prompts]
     llm.save_pretrained(tmp_path)
     loaded = LLMAMLAttribution.from_pretrained(tmp_path, llama, byte_level)
@@ -871,12 +884,55 @@ def test_an_encoder_with_another_tokenizer_explains_what_a_decoder_writes(
 def test_without_layers_the_methods_own_masker_is_made() -> None:
     llm = LLMAMLAttribution(AMLAttribution(PlantedLM()), word_tokenizer())
     prompts, targets = planted_data(48, 100)
-    settings = FitSettings(epochs=8, learning_rate=1e-2)
-    llm.fit(prompts, targets, settings=settings, batch_size=12)
+    llm.fit(prompts, targets, batch_size=12, epochs=8, learning_rate=1e-2)
     assert isinstance(llm.attr_method.masker_, EmbeddingMasker)
     words, places, answer = planted_prompt(9, seed=0)
     result = llm.attribute(" ".join(words), target=answer)
     assert set(result.seq_attr.topk(2).indices.tolist()) == set(places)
+
+
+@pytest.mark.parametrize("method", EXPLANATIONS)
+def test_both_methods_are_explained_fitted_saved_and_loaded(
+    method: type[Any], tmp_path: Path
+) -> None:
+    llm, model = planted(method)
+    name = f"LLM {method.get_name()}"
+    assert llm.get_name() == name
+    with pytest.raises(NotImplementedError, match=f"for {name}$"):
+        llm.attribute_future()
+    prompts, targets = planted_data(48, 100)
+    llm.fit(prompts, targets, batch_size=12, epochs=8, learning_rate=1e-2, loss="regression")
+    assert isinstance(llm.attr_method, method)
+    assert llm.get_name() == name
+    words, places, answer = planted_prompt(9, seed=0)
+    result = llm.attribute(" ".join(words), target=answer)
+    assert set(result.seq_attr.topk(2).indices.tolist()) == set(places)
+    llm.save_pretrained(tmp_path)
+    loaded = LLMAMLAttribution.from_pretrained(
+        tmp_path, model, word_tokenizer(), scores="contribution", seed=5
+    )
+    assert isinstance(loaded.attr_method, method)
+    assert loaded.get_name() == name
+    assert (loaded.attr_method.scores, loaded.attr_method.seed) == ("contribution", 5)
+    assert type(loaded.attr_method.objective) is type(llm.attr_method.objective)
+    loaded.attr_method.scores = "mask"
+    again = loaded.attribute(" ".join(words), target=answer)
+    torch.testing.assert_close(again.seq_attr, result.seq_attr, atol=0, rtol=0)
+
+
+def test_an_objective_of_ones_own_is_given_when_a_masker_is_loaded(tmp_path: Path) -> None:
+    class Mine(AMLObjective):
+        pass
+
+    llm, model = planted(objective=Mine())
+    llm.fit(*planted_data(12, 100), epochs=1).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="pass it as objective="):
+        LLMAMLAttribution.from_pretrained(tmp_path, model, word_tokenizer())
+    loaded = LLMAMLAttribution.from_pretrained(
+        tmp_path, model, word_tokenizer(), objective=Mine(), output="logits"
+    )
+    assert isinstance(loaded.attr_method.objective, Mine)
+    assert loaded.attr_method.output == "log_probability"
 
 
 def test_one_pass_needs_a_fitted_masker(
