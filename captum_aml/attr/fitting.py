@@ -23,11 +23,10 @@ from captum_aml.objectives import Objective
 from captum_aml.training import FitCallback, FitGoal, FitSettings, FitSummary, fit_masker
 from captum_aml.training.callbacks import check_callbacks
 from captum_aml.training.feeding import reusable
-from captum_aml.training.goal import BuildProblem
+from captum_aml.training.goal import BuildProblem, resolve_metric
 from captum_aml.training.losses import FitLoss, ObjectiveLoss
 from captum_aml.training.predictions import PredictionCache
 from captum_aml.training.regression import RegressionLoss
-from captum_aml.training.validation_metrics import resolve_metric
 from captum_aml.typing import Batch, Batches
 
 if TYPE_CHECKING:

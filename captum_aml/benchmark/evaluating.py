@@ -1,4 +1,4 @@
-"""Scores explanations that were made elsewhere, by the measures of the benchmark."""
+"""Scores explanations that were made elsewhere, by the metrics of the benchmark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from captum_aml.benchmark.collecting import Collected
 from captum_aml.benchmark.data import data_fingerprint, label_indices
 from captum_aml.benchmark.explaining import Record
 from captum_aml.benchmark.explanations import GivenExplanation, scores_for_tokens
-from captum_aml.benchmark.measures import bind, default_measures
 from captum_aml.benchmark.plan import Plan
 from captum_aml.benchmark.provenance import (
     model_fingerprint,
@@ -26,6 +25,7 @@ from captum_aml.benchmark.settings import BenchmarkSettings
 from captum_aml.benchmark.summary import MethodFacts, method_rows, removal_curves
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.metrics.conventions import resolve_convention
+from captum_aml.metrics.registry import bind, default_metrics
 from captum_aml.text import TextModel
 from captum_aml.text.data import LabelledText
 
@@ -44,7 +44,7 @@ def evaluate_explanations(
     data_name: str = "explanations",
     show_progress: bool = False,
 ) -> BenchmarkResults:
-    """Scores given explanations with the same measures, and by the same code, as a benchmark.
+    """Scores given explanations with the same metrics, and by the same code, as a benchmark.
 
     Scores of words or spans are carried to the model's own tokens by their characters. A text that
     one method explains and another does not counts as a failure of the other.
@@ -71,15 +71,15 @@ def evaluate_explanations(
     rationales = any(item.rationale for item in texts)
     names = settings.metrics
     if names is None:
-        names = default_measures(convention, rationales=rationales)
-    measures = bind(names, convention)
+        names = default_metrics(convention, rationales=rationales)
+    metrics = bind(names, convention)
     label_indices(texts, classifier.label_names)
     plan = Plan.of(classifier, [item.text for item in texts], batch_size=settings.batch_size)
     scorer = Scorer(
         classifier=classifier,
         plan=plan,
         data=texts,
-        measures=measures,
+        metrics=metrics,
         convention=convention,
         search=settings.search,
         targets=_targets(classifier, texts, explanations),
@@ -98,19 +98,19 @@ def evaluate_explanations(
             on_window=bar.update,
         )
     facts = {key.method: MethodFacts("baseline") for key in by_run}
-    rows = method_rows(scored, [e.measure for e in measures], facts, collected.tallies)
+    rows = method_rows(scored, [e.metric for e in metrics], facts, collected.tallies)
     return BenchmarkResults(
         model=model_name,
         data=data_name,
         n_texts=len(texts),
-        measures=[entry.measure for entry in measures],
+        metrics=[entry.metric for entry in metrics],
         rows=[replace(row, cost=_NO_COST) for row in rows],
         curves=removal_curves(scored, list(facts)),
         examples=collected.cards(classifier, plan, dict.fromkeys(facts, True)),
         protocol=protocol(scorer, scored, n_texts=len(texts), made_here=False),
         settings={
             name: value
-            for name, value in recorded_settings(settings, classifier, convention, measures).items()
+            for name, value in recorded_settings(settings, classifier, convention, metrics).items()
             if name not in _OF_EXPLAINING
         },
         versions=package_versions(),

@@ -25,9 +25,10 @@ from captum_aml.benchmark._canvas import (
     to_svg,
 )
 from captum_aml.benchmark._placing import Box, place_labels
-from captum_aml.benchmark.results import Curve, Measure, MethodRow, Role
+from captum_aml.benchmark.results import Curve, MethodRow, Role
 from captum_aml.benchmark.statistics import pareto_front
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.metrics import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,34 +44,34 @@ _DASHES: Sequence[Dash] = ("solid", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)
 _RANDOM_DASH: Dash = (0, (3, 3))
 
 
-def cost_figure(rows: Sequence[MethodRow], measure: Measure, *, mode: Mode = "light") -> str:
-    """A measure with its interval against passes of the model, with the Pareto front.
+def cost_figure(rows: Sequence[MethodRow], metric: Metric, *, mode: Mode = "light") -> str:
+    """A metric with its interval against passes of the model, with the Pareto front.
 
     A pass is a text sent through the explained model or a masker, forward or backward; the axis is
     logarithmic, with a place of its own for methods that need none.
 
     Args:
         rows: The methods; those without a value or a cost are left out.
-        measure: The measure, which has a direction.
+        metric: The metric, which has a direction.
         mode: The kind of page. Default: "light".
 
     Returns:
         An ``<svg>`` element; "" where no row has both.
 
     Raises:
-        InvalidInputError: The measure has no direction.
+        InvalidInputError: The metric has no direction.
         ImportError: Matplotlib is not installed.
     """
-    if measure.higher_is_better is None:
-        raise InvalidInputError(f"measure: {measure.name!r} has no better direction to compare")
-    points = _points(rows, measure)
+    if metric.higher_is_better is None:
+        raise InvalidInputError(f"metric: {metric.name!r} has no better direction to compare")
+    points = _points(rows, metric)
     if not points:
         return ""
     with drawing(mode):
         figure = empty_figure()
         axes = figure.add_subplot()
         _set_passes(axes, points, mode)
-        front = _front(axes, points, measure.higher_is_better)
+        front = _front(axes, points, metric.higher_is_better)
         axes.plot(*zip(*front, strict=True), color=quiet(mode), linewidth=1.2, alpha=0.75, zorder=2)
         for role, marker in _ROLE_MARKER.items():
             drawn = [point for point in points if point.role == role]
@@ -93,14 +94,14 @@ def cost_figure(rows: Sequence[MethodRow], measure: Measure, *, mode: Mode = "li
                 capsize=2.5,
                 zorder=4 if role == "learned" else 3,
             )
-        direction = "higher is better" if measure.higher_is_better else "lower is better"
+        direction = "higher is better" if metric.higher_is_better else "lower is better"
         axes.set_xlabel("forward and backward passes per text (logarithmic)")
-        axes.set_ylabel(f"{shown(measure.title)} ({direction})")
+        axes.set_ylabel(f"{shown(metric.title)} ({direction})")
         axes.margins(y=0.12)
         _role_legend(figure, [point.role for point in points], mode)
         figure.draw_without_rendering()  # settles where everything stands
         _label(axes, points, front, mode)
-        return to_svg(figure, prefix=f"cost-{mode}", label=f"{measure.title} against passes")
+        return to_svg(figure, prefix=f"cost-{mode}", label=f"{metric.title} against passes")
 
 
 def removal_figure(
@@ -182,10 +183,10 @@ class _Point:
     x: float
 
 
-def _points(rows: Sequence[MethodRow], measure: Measure) -> list[_Point]:
+def _points(rows: Sequence[MethodRow], metric: Metric) -> list[_Point]:
     known = []
     for row in rows:
-        cell = row.cells.get(measure.name)
+        cell = row.cells.get(metric.name)
         cost = row.cost.forward_passes + row.cost.backward_passes
         if cell is not None and math.isfinite(cell.mean) and math.isfinite(cost):
             known.append((row, cell, cost))

@@ -11,11 +11,11 @@ import torch
 
 from captum_aml._version import __version__
 from captum_aml.benchmark.data import label_indices
-from captum_aml.benchmark.measures import BoundMeasure
 from captum_aml.benchmark.plan import Plan
 from captum_aml.benchmark.scoring import Scored, Scorer
 from captum_aml.benchmark.settings import BenchmarkSettings
 from captum_aml.metrics import Convention
+from captum_aml.metrics.registry import BoundMetric
 from captum_aml.metrics.removal import resolve_removal
 from captum_aml.text import TextModel
 from captum_aml.text.data import LabelledText
@@ -111,7 +111,7 @@ def protocol(scorer: Scorer, scored: Scored, *, n_texts: int, made_here: bool = 
     ]
     if made_here:
         sentences += _HOW_MADE
-    if not any(entry.limits for entry in scorer.measures):
+    if not any(entry.limits for entry in scorer.metrics):
         return sentences
     if not scored.n_searched:
         sentences.append(
@@ -147,13 +147,13 @@ def recorded_settings(
     settings: BenchmarkSettings,
     classifier: TextModel,
     convention: Convention,
-    measures: Sequence[BoundMeasure],
+    metrics: Sequence[BoundMetric],
 ) -> dict[str, object]:
     """What a report says of its settings."""
     return {
         "convention": convention.name,
         "removal": resolve_removal(convention.removal).name,
-        "metrics": [entry.measure.name for entry in measures],
+        "metrics": [entry.metric.name for entry in metrics],
         "seeds": list(settings.seeds),
         "steps": dict(settings.n_steps),
         "batch_size": settings.batch_size,

@@ -7,29 +7,11 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from captum_aml.methods import Setting
+from captum_aml.metrics import Metric
 from captum_aml.visualization import TextCard
 
 #: What a row is to the comparison: ours, one of the methods it has to beat, or the floor.
 Role: TypeAlias = Literal["learned", "baseline", "random"]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A column of the benchmark.
-
-    Attributes:
-        name: What users write, for instance ``aopc-comprehensiveness``.
-        title: A heading of a few words.
-        higher_is_better: The direction; None where neither is (entropy, say).
-        group: What it is about.
-        description: One sentence that says what is measured and how.
-    """
-
-    name: str
-    title: str
-    higher_is_better: bool | None
-    group: Literal["faithfulness", "plausibility", "complexity"]
-    description: str
 
 
 @dataclass(frozen=True)
@@ -40,7 +22,7 @@ class Comparison:
         baseline: The method compared with.
         difference: Mean of this row minus mean of that one.
         p_value: Two-sided, corrected for the number of comparisons.
-        better: Whether the difference points in the measure's direction.
+        better: Whether the difference points in the metric's direction.
     """
 
     baseline: str
@@ -51,7 +33,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Cell:
-    """One measure of one row.
+    """One metric of one row.
 
     Attributes:
         mean: Mean over examples and seeds.
@@ -108,11 +90,11 @@ class MethodRow:
     Attributes:
         method: Its name.
         role: What it is to the comparison.
-        cells: By measure; a measure without any value is left out.
+        cells: By metric; a metric without any value is left out.
         cost: Of explaining one text.
         seeds: The seeds it was run with; one for methods without randomness.
         training: For a fitted masker what its training took, in words and figures; else "".
-        rank: Mean of its ranks over the measures that have a direction; None if it has none.
+        rank: Mean of its ranks over the metrics that have a direction; None if it has none.
         failures: Texts it could not explain.
         settings: Everything that decided its scores.
     """
@@ -151,7 +133,7 @@ class BenchmarkResults:
         model: The explained model, as the user named it.
         data: The data, as the user named it.
         n_texts: The number of texts.
-        measures: The columns.
+        metrics: The columns.
         rows: The methods.
         curves: Removal curves.
         examples: Some texts with every method's scores.
@@ -165,7 +147,7 @@ class BenchmarkResults:
     model: str
     data: str
     n_texts: int
-    measures: Sequence[Measure]
+    metrics: Sequence[Metric]
     rows: Sequence[MethodRow]
     curves: Sequence[Curve] = ()
     examples: Sequence[TextCard] = ()

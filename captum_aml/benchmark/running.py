@@ -19,7 +19,6 @@ from captum_aml.benchmark.explaining import (
     load_masker,
     plan_runs,
 )
-from captum_aml.benchmark.measures import BoundMeasure, bind, default_measures
 from captum_aml.benchmark.plan import Plan
 from captum_aml.benchmark.provenance import (
     environment,
@@ -40,6 +39,7 @@ from captum_aml.exceptions import InvalidInputError
 from captum_aml.methods import TokenMethod
 from captum_aml.metrics import Removal
 from captum_aml.metrics.conventions import resolve_convention
+from captum_aml.metrics.registry import BoundMetric, bind, default_metrics
 from captum_aml.text import TextModel
 from captum_aml.text.data import LabelledText
 from captum_aml.text.saved import check_masker
@@ -90,13 +90,13 @@ def run_benchmark(
     rationales = any(item.rationale for item in texts)
     names = settings.metrics
     if names is None:
-        names = default_measures(convention, rationales=rationales)
-    measures = bind(names, convention)
-    if not rationales and any(entry.measure.group == "plausibility" for entry in measures):
+        names = default_metrics(convention, rationales=rationales)
+    metrics = bind(names, convention)
+    if not rationales and any(entry.metric.group == "plausibility" for entry in metrics):
         raise InvalidInputError(
             "metrics: expected human rationales in the data for those of plausibility, got none"
         )
-    _require_packages(measures)
+    _require_packages(metrics)
     maskers = _maskers(settings.maskers, classifier)
     runs, notes = plan_runs(
         settings.methods, seeds=settings.seeds, maskers=maskers, n_steps=settings.n_steps
@@ -145,7 +145,7 @@ def run_benchmark(
             classifier=classifier,
             plan=plan,
             data=texts,
-            measures=measures,
+            metrics=metrics,
             convention=convention,
             search=settings.search,
         )
@@ -155,13 +155,13 @@ def run_benchmark(
             model=model_name,
             data=data_name,
             n_texts=len(texts),
-            measures=[entry.measure for entry in measures],
-            rows=method_rows(scored, [e.measure for e in measures], facts, collected.tallies),
+            metrics=[entry.metric for entry in metrics],
+            rows=method_rows(scored, [e.metric for e in metrics], facts, collected.tallies),
             curves=removal_curves(scored, list(facts)),
             examples=collected.cards(classifier, plan, {r.name: _relative(r) for r, _ in ready}),
             protocol=protocol(scorer, scored, n_texts=len(texts)),
             settings={
-                **recorded_settings(settings, classifier, convention, measures),
+                **recorded_settings(settings, classifier, convention, metrics),
                 **environment(classifier),
             },
             versions=package_versions(),
@@ -176,14 +176,14 @@ def run_benchmark(
     return results
 
 
-def _require_packages(measures: Sequence[BoundMeasure]) -> None:
+def _require_packages(metrics: Sequence[BoundMetric]) -> None:
     """Checks for what is needed at the end: that should not be told after an hour.
 
     Raises:
         ImportError: A package is missing.
     """
     needed = {"scipy": "scipy", "matplotlib": "matplotlib", "pyarrow": "pyarrow"}
-    if any(entry.measure.group == "plausibility" for entry in measures):
+    if any(entry.metric.group == "plausibility" for entry in metrics):
         needed["sklearn"] = "scikit-learn"
     for module, package in needed.items():
         require(module, package=package, feature="the benchmark", extra="benchmark")
@@ -224,7 +224,7 @@ def _score(
 ) -> Scored:
     settings = {
         "convention": repr(scorer.convention),
-        "measures": [entry.measure.name for entry in scorer.measures],
+        "metrics": [entry.metric.name for entry in scorer.metrics],
         "search": repr(scorer.search),
     }
     digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The second half of a benchmark: what the explanations are worth, by every measure.
+"""The second half of a benchmark: what the explanations are worth, by every metric.
 
 Texts are scored a window at a time, all methods together: an input that several of them lead to is
 passed through the model once. What is held does not grow with the number of texts but for the
@@ -19,14 +19,15 @@ import torch
 from torch import Tensor
 
 from captum_aml.benchmark.explaining import Record
-from captum_aml.benchmark.measures import CURVE_POINTS, BoundMeasure, Window
 from captum_aml.benchmark.plan import Plan, ranges
 from captum_aml.benchmark.store import JSON, MethodFile
-from captum_aml.metrics import AOPCLimits, Convention, Removal, RemovalEvaluator, rationale_labels
-from captum_aml.metrics.curves import curve_of
-from captum_aml.metrics.limits import limits_of
-from captum_aml.text import TextBatch, TextModel
+from captum_aml.metrics import AOPCLimits, Convention, Removal, RemovalEvaluator
+from captum_aml.metrics.curves import CURVE_POINTS, curve_of
+from captum_aml.metrics.limits import LimitSearch
+from captum_aml.metrics.registry import BoundMetric, MetricInputs
+from captum_aml.text import TextModel
 from captum_aml.text.data import LabelledText
+from captum_aml.text.validation import rationales_of
 
 _CURVE = "removal-curve"
 
@@ -38,26 +39,12 @@ class RunKey(NamedTuple):
     seed: int
 
 
-@dataclass(frozen=True)
-class Search:
-    """How the limits of normalized AOPC are searched.
-
-    Attributes:
-        beam_size: Orders that are followed at once.
-        max_tokens: Texts with more tokens have no normalized AOPC: the search grows with the
-            square of their number.
-    """
-
-    beam_size: int = 3
-    max_tokens: int = 64
-
-
 @dataclass
 class Scored:
-    """Values by run and measure, each (N,) in the order of the data; NaN where there is none.
+    """Values by run and metric, each (N,) in the order of the data; NaN where there is none.
 
     Attributes:
-        values: By run, by measure.
+        values: By run, by metric.
         curves: By run the removal curve, (N, points).
         search_passes: Inputs passed through the model by the searches for limits.
         n_exact: Texts whose limits are exact.
@@ -79,7 +66,7 @@ class Scorer:
         classifier: The explained model.
         plan: The texts.
         data: The same texts with what people say about them, in the order of the data.
-        measures: The measures.
+        metrics: The metrics.
         convention: The convention, for the removal curves.
         search: How limits are searched.
         targets: The explained class of each text in the order of the data; None for the predicted
@@ -89,9 +76,9 @@ class Scorer:
     classifier: TextModel
     plan: Plan
     data: Sequence[LabelledText]
-    measures: Sequence[BoundMeasure]
+    metrics: Sequence[BoundMetric]
     convention: Convention
-    search: Search = field(default_factory=Search)
+    search: LimitSearch = field(default_factory=LimitSearch)
     targets: Sequence[int] | None = None
 
     @property
@@ -125,7 +112,7 @@ class Scorer:
         limits = _Limits(self, limits_file)
         scored = self._empty(records)
         for number, places in enumerate(ranges(self.window_sizes)):
-            window: Window | None = None
+            window: _Window | None = None
             for key, stream in streams.items():
                 chosen = list(islice(stream, len(places)))
                 for record in chosen:
@@ -134,7 +121,7 @@ class Scorer:
                     found = next(known[key])["values"]
                 else:
                     window = window or self._window(number, places, limits)
-                    found = self._measure(window, chosen)
+                    found = self._values(window, chosen)
                     if key in files:
                         files[key].append([{"values": found}])
                 self._fill(scored, key, places, found)
@@ -144,7 +131,7 @@ class Scorer:
 
     def _empty(self, runs: Iterable[RunKey]) -> Scored:
         n = len(self.plan.texts)
-        names = [entry.measure.name for entry in self.measures]
+        names = [entry.metric.name for entry in self.metrics]
         scored = Scored()
         for key in runs:
             scored.values[key] = {name: np.full(n, np.nan) for name in names}
@@ -157,7 +144,7 @@ class Scorer:
             table[rows] = _from_json(found[name])
         scored.curves[key][rows] = _from_json(found[_CURVE])
 
-    def _window(self, number: int, places: range, limits: _Limits) -> Window:
+    def _window(self, number: int, places: range, limits: _Limits) -> _Window:
         """The texts at some places of the plan, ready to be scored."""
         rows = [self.plan.indices[place] for place in places]
         batch = self.classifier.collate([self.plan.texts[place] for place in places])
@@ -171,23 +158,23 @@ class Scorer:
                 output="logits",
                 batch_size=self.plan.batch_size,
             )
-        return Window(
-            classifier=self.classifier,
-            evaluator=evaluator,
-            ordinary=batch.ordinary,
-            rationales=rationales_of(batch, [self.data[row] for row in rows]),
+        inputs = MetricInputs(
+            evaluator,
             limits_of=partial(limits.at, number, evaluator),
+            rationales=rationales_of(batch, [self.data[row] for row in rows]),
+            embedding_layer=self.classifier.embedding_layer,
         )
+        return _Window(inputs, batch.ordinary.cpu())
 
-    def _measure(self, window: Window, records: Sequence[Record]) -> dict[str, JSON]:
-        """By measure, and for the removal curve, the values of a window's texts."""
+    def _values(self, window: _Window, records: Sequence[Record]) -> dict[str, JSON]:
+        """By metric, and for the removal curve, the values of a window's texts."""
         scores, failed = _scores(window, records)
         found: dict[str, JSON] = {}
         with self.classifier.evaluating():
-            for entry in self.measures:
-                found[entry.measure.name] = _to_json(entry.function(window, scores), failed)
+            for entry in self.metrics:
+                found[entry.metric.name] = _to_json(entry(window.inputs, scores), failed)
             curve = curve_of(
-                window.evaluator,
+                window.inputs.evaluator,
                 scores,
                 self.convention.removal,
                 n_points=CURVE_POINTS,
@@ -202,7 +189,7 @@ class _Limits:
 
     def __init__(self, scorer: Scorer, file: Callable[[Removal], MethodFile] | None) -> None:
         self._search = scorer.search
-        wanted = {e.limits.name: e.limits for e in scorer.measures if e.limits is not None}
+        wanted = {e.limits.name: e.limits for e in scorer.metrics if e.limits is not None}
         self._files = {name: file(removal) for name, removal in wanted.items()} if file else {}
         self._found = {
             name: [_limits_from_json(record) for record in self._files.get(name, ())]
@@ -213,14 +200,7 @@ class _Limits:
         """The limits of the window of that number; windows come in order."""
         found = self._found[removal.name]
         if number == len(found):
-            found.append(
-                limits_of(
-                    evaluator,
-                    removal,
-                    beam_size=self._search.beam_size,
-                    max_tokens=self._search.max_tokens,
-                )
-            )
+            found.append(self._search.limits_of(evaluator, removal))
             if removal.name in self._files:
                 self._files[removal.name].append([_limits_to_json(found[-1])])
         return found[number]
@@ -233,9 +213,16 @@ class _Limits:
         scored.n_searched = sum(int((~part.high.isnan()).sum()) for part in parts)
 
 
-def _scores(window: Window, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
+class _Window(NamedTuple):
+    """Texts that are scored together, and where their own tokens are, (N, L) of bool."""
+
+    inputs: MetricInputs
+    ordinary: Tensor
+
+
+def _scores(window: _Window, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
     """Scores by position (N, L), and which texts have none (N,)."""
-    ordinary = window.ordinary.cpu()
+    ordinary = window.ordinary
     scores = torch.zeros(ordinary.shape, dtype=torch.float64)
     failed = torch.zeros(len(ordinary), dtype=torch.bool)
     for row, record in zip(range(len(ordinary)), records, strict=True):
@@ -244,19 +231,7 @@ def _scores(window: Window, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
             failed[row] = True
         else:
             scores[row, ordinary[row]] = torch.tensor(values, dtype=torch.float64)
-    return scores.to(window.evaluator.tokens.device), failed
-
-
-def rationales_of(batch: TextBatch, data: Sequence[LabelledText]) -> Tensor | None:
-    """Human rationales by position, (N, L) of bool; None where no text has any."""
-    if all(item.rationale is None for item in data):
-        return None
-    ordinary = batch.ordinary.cpu()
-    labels = torch.zeros(ordinary.shape, dtype=torch.bool)
-    for row, (text, item) in enumerate(zip(batch.texts, data, strict=True)):
-        marked = rationale_labels(text.offsets, item.rationale or ())
-        labels[row, ordinary[row]] = marked[torch.tensor(text.ordinary)]
-    return labels
+    return scores.to(window.inputs.tokens.device), failed
 
 
 def _to_json(values: Tensor, failed: Tensor) -> JSON:
@@ -295,4 +270,4 @@ def _limits_from_json(record: Mapping[str, Any]) -> AOPCLimits:
     )
 
 
-__all__ = ["RunKey", "Scored", "Scorer", "Search", "rationales_of"]
+__all__ = ["RunKey", "Scored", "Scorer"]

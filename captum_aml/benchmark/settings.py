@@ -6,9 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from captum_aml.benchmark.scoring import Search
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.metrics import Convention
+from captum_aml.metrics import Convention, LimitSearch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +17,7 @@ class BenchmarkSettings:
     Attributes:
         methods: Names from :func:`captum_aml.methods.available`; None for all that can run.
             ``random`` and ``occlusion`` always take part.
-        metrics: Names from :func:`captum_aml.benchmark.available_measures`, perhaps with an
+        metrics: Names from :func:`captum_aml.metrics.available_metrics`, perhaps with an
             operator (``aopc-sufficiency@pad``); None for the usual ones.
         convention: A convention or the name of a preset.
         seeds: Seeds for the methods that draw at random.
@@ -36,7 +35,7 @@ class BenchmarkSettings:
     maskers: Sequence[str | os.PathLike[str]] = ()
     n_steps: Mapping[str, int] = field(default_factory=dict)
     batch_size: int = 32
-    search: Search = field(default_factory=Search)
+    search: LimitSearch = field(default_factory=LimitSearch)
     n_examples: int = 5
 
     def __post_init__(self) -> None:

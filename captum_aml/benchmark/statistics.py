@@ -1,6 +1,6 @@
 """Intervals, paired tests, ranks and the Pareto front over per-example values.
 
-Pure functions of arrays. A missing value (a text that a method could not explain, or a measure
+Pure functions of arrays. A missing value (a text that a method could not explain, or a metric
 that is not defined for it) is NaN everywhere.
 """
 
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from captum_aml._optional import require
-from captum_aml.benchmark.results import Measure
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.metrics import Metric
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -191,16 +191,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def mean_ranks(
-    table: Mapping[str, Mapping[str, float]], measures: Sequence[Measure]
+    table: Mapping[str, Mapping[str, float]], metrics: Sequence[Metric]
 ) -> dict[str, float | None]:
     """Mean rank of each method, 1 for the best.
 
-    Each measure that has a direction ranks the methods that have a value for it; equal values share
-    the mean of their ranks. A method's mean goes over the measures that it has a value for.
+    Each metric that has a direction ranks the methods that have a value for it; equal values share
+    the mean of their ranks. A method's mean goes over the metrics that it has a value for.
 
     Args:
-        table: By method and measure the mean; a missing one is NaN or left out.
-        measures: The measures; those without a direction do not rank.
+        table: By method and metric the mean; a missing one is NaN or left out.
+        metrics: The metrics; those without a direction do not rank.
 
     Returns:
         By method the mean rank; None where it has no ranked value.
@@ -212,11 +212,11 @@ def mean_ranks(
     from scipy.stats import rankdata
 
     ranks: dict[str, list[float]] = {method: [] for method in table}
-    for measure in measures:
-        if measure.higher_is_better is None:
+    for metric in metrics:
+        if metric.higher_is_better is None:
             continue
-        sign = -1.0 if measure.higher_is_better else 1.0
-        values = {m: sign * cells.get(measure.name, math.nan) for m, cells in table.items()}
+        sign = -1.0 if metric.higher_is_better else 1.0
+        values = {m: sign * cells.get(metric.name, math.nan) for m, cells in table.items()}
         known = {method: value for method, value in values.items() if not math.isnan(value)}
         for method, rank in zip(known, rankdata(list(known.values())), strict=True):
             ranks[method].append(float(rank))

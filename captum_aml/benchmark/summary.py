@@ -15,7 +15,6 @@ from captum_aml.benchmark.results import (
     Cost,
     Curve,
     Failure,
-    Measure,
     MethodRow,
     Role,
 )
@@ -28,6 +27,7 @@ from captum_aml.benchmark.statistics import (
     paired_p_value,
 )
 from captum_aml.methods import Setting
+from captum_aml.metrics import Metric
 
 
 @dataclass
@@ -84,7 +84,7 @@ class MethodFacts:
 
 def method_rows(
     scored: Scored,
-    measures: Sequence[Measure],
+    metrics: Sequence[Metric],
     facts: Mapping[str, MethodFacts],
     tallies: Mapping[str, Tally],
     *,
@@ -92,27 +92,27 @@ def method_rows(
 ) -> list[MethodRow]:
     """A row for each method, in the order of ``facts``.
 
-    Each learned method is compared, measure by measure, with the best of the other methods by its
+    Each learned method is compared, metric by metric, with the best of the other methods by its
     mean; the p-values are corrected for the number of all these comparisons. A method that failed
     on texts that others explained is never the best, and ranks behind those others.
 
     Args:
         scored: Values by run.
-        measures: The measures.
+        metrics: The metrics.
         facts: By method.
         tallies: By method.
         seed: Seed of the resampling. Default: 0.
     """
-    tables = {name: {m.name: _table(scored, name, m.name) for m in measures} for name in facts}
+    tables = {name: {m.name: _table(scored, name, m.name) for m in metrics} for name in facts}
     rows = []
     for name, known in facts.items():
         cells = {}
-        for measure in measures:
-            table = tables[name][measure.name]
+        for metric in metrics:
+            table = tables[name][metric.name]
             interval = bootstrap_interval(table, seed=seed)
             if not math.isnan(interval.mean):
                 n = int((~np.isnan(table)).any(axis=0).sum())
-                cells[measure.name] = Cell(interval.mean, interval.low, interval.high, n)
+                cells[metric.name] = Cell(interval.mean, interval.low, interval.high, n)
         tally = tallies.get(name, Tally())
         rows.append(
             MethodRow(
@@ -126,9 +126,9 @@ def method_rows(
                 settings=known.settings,
             )
         )
-    ranks = mean_ranks(_means(rows, measures), measures)
+    ranks = mean_ranks(_means(rows, metrics), metrics)
     rows = [replace(row, rank=ranks[row.method]) for row in rows]
-    return _compared(rows, measures, tables)
+    return _compared(rows, metrics, tables)
 
 
 def removal_curves(scored: Scored, names: Sequence[str]) -> list[Curve]:
@@ -143,30 +143,30 @@ def removal_curves(scored: Scored, names: Sequence[str]) -> list[Curve]:
     return curves
 
 
-def _table(scored: Scored, method: str, measure: str) -> np.ndarray:
+def _table(scored: Scored, method: str, metric: str) -> np.ndarray:
     """Values (S, N) of a method."""
-    return np.stack([v[measure] for key, v in scored.values.items() if key.method == method])
+    return np.stack([v[metric] for key, v in scored.values.items() if key.method == method])
 
 
 def _compared(
     rows: Sequence[MethodRow],
-    measures: Sequence[Measure],
+    metrics: Sequence[Metric],
     tables: Mapping[str, Mapping[str, np.ndarray]],
 ) -> list[MethodRow]:
     made: list[tuple[int, str, Comparison]] = []
-    for measure in measures:
-        best = _best_baseline(rows, measure)
+    for metric in metrics:
+        best = _best_baseline(rows, metric)
         if best is None:
             continue
         for place, row in enumerate(rows):
-            if row.role != "learned" or measure.name not in row.cells:
+            if row.role != "learned" or metric.name not in row.cells:
                 continue
-            ours = example_means(tables[row.method][measure.name])
-            theirs = example_means(tables[best][measure.name])
+            ours = example_means(tables[row.method][metric.name])
+            theirs = example_means(tables[best][metric.name])
             difference = float(np.nanmean(ours - theirs)) if _overlap(ours, theirs) else math.nan
-            better = difference > 0 if measure.higher_is_better else difference < 0
+            better = difference > 0 if metric.higher_is_better else difference < 0
             comparison = Comparison(best, difference, paired_p_value(ours, theirs), better)
-            made.append((place, measure.name, comparison))
+            made.append((place, metric.name, comparison))
     corrected = holm([comparison.p_value for _, _, comparison in made])
     cells = [dict(row.cells) for row in rows]
     for (place, name, comparison), p_value in zip(made, corrected, strict=True):
@@ -176,25 +176,25 @@ def _compared(
     return [replace(row, cells=own) for row, own in zip(rows, cells, strict=True)]
 
 
-def _covered(rows: Sequence[MethodRow], measure: Measure) -> int:
+def _covered(rows: Sequence[MethodRow], metric: Metric) -> int:
     """The most texts that any method has a value for."""
-    return max((r.cells[measure.name].n for r in rows if measure.name in r.cells), default=0)
+    return max((r.cells[metric.name].n for r in rows if metric.name in r.cells), default=0)
 
 
-def _means(rows: Sequence[MethodRow], measures: Sequence[Measure]) -> dict[str, dict[str, float]]:
-    """By method and measure what is ranked: means of fewer texts than others have come last.
+def _means(rows: Sequence[MethodRow], metrics: Sequence[Metric]) -> dict[str, dict[str, float]]:
+    """By method and metric what is ranked: means of fewer texts than others have come last.
 
     A method that fails where texts are hard must not gain by it.
     """
     table: dict[str, dict[str, float]] = {row.method: {} for row in rows}
-    for measure in measures:
-        full = _covered(rows, measure)
+    for metric in metrics:
+        full = _covered(rows, metric)
         for row in rows:
-            cell = row.cells.get(measure.name)
+            cell = row.cells.get(metric.name)
             if cell is None:
                 continue
-            worst = -math.inf if measure.higher_is_better else math.inf
-            table[row.method][measure.name] = cell.mean if cell.n == full else worst
+            worst = -math.inf if metric.higher_is_better else math.inf
+            table[row.method][metric.name] = cell.mean if cell.n == full else worst
     return table
 
 
@@ -202,19 +202,19 @@ def _overlap(first: np.ndarray, second: np.ndarray) -> bool:
     return bool((~np.isnan(first) & ~np.isnan(second)).any())
 
 
-def _best_baseline(rows: Sequence[MethodRow], measure: Measure) -> str | None:
-    if measure.higher_is_better is None:
+def _best_baseline(rows: Sequence[MethodRow], metric: Metric) -> str | None:
+    if metric.higher_is_better is None:
         return None
-    sign = 1 if measure.higher_is_better else -1
-    full = _covered(rows, measure)
+    sign = 1 if metric.higher_is_better else -1
+    full = _covered(rows, metric)
     others = [
         row
         for row in rows
-        if row.role != "learned" and measure.name in row.cells and row.cells[measure.name].n == full
+        if row.role != "learned" and metric.name in row.cells and row.cells[metric.name].n == full
     ]
     if not others:
         return None
-    return max(others, key=lambda row: sign * row.cells[measure.name].mean).method
+    return max(others, key=lambda row: sign * row.cells[metric.name].mean).method
 
 
 __all__ = ["MethodFacts", "Tally", "method_rows", "removal_curves"]

@@ -39,10 +39,10 @@ def _list_methods(given: str | None) -> str | None:
 
 def _list_metrics(given: str | None) -> str | None:
     if given == "list":
-        from captum_aml.benchmark.measures import available_measures, measure_of
+        from captum_aml.metrics.registry import available_metrics, metric_of
 
-        for name in available_measures():
-            typer.echo(f"{name:30}{measure_of(name).description}")
+        for name in available_metrics():
+            typer.echo(f"{name:30}{metric_of(name).description}")
         raise typer.Exit
     return given
 
@@ -136,11 +136,11 @@ def benchmark(
     """
     start = time.perf_counter()
     from captum_aml import methods as registry
-    from captum_aml.benchmark.measures import bind
     from captum_aml.benchmark.running import run_benchmark
-    from captum_aml.benchmark.scoring import Search
     from captum_aml.benchmark.settings import BenchmarkSettings
+    from captum_aml.metrics import LimitSearch
     from captum_aml.metrics.conventions import resolve_convention
+    from captum_aml.metrics.registry import bind
     from captum_aml.text.data import load_texts
     from captum_aml.text.sources import prompt_of, text_model
 
@@ -152,7 +152,7 @@ def benchmark(
         maskers=masker or (),
         n_steps=_steps(steps or ()),
         batch_size=batch_size,
-        search=Search(beam_size=beam_size, max_tokens=search_tokens),
+        search=LimitSearch(beam_size=beam_size, max_tokens=search_tokens),
         n_examples=examples,
     )
     # Mistakes are told before a model is loaded or a text explained.
@@ -225,16 +225,16 @@ def evaluate(
     from captum_aml.benchmark.explanations import read_explanations
     from captum_aml.benchmark.provenance import model_fingerprint
     from captum_aml.benchmark.report import write_report
-    from captum_aml.benchmark.scoring import Search
     from captum_aml.benchmark.settings import BenchmarkSettings
     from captum_aml.benchmark.store import RunFolder
+    from captum_aml.metrics import LimitSearch
     from captum_aml.text.sources import prompt_of, text_model
 
     settings = BenchmarkSettings(
         metrics=_names(metrics),
         convention=preset,
         batch_size=batch_size,
-        search=Search(beam_size=beam_size, max_tokens=search_tokens),
+        search=LimitSearch(beam_size=beam_size, max_tokens=search_tokens),
         n_examples=examples,
     )
     given = read_explanations(explanations)
@@ -305,11 +305,11 @@ def _show(results: BenchmarkResults) -> None:
 
     rows = sorted(results.rows, key=lambda row: row.rank or float("inf"))
     columns = [("rank", ["-" if row.rank is None else f"{row.rank:.1f}" for row in rows])]
-    for measure in results.measures:
-        arrow = {True: " ↑", False: " ↓", None: ""}[measure.higher_is_better]
-        cells = [row.cells.get(measure.name) for row in rows]
+    for metric in results.metrics:
+        arrow = {True: " ↑", False: " ↓", None: ""}[metric.higher_is_better]
+        cells = [row.cells.get(metric.name) for row in rows]
         shown = ["-" if cell is None else f"{cell.mean:.3f}" for cell in cells]
-        columns.append((f"{measure.title}{arrow}", shown))
+        columns.append((f"{metric.title}{arrow}", shown))
     passes = [row.cost.forward_passes + row.cost.backward_passes for row in rows]
     if any(number == number for number in passes):
         shown = ["-" if number != number else f"{number:,.0f}" for number in passes]

@@ -200,9 +200,9 @@ class FitConfig(TrainingOptions):
         if self.limit is not None and self.limit < 2:
             raise InvalidInputError(f"limit: expected 2 or more, got {self.limit}")
         if self.metrics:
-            from captum_aml.benchmark.masker_score import directions
+            from captum_aml.metrics.registry import bind, directions
 
-            directions(self.metrics, self.preset)
+            directions(bind(self.metrics, self.preset))
         if (self.template is None) != (self.labels is None):
             raise InvalidInputError(
                 "template: expected template and labels together, got one without the other"

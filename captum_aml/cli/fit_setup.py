@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from captum_aml import AlignedMasker, AMLAttribution, LAAttribution
-from captum_aml.benchmark.masker_score import MaskerScore
 from captum_aml.benchmark.provenance import model_fingerprint
 from captum_aml.cli.config import FitConfig
 from captum_aml.cli.console import quiet_libraries
@@ -24,7 +23,8 @@ from captum_aml.text.data import LabelledText
 from captum_aml.text.maskers import encoder_masker, first_masker
 from captum_aml.text.removing import attention_removal
 from captum_aml.text.sources import prompt_of, text_model
-from captum_aml.training import Checkpoint, ModelFingerprint
+from captum_aml.text.validation import validation_batches
+from captum_aml.training import Checkpoint, MaskerScore, ModelFingerprint
 
 Say = Callable[[str], None]
 
@@ -46,7 +46,7 @@ class FitSetup:
         data: The texts.
         training: Training batches.
         validation: Validation batches.
-        score: The measures to select by, or None for the loss.
+        score: The metrics to select by, or None for the loss.
         masker: What the masker starts from.
     """
 
@@ -118,8 +118,10 @@ def prepare(config: FitConfig, say: Say) -> FitSetup:
     _tell_of_texts(data, training, classifier, say)
     score = None
     if config.metrics:
-        score = MaskerScore(classifier, data.validation, config.metrics, preset=config.preset)
-    validation = score.batches if score is not None else _plain(classifier, data.validation)
+        validation, rationales = validation_batches(classifier, data.validation)
+        score = MaskerScore(config.metrics, validation, rationales, convention=config.preset)
+    else:
+        validation = _plain(classifier, data.validation)
     return FitSetup(config, classifier, data, training, validation, score, masker)
 
 

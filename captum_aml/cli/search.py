@@ -179,8 +179,8 @@ def _write(out: Path, result: SearchResult, setup: FitSetup) -> None:
     }
     table = io.StringIO()
     weights = list(best.weights)
-    measures = list(best.values)
-    head = ["number", "state", "value", *weights, "learning_rate", *measures, "seconds", "error"]
+    metrics = list(best.values)
+    head = ["number", "state", "value", *weights, "learning_rate", *metrics, "seconds", "error"]
     writer = csv.writer(table)
     writer.writerow(head)
     for trial in result.trials:

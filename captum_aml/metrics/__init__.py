@@ -12,7 +12,7 @@ from captum_aml.metrics.conventions import PRESETS, Convention
 from captum_aml.metrics.curves import area_under_curve, deletion_curve, insertion_curve
 from captum_aml.metrics.evaluation import RemovalEvaluator
 from captum_aml.metrics.faithfulness import comprehensiveness, log_odds, sufficiency
-from captum_aml.metrics.limits import AOPCLimits, aopc_limits, normalized_aopc
+from captum_aml.metrics.limits import AOPCLimits, LimitSearch, aopc_limits, normalized_aopc
 from captum_aml.metrics.plausibility import (
     auprc,
     average_precision,
@@ -22,6 +22,15 @@ from captum_aml.metrics.plausibility import (
     token_f1,
 )
 from captum_aml.metrics.randomization import parameter_randomization
+from captum_aml.metrics.registry import (
+    BoundMetric,
+    Metric,
+    MetricInputs,
+    available_metrics,
+    default_metrics,
+    metric_of,
+    register_metric,
+)
 from captum_aml.metrics.removal import REMOVALS, Removal
 from captum_aml.metrics.soft import soft_comprehensiveness, soft_sufficiency
 
@@ -29,14 +38,20 @@ __all__ = [
     "PRESETS",
     "REMOVALS",
     "AOPCLimits",
+    "BoundMetric",
     "Convention",
+    "LimitSearch",
+    "Metric",
+    "MetricInputs",
     "Removal",
     "RemovalEvaluator",
     "aopc_limits",
     "area_under_curve",
     "auprc",
+    "available_metrics",
     "average_precision",
     "comprehensiveness",
+    "default_metrics",
     "deletion_curve",
     "effective_tokens",
     "entropy",
@@ -44,10 +59,12 @@ __all__ = [
     "insertion_curve",
     "iou_f1",
     "log_odds",
+    "metric_of",
     "normalized_aopc",
     "parameter_randomization",
     "rationale_labels",
     "recall_at_k",
+    "register_metric",
     "sensitivity_max",
     "soft_comprehensiveness",
     "soft_sufficiency",

@@ -15,10 +15,15 @@ single out nothing and count as equal ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from captum_aml.metrics._calls import parse_scores
+from captum_aml.metrics.conventions import Convention
+from captum_aml.metrics.registry import Metric, MetricInputs, register_metric
+from captum_aml.metrics.removal import Removal
+from captum_aml.metrics.scoring import parse_scores
 
 
 def entropy(attributions: Tensor, tokens: Tensor | None = None) -> Tensor:
@@ -66,5 +71,32 @@ def effective_tokens(attributions: Tensor, tokens: Tensor | None = None) -> Tens
     """
     return entropy(attributions, tokens).exp()
 
+
+def _register(
+    name: str, title: str, of: Callable[..., Tensor], description: str, *, is_default: bool
+) -> None:
+    """Registers a metric of complexity, which has no better direction."""
+
+    def compute(inputs: MetricInputs, scores: Tensor, _: Convention, __: Removal | None) -> Tensor:
+        return of(scores.cpu(), tokens=inputs.tokens.cpu()).double()
+
+    metric = Metric(name, title, None, "complexity", description)
+    register_metric(metric, compute, is_default=is_default)
+
+
+_register(
+    "entropy",
+    "Entropy",
+    entropy,
+    "Entropy in nats of the scores' absolute values as shares.",
+    is_default=False,
+)
+_register(
+    "effective-tokens",
+    "Effective tokens",
+    effective_tokens,
+    "The number of tokens that the scores are spread over: the exponential of their entropy.",
+    is_default=True,
+)
 
 __all__ = ["effective_tokens", "entropy"]

@@ -18,10 +18,15 @@ import torch
 from torch import Tensor
 
 from captum_aml._utils.checks import as_count
-from captum_aml.metrics._calls import ranks, score_examples
+from captum_aml.metrics.conventions import Convention
 from captum_aml.metrics.evaluation import RemovalEvaluator
+from captum_aml.metrics.registry import Metric, MetricInputs, register_metric
 from captum_aml.metrics.removal import Removal
+from captum_aml.metrics.scoring import ranks, score_examples
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
+
+#: Shares at which curves are measured unless told otherwise: steps of 10 %.
+CURVE_POINTS = 11
 
 
 def deletion_curve(
@@ -32,7 +37,7 @@ def deletion_curve(
     additional_forward_args: object | None = None,
     target: Target = None,
     *,
-    n_points: int = 11,
+    n_points: int = CURVE_POINTS,
     removal: str | Removal = "delete",
     output: str = "auto",
     batch_size: int = 32,
@@ -87,7 +92,7 @@ def insertion_curve(
     additional_forward_args: object | None = None,
     target: Target = None,
     *,
-    n_points: int = 11,
+    n_points: int = CURVE_POINTS,
     removal: str | Removal = "delete",
     output: str = "auto",
     batch_size: int = 32,
@@ -141,4 +146,34 @@ def curve_of(
     return values.masked_fill((sizes == 0)[:, None], torch.nan)
 
 
-__all__ = ["area_under_curve", "curve_of", "deletion_curve", "insertion_curve"]
+def _register(name: str, title: str, what: str, *, insertion: bool) -> None:
+    """Registers the area under a curve."""
+
+    def compute(
+        inputs: MetricInputs, scores: Tensor, _: Convention, removal: Removal | None
+    ) -> Tensor:
+        assert removal is not None
+        curve = curve_of(
+            inputs.evaluator, scores, removal, n_points=CURVE_POINTS, insertion=insertion
+        )
+        return area_under_curve(curve)
+
+    register_metric(
+        Metric(
+            name,
+            title,
+            insertion,
+            "faithfulness",
+            f"Area under the probability while tokens are {what} in steps of 10 %, most "
+            "important first; removal by {removal}.",
+        ),
+        compute,
+        removal="convention",
+        is_default=False,
+    )
+
+
+_register("deletion-auc", "Deletion AUC", "taken away", insertion=False)
+_register("insertion-auc", "Insertion AUC", "added to nothing", insertion=True)
+
+__all__ = ["CURVE_POINTS", "area_under_curve", "curve_of", "deletion_curve", "insertion_curve"]

@@ -47,6 +47,8 @@ class RemovalEvaluator:
         batch_size: The most variants in a pass of the model. Default: 32.
 
     Attributes:
+        forward_func: What is explained.
+        inputs: The examples, (N, ...).
         n_passes: Inputs that were passed through the model so far.
 
     Raises:
@@ -106,7 +108,7 @@ class RemovalEvaluator:
         )
         evaluator = RemovalEvaluator.__new__(RemovalEvaluator)
         evaluator._setup(
-            wrap(self._forward_func),
+            wrap(self.forward_func),
             call,
             self._readout.kind,
             self.batch_size,
@@ -129,12 +131,12 @@ class RemovalEvaluator:
             )
         self.batch_size = as_count("batch_size", batch_size, least=1)
         self.n_passes = 0
-        self._forward_func = forward_func
-        self._inputs, self._baselines = call.inputs[0], call.baselines[0]
-        self._has_positions = self._inputs.dim() == 3 or (
-            self._inputs.dim() == 2 and is_integral(self._inputs)
+        self.forward_func = forward_func
+        self.inputs, self._baselines = call.inputs[0], call.baselines[0]
+        self._has_positions = self.inputs.dim() == 3 or (
+            self.inputs.dim() == 2 and is_integral(self.inputs)
         )
-        places = tuple(self._inputs.shape[:2])
+        places = tuple(self.inputs.shape[:2])
         args = call.additional_forward_args
         self._args = tuple(self._for_each_example(arg) for arg in args)
         # Which arguments go with the examples, and which of these with the positions.
@@ -145,8 +147,8 @@ class RemovalEvaluator:
         batched = sorted({*call.batched, *self._by_position})
         self._call = replace(call, additional_forward_args=self._args, batched=tuple(batched))
         self._mask_index = self._find_attention_mask() if mask_index is None else mask_index
-        changeable = self._inputs != self._baselines
-        if self._inputs.dim() == 3:
+        changeable = self.inputs != self._baselines
+        if self.inputs.dim() == 3:
             changeable = changeable.any(dim=2)
         attended = (
             torch.ones_like(changeable)
@@ -156,7 +158,7 @@ class RemovalEvaluator:
         #: Which units can be removed, (N, U).
         self.tokens = (changeable & attended).reshape(call.n_examples, -1)
         self._layout = VariantLayout(
-            self._inputs,
+            self.inputs,
             self._baselines,
             self._args,
             batched=batched,
@@ -174,7 +176,7 @@ class RemovalEvaluator:
     @property
     def n_examples(self) -> int:
         """The number of examples N."""
-        return self._inputs.shape[0]
+        return self.inputs.shape[0]
 
     @property
     def n_tokens(self) -> list[int]:
@@ -246,7 +248,7 @@ class RemovalEvaluator:
 
     def _for_each_example(self, arg: Any) -> Any:  # the user's own argument
         """An argument by position that all examples share, such as position ids, for each."""
-        n_examples, *rest = self._inputs.shape
+        n_examples, *rest = self.inputs.shape
         if self._has_positions and isinstance(arg, Tensor) and arg.shape[:2] == (1, rest[0]):
             return arg.expand(n_examples, *arg.shape[1:])
         return arg
@@ -257,7 +259,7 @@ class RemovalEvaluator:
         # By its number, since the same tensor may be given for two arguments.
         for index in self._by_position:
             marked = [object() if i == index else arg for i, arg in enumerate(self._args)]
-            named = argument_named(self._forward_func, (self._inputs,), marked, "attention_mask")
+            named = argument_named(self.forward_func, (self.inputs,), marked, "attention_mask")
             if named is marked[index] and self._args[index].dim() == 2:
                 return index
         return None
@@ -341,7 +343,7 @@ class RemovalEvaluator:
         if removal.place != "stays" and not self._has_positions:
             raise InvalidInputError(
                 f"removal: {removal.name!r} needs token ids (N, L) or embeddings (N, L, D), got "
-                f"inputs {self._inputs.dtype} of shape {tuple(self._inputs.shape)}; use 'mask'"
+                f"inputs {self.inputs.dtype} of shape {tuple(self.inputs.shape)}; use 'mask'"
             )
         if removal.place == "hidden" and self._mask_index is None:
             raise InvalidInputError(
@@ -368,7 +370,7 @@ class RemovalEvaluator:
     def _forward(self, part: Variants, where: str) -> Any:  # whatever the forward function returns
         self.n_passes += len(part.rows)
         try:
-            return run_forward(self._forward_func, (part.inputs,), part.args)
+            return run_forward(self.forward_func, (part.inputs,), part.args)
         except Exception as error:
             if part.inputs.numel():
                 raise

@@ -20,15 +20,17 @@ Sources: DeYoung et al., "ERASER: A Benchmark to Evaluate Rationalized NLP Model
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from captum_aml.metrics._calls import ranks, score_examples
 from captum_aml.metrics.conventions import Convention, resolve_convention
 from captum_aml.metrics.evaluation import RemovalEvaluator
+from captum_aml.metrics.registry import Metric, MetricInputs, register_metric
 from captum_aml.metrics.removal import Removal
+from captum_aml.metrics.scoring import ranks, score_examples
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 
 
@@ -254,6 +256,66 @@ def _mean(
     ]
     return sums / torch.tensor(divisors, dtype=torch.float64)
 
+
+def _register(
+    name: str,
+    title: str,
+    of: Callable[..., Tensor],
+    what: str,
+    *,
+    higher: bool,
+    removal: str = "convention",
+) -> None:
+    """Registers a metric's AOPC form, and its form at the convention's own share."""
+    averaged = "averaged over the convention's numbers of tokens"
+    for aopc, own_name, own_title, counts in (
+        (True, f"aopc-{name}", f"AOPC {title}", averaged),
+        (False, name, title.capitalize(), "as many as the convention's share"),
+    ):
+        description = f"{what}, {counts}; removal by {{removal}}."
+        register_metric(
+            Metric(own_name, own_title, higher, "faithfulness", description),
+            partial(_compute, of=of, aopc=aopc),
+            removal=removal,
+            is_aopc=aopc,
+            is_default=aopc,
+        )
+
+
+def _compute(
+    inputs: MetricInputs,
+    scores: Tensor,
+    convention: Convention,
+    removal: Removal | None,
+    *,
+    of: Callable[..., Tensor],
+    aopc: bool,
+) -> Tensor:
+    return of(inputs.evaluator, scores, convention, removal, aopc=aopc)
+
+
+_register(
+    "comprehensiveness",
+    "comp.",
+    comprehensiveness_of,
+    "Probability lost without the top tokens",
+    higher=True,
+)
+_register(
+    "sufficiency",
+    "suff.",
+    sufficiency_of,
+    "Probability lost with the top tokens alone",
+    higher=False,
+)
+_register(
+    "log-odds",
+    "log-odds",
+    log_odds_of,
+    "Change of the log-probability without the top tokens, in nats",
+    higher=False,
+    removal="log-odds",
+)
 
 __all__ = [
     "comprehensiveness",

@@ -28,7 +28,7 @@ Attribution Explainability", 2024.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeAlias
@@ -40,11 +40,12 @@ from torch import Tensor
 from captum_aml._utils.checks import as_count
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import parse_call
-from captum_aml.metrics._calls import evaluators, score_examples
-from captum_aml.metrics.conventions import PRESETS
+from captum_aml.metrics.conventions import PRESETS, Convention
 from captum_aml.metrics.evaluation import RemovalEvaluator
 from captum_aml.metrics.faithfulness import comprehensiveness_of, sufficiency_of
+from captum_aml.metrics.registry import Metric, MetricInputs, register_metric
 from captum_aml.metrics.removal import Removal
+from captum_aml.metrics.scoring import evaluators, score_examples
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 
 _EVERY_COUNT = PRESETS["naopc"]
@@ -81,6 +82,24 @@ class AOPCLimits:
     n_tokens: Tensor
     exact: Tensor
     n_passes: int
+
+
+@dataclass(frozen=True)
+class LimitSearch:
+    """The search for the limits of normalized AOPC where many examples are scored.
+
+    Attributes:
+        beam_size: Orders that are followed at once.
+        max_tokens: Texts with more tokens have no normalized AOPC: the search grows with the
+            square of their number.
+    """
+
+    beam_size: int = 3
+    max_tokens: int = 64
+
+    def limits_of(self, evaluator: RemovalEvaluator, removal: Removal) -> AOPCLimits:
+        """The limits (N,) of an evaluator's examples."""
+        return limits_of(evaluator, removal, beam_size=self.beam_size, max_tokens=self.max_tokens)
 
 
 def aopc_limits(
@@ -419,9 +438,42 @@ def _beam(
     return list(zip(found[::2], found[1::2], strict=True))
 
 
+def _register(name: str, title: str, metric: str, of: Callable[..., Tensor]) -> None:
+    """Registers a normalized metric."""
+
+    def compute(
+        inputs: MetricInputs, scores: Tensor, _: Convention, removal: Removal | None
+    ) -> Tensor:
+        assert removal is not None
+        values = of(inputs.evaluator, scores, _EVERY_COUNT, removal, aopc=True)
+        return normalize(values, inputs.limits_of(removal), metric=metric)
+
+    higher = metric == "comprehensiveness"
+    best, worst = ("1", "0") if higher else ("0", "1")
+    register_metric(
+        Metric(
+            name,
+            title,
+            higher,
+            "faithfulness",
+            f"AOPC {metric} over every number of tokens on a scale where {best} is the best "
+            f"ranking that a search finds for the text and {worst} the worst; removal by "
+            "{removal}.",
+        ),
+        compute,
+        removal="convention",
+        needs_limits=True,
+        is_default=higher,
+    )
+
+
+_register("normalized-aopc", "NAOPC", "comprehensiveness", comprehensiveness_of)
+_register("normalized-aopc-sufficiency", "NAOPC suff.", "sufficiency", sufficiency_of)
+
 __all__ = [
     "MAX_EXHAUSTIVE",
     "AOPCLimits",
+    "LimitSearch",
     "aopc_limits",
     "joined",
     "limits_of",

@@ -32,6 +32,7 @@ touch are one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -41,7 +42,10 @@ from torch import Tensor
 from captum_aml._optional import require
 from captum_aml._utils.checks import as_count, is_integral
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.metrics._calls import parse_scores, ranks
+from captum_aml.metrics.conventions import Convention
+from captum_aml.metrics.registry import Metric, MetricInputs, register_metric
+from captum_aml.metrics.removal import Removal
+from captum_aml.metrics.scoring import parse_scores, ranks
 
 
 def auprc(attributions: Tensor, rationales: Tensor, tokens: Tensor | None = None) -> Tensor:
@@ -321,6 +325,48 @@ def _parse_span(
         )
     return start, end
 
+
+def _register(name: str, title: str, of: Callable[..., Tensor], description: str) -> None:
+    """Registers a metric of agreement."""
+
+    def compute(inputs: MetricInputs, scores: Tensor, _: Convention, __: Removal | None) -> Tensor:
+        if inputs.rationales is None:
+            return torch.full((len(scores),), torch.nan, dtype=torch.float64)
+        return of(scores.cpu(), inputs.rationales.cpu(), tokens=inputs.tokens.cpu()).double()
+
+    register_metric(
+        Metric(name, title, True, "plausibility", description), compute, needs_rationales=True
+    )
+
+
+_register(
+    "auprc",
+    "AUPRC",
+    auprc,
+    "Area under the precision-recall curve of the scores against the human rationale.",
+)
+_register(
+    "average-precision",
+    "Avg. precision",
+    average_precision,
+    "Average precision of the scores against the human rationale.",
+)
+_register(
+    "token-f1", "Token F1", token_f1, "F1 of the top tokens, as many as the human rationale has."
+)
+_register(
+    "iou-f1",
+    "IOU-F1",
+    iou_f1,
+    "F1 of the spans that the top tokens form, as many as the human rationale has; a span counts "
+    "if it shares half of its union with one of the rationale's.",
+)
+_register(
+    "recall-at-10",
+    "Recall at 10",
+    partial(recall_at_k, k=10),
+    "Share of the human rationale among the top ten tokens.",
+)
 
 __all__ = [
     "auprc",

@@ -32,9 +32,15 @@ from captum_aml._utils.hooks import run_with_output
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import parse_call
 from captum_aml.masking.forward import find_embedding_layer
-from captum_aml.metrics._calls import score_examples
+from captum_aml.metrics.conventions import Convention
 from captum_aml.metrics.evaluation import RemovalEvaluator
+from captum_aml.metrics.registry import Metric, MetricInputs, register_metric
+from captum_aml.metrics.removal import Removal
+from captum_aml.metrics.scoring import score_examples
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
+
+#: Draws per example of the registered metrics.
+_REGISTERED_SAMPLES = 5
 
 
 def soft_sufficiency(
@@ -251,5 +257,41 @@ class _Dropping:
             kept[row, real] = (draws < chances[real, None] - 1).float()
         return kept.to(embeddings)
 
+
+def _register(name: str, title: str, what: str, *, complement: bool) -> None:
+    """Registers a soft metric, not normalized."""
+
+    def compute(inputs: MetricInputs, scores: Tensor, _: Convention, __: Removal | None) -> Tensor:
+        return soft_of(
+            inputs.evaluator,
+            scores,
+            _layer(inputs.evaluator.forward_func, inputs.evaluator.inputs, inputs.embedding_layer),
+            complement=complement,
+            normalize=False,
+            n_samples=_REGISTERED_SAMPLES,
+            seed=0,
+        )
+
+    register_metric(
+        Metric(
+            name,
+            title,
+            True,
+            "faithfulness",
+            f"Probability {what} tokens' embeddings are dropped at random, not normalized; "
+            f"{_REGISTERED_SAMPLES} draws (Zhao and Aletras 2023).",
+        ),
+        compute,
+        is_default=False,
+    )
+
+
+_register(
+    "soft-comprehensiveness",
+    "Soft comp.",
+    "lost when elements of important",
+    complement=True,
+)
+_register("soft-sufficiency", "Soft suff.", "kept when elements of unimportant", complement=False)
 
 __all__ = ["soft_comprehensiveness", "soft_of", "soft_sufficiency"]

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from captum_aml.training.recipes import PUBLISHED, RECIPES, Recipe, recipe_of
     from captum_aml.training.records import EpochRecord, FitSummary, ValidationRecord
     from captum_aml.training.search import SearchResult, SearchSettings, Trial, search_weights
+    from captum_aml.training.selection import MaskerScore, validation_metrics
     from captum_aml.training.settings import FitSettings, ValidationMetric
-    from captum_aml.training.validation_metrics import validation_metrics
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -25,8 +25,8 @@ __getattr__, __dir__ = lazy_names(
         "captum_aml.training.recipes": ("PUBLISHED", "RECIPES", "Recipe", "recipe_of"),
         "captum_aml.training.records": ("EpochRecord", "FitSummary", "ValidationRecord"),
         "captum_aml.training.search": ("SearchResult", "SearchSettings", "Trial", "search_weights"),
+        "captum_aml.training.selection": ("MaskerScore", "validation_metrics"),
         "captum_aml.training.settings": ("FitSettings", "ValidationMetric"),
-        "captum_aml.training.validation_metrics": ("validation_metrics",),
     },
 )
 
@@ -40,6 +40,7 @@ __all__ = [
     "FitSettings",
     "FitState",
     "FitSummary",
+    "MaskerScore",
     "ModelFingerprint",
     "ProgressBar",
     "Recipe",

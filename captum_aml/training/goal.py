@@ -67,4 +67,21 @@ def problem_of(
     return problem
 
 
-__all__ = ["BuildProblem", "FitGoal", "Measure", "problem_of", "problems_of"]
+def resolve_metric(select_by: str | ValidationMetric) -> ValidationMetric | None:
+    """The metric that is meant; None for the validation loss.
+
+    Raises:
+        InvalidInputError: A name is unknown, or of a metric that cannot choose from batches; the
+            message lists those that can.
+    """
+    if isinstance(select_by, ValidationMetric):
+        return select_by
+    if select_by == "loss":
+        return None
+    # Metrics are loaded where they are used: fitting by the loss needs none.
+    from captum_aml.training.selection import named_metric
+
+    return named_metric(select_by)
+
+
+__all__ = ["BuildProblem", "FitGoal", "Measure", "problem_of", "problems_of", "resolve_metric"]

@@ -121,8 +121,9 @@ class FitSettings(TrainingOptions):
     select_by: Annotated[
         str | ValidationMetric,
         Doc(
-            "What the best weights are chosen by: ``loss``, the name of a metric such as "
-            "``aopc-comprehensiveness``, or a :class:`ValidationMetric`."
+            "What the best weights are chosen by: ``loss``; the name of a metric, "
+            "``aopc-comprehensiveness`` say, or several that commas separate, whose sum counts, "
+            "each in its better direction; or a :class:`ValidationMetric`."
         ),
     ] = "loss"
     checkpoint_dir: Annotated[

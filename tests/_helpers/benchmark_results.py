@@ -1,4 +1,4 @@
-"""A benchmark's results made by hand: fifteen methods, twelve measures, plausible numbers."""
+"""A benchmark's results made by hand: fifteen methods, twelve metrics, plausible numbers."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from captum_aml.benchmark.results import (
     Cost,
     Curve,
     Failure,
-    Measure,
     MethodRow,
     Role,
 )
+from captum_aml.metrics import Metric
 from captum_aml.visualization import ScoredText, TextCard
 
 MEASURES = [
-    Measure("aopc-comprehensiveness", "AOPC comprehensiveness", True, "faithfulness",
+    Metric("aopc-comprehensiveness", "AOPC comprehensiveness", True, "faithfulness",
             "Mean drop of the probability without the top 1, 5, 10, 20 and 50 % of the tokens."),
-    Measure("aopc-sufficiency", "AOPC sufficiency", False, "faithfulness",
+    Metric("aopc-sufficiency", "AOPC sufficiency", False, "faithfulness",
             "Mean drop of the probability with the top tokens alone."),
-    Measure("log-odds", "Log-odds", False, "faithfulness",
+    Metric("log-odds", "Log-odds", False, "faithfulness",
             "Change of the log-probability with the top 20 % replaced by [MASK]."),
-    Measure("normalized-aopc", "Normalized AOPC", True, "faithfulness",
+    Metric("normalized-aopc", "Normalized AOPC", True, "faithfulness",
             "How far towards the best possible order the ranking comes."),
-    Measure("comprehensiveness-pad", "Comprehensiveness, padded", True, "faithfulness",
+    Metric("comprehensiveness-pad", "Comprehensiveness, padded", True, "faithfulness",
             "Comprehensiveness under a removal that no method optimizes."),
-    Measure("soft-sufficiency", "Soft sufficiency", True, "faithfulness",
+    Metric("soft-sufficiency", "Soft sufficiency", True, "faithfulness",
             "Zhao and Aletras 2023."),
-    Measure("infidelity", "Infidelity", False, "faithfulness", "Captum's infidelity."),
-    Measure("auprc", "AUPRC", True, "plausibility", "Area under precision and recall."),
-    Measure("token-f1", "Token F1", True, "plausibility", "F1 at the rationale's length."),
-    Measure("iou-f1", "IOU-F1", True, "plausibility", "F1 of spans as ERASER defines it."),
-    Measure("entropy", "Entropy", None, "complexity", "Entropy of the scores' shares, in bits."),
-    Measure("effective-tokens", "Effective tokens", None, "complexity",
+    Metric("infidelity", "Infidelity", False, "faithfulness", "Captum's infidelity."),
+    Metric("auprc", "AUPRC", True, "plausibility", "Area under precision and recall."),
+    Metric("token-f1", "Token F1", True, "plausibility", "F1 at the rationale's length."),
+    Metric("iou-f1", "IOU-F1", True, "plausibility", "F1 of spans as ERASER defines it."),
+    Metric("entropy", "Entropy", None, "complexity", "Entropy of the scores' shares, in bits."),
+    Metric("effective-tokens", "Effective tokens", None, "complexity",
             "Two to the power of the entropy."),
 ]  # fmt: skip
 
@@ -71,18 +71,18 @@ TEXTS = [
 _SCALE = {"log-odds": -4.2, "infidelity": -0.004, "entropy": 3.1, "effective-tokens": 9.0}
 
 
-def _cell(measure: Measure, quality: float, role: Role, generator: random.Random) -> Cell:
-    scale = _SCALE.get(measure.name, 1.0)
+def _cell(metric: Metric, quality: float, role: Role, generator: random.Random) -> Cell:
+    scale = _SCALE.get(metric.name, 1.0)
     good = quality + generator.gauss(0, 0.03)
-    if measure.higher_is_better is False and scale > 0:
+    if metric.higher_is_better is False and scale > 0:
         good = 0.7 - good
     mean, width = scale * good, abs(scale) * 0.03
     comparison = None
-    if role == "learned" and measure.higher_is_better is not None:
-        best = 0.63 if scale > 0 and measure.higher_is_better else 0.07
+    if role == "learned" and metric.higher_is_better is not None:
+        best = 0.63 if scale > 0 and metric.higher_is_better else 0.07
         difference = mean - best * scale if scale > 0 else mean - 0.63 * scale
         p = min(1.0, 10 ** -(abs(difference) / width * 1.5))
-        better = (difference > 0) is measure.higher_is_better
+        better = (difference > 0) is metric.higher_is_better
         comparison = Comparison("shapley-sampling", difference, p, better)
     return Cell(mean, mean - width, mean + width, 200, comparison)
 
@@ -136,7 +136,7 @@ def realistic() -> BenchmarkResults:
         model="../shared/models/minilm-sst2",
         data="../shared/data/sst2/validation.jsonl",
         n_texts=200,
-        measures=MEASURES,
+        metrics=MEASURES,
         rows=rows,
         curves=curves,
         examples=_examples(generator),

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from captum_aml.benchmark import BenchmarkResults, BenchmarkSettings, Search
+from captum_aml.benchmark import BenchmarkResults, BenchmarkSettings
 from captum_aml.benchmark.evaluating import evaluate_explanations
 from captum_aml.benchmark.explanations import GivenExplanation, read_explanations
 from captum_aml.benchmark.running import run_benchmark
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.metrics import LimitSearch
 from captum_aml.text import LabelledText, TextClassifier, explain_texts, write_explanations
 from tests._helpers.benchmark_runs import reviews, reviews_classifier, tiny_classifier
 
@@ -21,7 +22,7 @@ SETTINGS = BenchmarkSettings(
     methods=[],
     metrics=["aopc-comprehensiveness", "normalized-aopc", "log-odds", "token-f1", "entropy"],
     batch_size=2,
-    search=Search(beam_size=2, max_tokens=8),
+    search=LimitSearch(beam_size=2, max_tokens=8),
 )
 TEXTS = ["a good film", "bad plot", "not very good"]
 

@@ -14,12 +14,19 @@ import pytest
 from captum_aml.benchmark._canvas import COLORS
 from captum_aml.benchmark._placing import Box, place_labels
 from captum_aml.benchmark.figures import Mode, cost_figure, removal_figure
-from captum_aml.benchmark.results import Cell, Cost, Curve, Measure, MethodRow, Role
+from captum_aml.benchmark.results import (
+    Cell,
+    Cost,
+    Curve,
+    MethodRow,
+    Role,
+)
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.metrics import Metric
 from captum_aml.visualization import PALETTE
 from tests._helpers.benchmark_results import realistic
 
-MEASURE = Measure("m", "A measure", True, "faithfulness", "")
+MEASURE = Metric("m", "A metric", True, "faithfulness", "")
 EVIL = "</text></svg><script>alert(1)</script>"
 
 
@@ -44,14 +51,14 @@ def curves(*methods: str) -> list[Curve]:
 class TestCostFigure:
     def test_every_method_is_named(self) -> None:
         results = realistic()
-        shown = texts(cost_figure(results.rows, results.measures[0]))
+        shown = texts(cost_figure(results.rows, results.metrics[0]))
         assert {row.method for row in results.rows} <= set(shown)
         assert {"none", "learned", "baseline", "random", "Pareto front"} <= set(shown)
 
     def test_says_which_direction_is_better(self) -> None:
-        assert "A measure (higher is better)" in texts(cost_figure([row("a")], MEASURE))
+        assert "A metric (higher is better)" in texts(cost_figure([row("a")], MEASURE))
         lower = replace(MEASURE, higher_is_better=False)
-        assert "A measure (lower is better)" in texts(cost_figure([row("a")], lower))
+        assert "A metric (lower is better)" in texts(cost_figure([row("a")], lower))
 
     def test_no_place_for_free_methods_where_there_are_none(self) -> None:
         assert "none" not in texts(cost_figure([row("a", passes=3.0)], MEASURE))

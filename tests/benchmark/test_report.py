@@ -36,11 +36,11 @@ from captum_aml.benchmark.results import (
     Cost,
     Curve,
     Failure,
-    Measure,
     MethodRow,
     Role,
 )
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.metrics import Metric
 from captum_aml.visualization import ScoredText, TextCard
 from tests._helpers.benchmark_results import realistic
 
@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 EVIL = "</td></script><script>alert(1)</script>\"' onload=alert(1) <img src=x> | `a` **b** \\"
-UP = Measure("up", "Up", True, "faithfulness", "More is better.")
-DOWN = Measure("down", "Down", False, "plausibility", "Less is better.")
-NEITHER = Measure("neither", "Neither", None, "complexity", "As it is.")
+UP = Metric("up", "Up", True, "faithfulness", "More is better.")
+DOWN = Metric("down", "Down", False, "plausibility", "Less is better.")
+NEITHER = Metric("neither", "Neither", None, "complexity", "As it is.")
 COST = Cost(2.0, 1.0, 0.0123, None)
 
 
@@ -60,9 +60,9 @@ def row(method: str, role: Role = "baseline", **means: float) -> MethodRow:
 
 
 def results(
-    *rows: MethodRow, measures: tuple[Measure, ...] = (UP, DOWN, NEITHER)
+    *rows: MethodRow, metrics: tuple[Metric, ...] = (UP, DOWN, NEITHER)
 ) -> BenchmarkResults:
-    return BenchmarkResults("model", "data", 10, measures, rows)
+    return BenchmarkResults("model", "data", 10, metrics, rows)
 
 
 def compared(mean: float, p_value: float, *, better: bool) -> Cell:
@@ -126,7 +126,7 @@ def hostile() -> BenchmarkResults:
     card = TextCard(
         EVIL, EVIL, 0.5, [ScoredText(EVIL, [(0, 5)], [0.5], explained=EVIL, detail=EVIL)]
     )
-    measure = Measure(EVIL, EVIL, True, "faithfulness", EVIL)
+    metric = Metric(EVIL, EVIL, True, "faithfulness", EVIL)
     cell = Cell(0.5, 0.4, 0.6, 9, Comparison(EVIL, 0.1, 0.01, True))
     bad = MethodRow(
         EVIL,
@@ -142,7 +142,7 @@ def hostile() -> BenchmarkResults:
         EVIL,
         EVIL,
         10,
-        [measure],
+        [metric],
         [bad, row("other")],
         curves=[Curve(EVIL, (0, 1), (1, 0))],
         examples=[card] * 4,
@@ -237,7 +237,7 @@ class TestTables:
         ]  # fmt: skip
         many = (UP, replace(UP, name="u2"), replace(UP, name="u3"), DOWN, NEITHER, NEITHER)
         titles = [
-            part.title.split(":")[0] for part in result_tables(results(row("a"), measures=many))
+            part.title.split(":")[0] for part in result_tables(results(row("a"), metrics=many))
         ]
         assert titles == ["Faithfulness", "Plausibility", "Complexity", "Cost"]
 
@@ -248,7 +248,7 @@ class TestTables:
         }
         found = results(replace(row("ours", "learned"), cells=cells), row("occlusion", up=0.5))
         assert summary(found) == [
-            "ours against the best baseline: better on 1 of 2 measures (Up), worse on 1 (Down), "
+            "ours against the best baseline: better on 1 of 2 metrics (Up), worse on 1 (Down), "
             "no significant difference on 0."
         ]
 
@@ -376,7 +376,7 @@ class TestPage:
             assert all(str(key) in text and str(value) in text for key, value in mapping.items())
 
     def test_one_method_and_nothing_else(self) -> None:
-        root = parse(results(row("only", up=0.5), measures=(UP,)))
+        root = parse(results(row("only", up=0.5), metrics=(UP,)))
         assert "only" in root.text
         assert not root.find("article")
 
@@ -385,7 +385,7 @@ class TestPage:
 
     def test_hundreds_of_methods(self) -> None:
         rows = [row(f"method-{i}", up=i / 300) for i in range(300)]
-        (main,) = parse(results(*rows, measures=(UP,))).find("tbody")[:1]
+        (main,) = parse(results(*rows, metrics=(UP,))).find("tbody")[:1]
         assert len(main.find("tr")) == 300
 
 
@@ -461,7 +461,7 @@ class TestJson:
         assert again.examples == ()
         assert [r.method for r in again.rows] == [r.method for r in found.rows]
         assert again.rows[1].cells == found.rows[1].cells
-        assert again.measures == found.measures
+        assert again.metrics == found.metrics
         assert to_markdown(again) == to_markdown(found)
 
     def test_nan_is_null_and_comes_back(self) -> None:

@@ -23,13 +23,13 @@ from captum_aml import methods
 from captum_aml.benchmark import (
     BenchmarkResults,
     BenchmarkSettings,
-    Search,
     results_from_json,
     run_benchmark,
 )
 from captum_aml.benchmark.provenance import model_fingerprint, package_versions
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.methods import MethodOptions
+from captum_aml.metrics import LimitSearch
 from captum_aml.reviews import reviews_masker_path
 from captum_aml.text import LabelledText, TextClassifier
 from tests._helpers import processes
@@ -62,7 +62,7 @@ SETTINGS = BenchmarkSettings(
     metrics=["aopc-comprehensiveness", "normalized-aopc", "token-f1"],
     seeds=(0, 1),
     batch_size=1,
-    search=Search(beam_size=2, max_tokens=4),
+    search=LimitSearch(beam_size=2, max_tokens=4),
 )
 
 
@@ -169,13 +169,13 @@ class TestResults:
     def test_limits_that_were_not_searched_are_said(
         self, tmp_path: Path, classifier: TextClassifier
     ) -> None:
-        results = bench(classifier, tmp_path, search=Search(max_tokens=0))
+        results = bench(classifier, tmp_path, search=LimitSearch(max_tokens=0))
         assert all("normalized-aopc" not in row.cells for row in results.rows)
         assert "No text has 0 tokens or fewer" in results.protocol[-1]
 
     def test_the_usual_metrics(self, tmp_path: Path, classifier: TextClassifier) -> None:
         results = bench(classifier, tmp_path, metrics=None, methods=["attention"], texts=TEXTS[:2])
-        names = [measure.name for measure in results.measures]
+        names = [metric.name for metric in results.metrics]
         assert {"aopc-comprehensiveness", "aopc-comprehensiveness@mask", "auprc"} <= set(names)
 
     def test_the_page_s_texts(self, tmp_path: Path, classifier: TextClassifier) -> None:
@@ -402,7 +402,7 @@ class TestResuming:
         other: dict[str, Any] = {"metrics": ["log-odds", "entropy"], "convention": "aml"}
         results = bench(classifier, tmp_path, methods=["mine"], **other)
         assert contents(list((tmp_path / "explanations").iterdir())) == before
-        assert [measure.name for measure in results.measures] == other["metrics"]
+        assert [metric.name for metric in results.metrics] == other["metrics"]
         again = found(tmp_path)
         may_explain = True
         bench(classifier, tmp_path / "anew", methods=["mine"], **other)

@@ -13,14 +13,19 @@ import torch
 from torch import Tensor
 
 from captum_aml import metrics
-from captum_aml.benchmark import available_measures
-from captum_aml.benchmark.measures import BoundMeasure, MeasureSpec, bind, register_measure
 from captum_aml.benchmark.plan import Plan
-from captum_aml.benchmark.results import Measure
-from captum_aml.benchmark.scoring import RunKey, Scored, Scorer, Search
+from captum_aml.benchmark.scoring import RunKey, Scored, Scorer
 from captum_aml.benchmark.store import RunFolder
-from captum_aml.metrics import Convention
+from captum_aml.metrics import (
+    LimitSearch,
+    Metric,
+    MetricInputs,
+    available_metrics,
+    register_metric,
+    registry,
+)
 from captum_aml.metrics.conventions import PRESETS
+from captum_aml.metrics.registry import BoundMetric, bind
 from captum_aml.text import LabelledText, TextClassifier
 from tests._helpers.benchmark_runs import Passes, reviews, reviews_classifier, tiny_classifier
 
@@ -30,7 +35,7 @@ SHORT = [
     LabelledText(text, rationale=((0, 3),))
     for text in ("good", "the plot", "not very good", "bad film", "slow actor at first", "awful !")
 ]
-SEARCH = Search(beam_size=2, max_tokens=11)
+SEARCH = LimitSearch(beam_size=2, max_tokens=11)
 KEYS = [RunKey("one", 0), RunKey("one", 1), RunKey("other", 0)]
 
 
@@ -52,7 +57,7 @@ def scorer(
         classifier=classifier,
         plan=Plan.of(classifier, [item.text for item in texts], batch_size=batch_size),
         data=texts,
-        measures=bind(names, chosen),
+        metrics=bind(names, chosen),
         convention=chosen,
         search=SEARCH,
     )
@@ -161,7 +166,7 @@ CLOSE_NORMALIZED: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4}
 
 class TestAgainstDirectCalls:
     def test_every_measure_is_among_them(self) -> None:
-        assert {name for name in DIRECT if "@" not in name} == set(available_measures())
+        assert {name for name in DIRECT if "@" not in name} == set(available_metrics())
 
     @pytest.mark.parametrize(
         ("preset", "names"),
@@ -213,7 +218,7 @@ class TestAgainstDirectCalls:
             classifier=classifier,
             plan=used.plan,
             data=TEXTS,
-            measures=used.measures,
+            metrics=used.metrics,
             convention=used.convention,
             targets=targets,
         )
@@ -288,7 +293,7 @@ class TestFiles:
                     raise KeyboardInterrupt
 
         ones = [1] * len(used.window_sizes)
-        names = "-".join(entry.measure.name for entry in used.measures)
+        names = "-".join(entry.metric.name for entry in used.metrics)
         with RunFolder.open(folder, {}) as run:
             return used.score(
                 {key: records(used.plan, key) for key in keys},
@@ -334,7 +339,7 @@ class TestFiles:
     ) -> None:
         used = self.scorer(classifier, ["normalized-aopc"])
         first = self.score(tmp_path, used, keys=KEYS[:2])
-        monkeypatch.setattr("captum_aml.benchmark.scoring.limits_of", None)
+        monkeypatch.setattr(LimitSearch, "limits_of", None)
         again = self.score(tmp_path, used)
         assert again.search_passes == first.search_passes > 0
         monkeypatch.undo()
@@ -367,16 +372,14 @@ def test_the_same_input_passes_the_model_once(
 def test_a_measure_of_the_user_s_own(
     classifier: TextClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from captum_aml.benchmark import measures
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    largest = Metric("largest", "Largest", None, "complexity", "The largest score.")
 
-    monkeypatch.setattr(measures, "_REGISTRY", dict(measures._REGISTRY))
-    largest = Measure("largest", "Largest", None, "complexity", "The largest score.")
+    def compute(inputs: MetricInputs, scores: Tensor, *_: object) -> Tensor:
+        return scores.masked_fill(~inputs.tokens, -9).amax(dim=1)
 
-    def factory(_: Convention, __: object) -> Callable[..., Tensor]:
-        return lambda window, scores: scores.masked_fill(~window.ordinary, -9).amax(dim=1)
-
-    register_measure(MeasureSpec(largest, factory))
+    register_metric(largest, compute)
     used = scorer(classifier, ["largest"])
-    assert isinstance(used.measures[0], BoundMeasure)
+    assert isinstance(used.metrics[0], BoundMetric)
     expected = [max(values) for _, values in sorted(scores_of(used.plan, KEYS[0]).items())]
     assert scored(used).values[KEYS[0]]["largest"].tolist() == expected

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from captum_aml.benchmark.results import Measure
 from captum_aml.benchmark.statistics import (
     Interval,
     bootstrap_interval,
@@ -21,12 +20,13 @@ from captum_aml.benchmark.statistics import (
     pareto_front,
 )
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.metrics import Metric
 
 NAN = math.nan
 
 
-def measure(name: str, higher_is_better: bool | None) -> Measure:
-    return Measure(name, name.title(), higher_is_better, "faithfulness", "")
+def metric(name: str, higher_is_better: bool | None) -> Metric:
+    return Metric(name, name.title(), higher_is_better, "faithfulness", "")
 
 
 class TestBootstrapInterval:
@@ -222,18 +222,18 @@ class TestMeanRanks:
             "b": {"up": 0.7, "down": 0.1, "neither": 1.0},
             "c": {"up": 0.7, "down": 0.8, "neither": 2.0},
         }
-        measures = [measure("up", True), measure("down", False), measure("neither", None)]
+        metrics = [metric("up", True), metric("down", False), metric("neither", None)]
         # up: a 1, b and c share 2 and 3; down: b 1, a 2, c 3.
-        assert mean_ranks(table, measures) == {"a": 1.5, "b": 1.75, "c": 2.75}
+        assert mean_ranks(table, metrics) == {"a": 1.5, "b": 1.75, "c": 2.75}
 
     def test_missing_values_do_not_rank(self) -> None:
         table = {"a": {"up": NAN, "down": 1.0}, "b": {"up": 0.7}, "c": {"up": 0.9}, "d": {}}
-        measures = [measure("up", True), measure("down", False)]
-        assert mean_ranks(table, measures) == {"a": 1.0, "b": 2.0, "c": 1.0, "d": None}
+        metrics = [metric("up", True), metric("down", False)]
+        assert mean_ranks(table, metrics) == {"a": 1.0, "b": 2.0, "c": 1.0, "d": None}
 
     def test_infinite_values_rank(self) -> None:
         table = {"a": {"down": -math.inf}, "b": {"down": 0.0}}
-        assert mean_ranks(table, [measure("down", False)]) == {"a": 1.0, "b": 2.0}
+        assert mean_ranks(table, [metric("down", False)]) == {"a": 1.0, "b": 2.0}
 
 
 class TestParetoFront:

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from captum_aml.benchmark.results import Cost, Failure, Measure
+from captum_aml.benchmark.results import Cost, Failure
 from captum_aml.benchmark.scoring import RunKey, Scored
 from captum_aml.benchmark.summary import MethodFacts, Tally, method_rows, removal_curves
+from captum_aml.metrics import Metric
 
-UP = Measure("up", "Up", True, "faithfulness", "More is better.")
-DOWN = Measure("down", "Down", False, "faithfulness", "Less is better.")
-NEITHER = Measure("neither", "Neither", None, "complexity", "As it is.")
+UP = Metric("up", "Up", True, "faithfulness", "More is better.")
+DOWN = Metric("down", "Down", False, "faithfulness", "Less is better.")
+NEITHER = Metric("neither", "Neither", None, "complexity", "As it is.")
 NAN = math.nan
 FACTS = {
     "ours": MethodFacts("learned", {"n_steps": 3}, "7 texts"),
@@ -26,7 +27,7 @@ FACTS = {
 
 
 def scored(**values: Sequence[Sequence[float]]) -> Scored:
-    """By method its values by seed, the same for every measure."""
+    """By method its values by seed, the same for every metric."""
     made = Scored()
     for method, seeds in values.items():
         for seed, row in enumerate(seeds):
@@ -97,10 +98,10 @@ class TestComparison:
             good=[[1.0, 1.5, 2, 2.5, 3, 3.5, 4, 4.5]],
         )
         facts = {"ours": FACTS["ours"], "too": FACTS["ours"], "good": FACTS["good"]}
-        for measures in ([UP], [UP, DOWN], [UP, DOWN, NEITHER]):
-            rows = method_rows(values, measures, facts, {})
+        for metrics in ([UP], [UP, DOWN], [UP, DOWN, NEITHER]):
+            rows = method_rows(values, metrics, facts, {})
             made = [c.comparison for row in rows for c in row.cells.values() if c.comparison]
-            assert len(made) == 2 * min(len(measures), 2)
+            assert len(made) == 2 * min(len(metrics), 2)
             for comparison in made:
                 assert comparison.p_value == pytest.approx(len(made) * 2 / 2**8)
 

@@ -11,8 +11,9 @@ from typing import TypeAlias
 import pytest
 
 from captum_aml import methods
-from captum_aml.benchmark import available_measures, results_from_json
+from captum_aml.benchmark import results_from_json
 from captum_aml.cli import main as cli
+from captum_aml.metrics import available_metrics
 from captum_aml.reviews import reviews_masker_path
 from tests._helpers.benchmark_runs import contents
 from tests._helpers.text_models import save_classifier
@@ -124,7 +125,7 @@ class TestBenchmark:
         assert result.code == 0, result.err
         found = results_from_json((out / "results.json").read_text("utf-8"))
         assert found.n_texts == 2
-        assert [m.name for m in found.measures] == ["sufficiency@pad", "log-odds"]
+        assert [m.name for m in found.metrics] == ["sufficiency@pad", "log-odds"]
         rows = {row.method: row for row in found.rows}
         assert list(rows) == ["integrated-gradients", "lime", "random", "occlusion"]
         assert rows["lime"].seeds == [4, 2]
@@ -346,7 +347,7 @@ class TestLists:
     def test_metrics(self, run: Run, command: str) -> None:
         result = run(command, "--metrics", "list")
         assert result.code == 0, result.err
-        assert [line.split()[0] for line in result.out.splitlines()] == list(available_measures())
+        assert [line.split()[0] for line in result.out.splitlines()] == list(available_metrics())
 
 
 class TestHelp:

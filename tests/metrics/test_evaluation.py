@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.masking.call import parse_call
 from captum_aml.metrics import RemovalEvaluator, comprehensiveness, sufficiency
-from captum_aml.metrics._calls import evaluators
+from captum_aml.metrics.scoring import evaluators
 from tests._helpers.models import LinearLogits, PlantedClassifier
 from tests._helpers.removals import (
     FIRST,

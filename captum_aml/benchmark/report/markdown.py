@@ -58,18 +58,18 @@ def _lines(results: BenchmarkResults, texts: bool) -> Iterator[str]:
     for part in result_tables(results):
         yield f"\n### {escaped(part.title)}\n"
         yield _result_table(part)
-    if results.measures:
-        yield "\n## Measures\n"
+    if results.metrics:
+        yield "\n## Metrics\n"
         directions = {True: "higher", False: "lower", None: "neither"}
         yield table(
-            ["Measure", "Better", "What it is"],
+            ["Metric", "Better", "What it is"],
             [
                 (
                     f"{escaped(m.title)} ({escaped(m.name)})",
                     directions[m.higher_is_better],
                     escaped(m.description),
                 )
-                for m in results.measures
+                for m in results.metrics
             ],
         )
     yield from _failures(results, texts)

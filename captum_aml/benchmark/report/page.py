@@ -11,7 +11,8 @@ from importlib.resources import files
 from captum_aml.benchmark.figures import Mode, cost_figure, removal_figure
 from captum_aml.benchmark.report.markdown import legend
 from captum_aml.benchmark.report.tables import result_tables, summary
-from captum_aml.benchmark.results import BenchmarkResults, Measure
+from captum_aml.benchmark.results import BenchmarkResults
+from captum_aml.metrics import Metric
 from captum_aml.visualization import TextCard, printable, template
 
 # Examples that are open from the start; the others unfold.
@@ -33,7 +34,7 @@ def to_html(results: BenchmarkResults) -> Iterator[str]:
 
     script = _script()
     shown = [row for card in results.examples for row in card.rows]
-    main = _main_measure(results)
+    main = _main_metric(results)
     return template("benchmark.html.j2").generate(
         results=results,
         summary=summary(results),
@@ -42,7 +43,7 @@ def to_html(results: BenchmarkResults) -> Iterator[str]:
         # Ours, and matplotlib's with all text in it escaped.
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        main_measure=main,
+        main_metric=main,
         cost_figures=[
             Markup(cost_figure(results.rows, main, mode=mode)) if main else "" for mode in _MODES
         ],
@@ -56,13 +57,13 @@ def to_html(results: BenchmarkResults) -> Iterator[str]:
     )
 
 
-def _main_measure(results: BenchmarkResults) -> Measure | None:
-    """The measure that stands for faithfulness in the figure of cost: the first that can."""
+def _main_metric(results: BenchmarkResults) -> Metric | None:
+    """The metric that stands for faithfulness in the figure of cost: the first that can."""
     return next(
         (
-            measure
-            for measure in results.measures
-            if measure.group == "faithfulness" and measure.higher_is_better is not None
+            metric
+            for metric in results.metrics
+            if metric.group == "faithfulness" and metric.higher_is_better is not None
         ),
         None,
     )
@@ -79,11 +80,7 @@ def _beginning(card: TextCard) -> str:
 
 @cache
 def _script() -> str:
-    return (
-        files("captum_aml.visualization")
-        .joinpath("templates/sort_tables.js")
-        .read_text(encoding="utf-8")
-    )
+    return files("captum_aml.benchmark.report").joinpath("sort_tables.js").read_text("utf-8")
 
 
 __all__ = ["to_html"]

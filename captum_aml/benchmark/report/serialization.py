@@ -17,10 +17,10 @@ from captum_aml.benchmark.results import (
     Cost,
     Curve,
     Failure,
-    Measure,
     MethodRow,
 )
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.metrics import Metric
 
 _FORMAT = "captum-aml benchmark results"
 _VERSION = 1
@@ -93,7 +93,7 @@ def _results(document: Mapping[str, Any]) -> BenchmarkResults:
         model=document["model"],
         data=document["data"],
         n_texts=document["n_texts"],
-        measures=[Measure(**measure) for measure in document["measures"]],
+        metrics=[Metric(**metric) for metric in document["metrics"]],
         rows=[_row(row) for row in document["rows"]],
         curves=[
             Curve(c["method"], c["shares"], [_number(p) for p in c["probabilities"]])

@@ -14,14 +14,14 @@ from captum_aml.benchmark.results import (
     BenchmarkResults,
     Cell,
     Comparison,
-    Measure,
     MethodRow,
     Role,
 )
+from captum_aml.metrics import Metric
 
 #: A corrected p-value below this one is called a difference.
 SIGNIFICANCE = 0.05
-#: Up to so many measures stand in one table with rank and cost; more are shown by group.
+#: Up to so many metrics stand in one table with rank and cost; more are shown by group.
 MOST_IN_ONE = 5
 
 #: What a test against the best baseline says.
@@ -103,19 +103,19 @@ class ResultTable:
 
 
 def result_tables(results: BenchmarkResults) -> list[ResultTable]:
-    """The main table; with many measures one table per group and one of cost.
+    """The main table; with many metrics one table per group and one of cost.
 
     Lines stand in the order of their mean rank, those without one last.
     """
     rows = sorted(results.rows, key=lambda row: math.inf if row.rank is None else row.rank)
-    if len(results.measures) <= MOST_IN_ONE:
-        columns = [_rank(rows), *_measures(results, rows, results.measures), *_cost(results, rows)]
+    if len(results.metrics) <= MOST_IN_ONE:
+        columns = [_rank(rows), *_metrics(results, rows, results.metrics), *_cost(results, rows)]
         return [_table("Results", rows, columns)] if rows else []
     tables = []
     for group, title in _GROUPS.items():
-        measures = [measure for measure in results.measures if measure.group == group]
-        if measures:
-            columns = [_rank(rows), *_measures(results, rows, measures)]
+        metrics = [metric for metric in results.metrics if metric.group == group]
+        if metrics:
+            columns = [_rank(rows), *_metrics(results, rows, metrics)]
             tables.append(_table(title, rows, columns))
     tables.append(_table("Cost", rows, [_rank(rows), *_cost(results, rows)]))
     return tables if rows else []
@@ -124,16 +124,16 @@ def result_tables(results: BenchmarkResults) -> list[ResultTable]:
 def summary(results: BenchmarkResults) -> list[str]:
     """A sentence per tested row: where it is better than the best baseline, and where worse.
 
-    The best baseline is, for each measure, the one with the best mean.
+    The best baseline is, for each metric, the one with the best mean.
     """
     sentences = []
     for row in results.rows:
         found: dict[Verdict, list[str]] = {"better": [], "worse": [], "n.s.": []}
-        for measure in results.measures:
-            cell = row.cells.get(measure.name)
+        for metric in results.metrics:
+            cell = row.cells.get(metric.name)
             result = verdict(cell.comparison) if cell else None
             if result is not None:
-                found[result].append(measure.title)
+                found[result].append(metric.title)
         tested = sum(map(len, found.values()))
         if tested:
             sentences.append(
@@ -179,7 +179,7 @@ def p_text(p_value: float) -> str:
 
 
 def _counted(titles: Sequence[str], *, of: int | None = None) -> str:
-    total = "" if of is None else f" of {of} measures"
+    total = "" if of is None else f" of {of} metrics"
     # Titles can hold commas.
     return f"{len(titles)}{total}" + (f" ({'; '.join(titles)})" if titles else "")
 
@@ -197,30 +197,30 @@ def _table(title: str, rows: Sequence[MethodRow], columns: Sequence[_Filled]) ->
 
 def _rank(rows: Sequence[MethodRow]) -> _Filled:
     column = Column(
-        "Rank", description="Mean rank over the measures that have a direction; 1 is the best."
+        "Rank", description="Mean rank over the metrics that have a direction; 1 is the best."
     )
     return column, _numbers([row.rank for row in rows], decimals=1)
 
 
-def _measures(
-    results: BenchmarkResults, rows: Sequence[MethodRow], measures: Sequence[Measure]
+def _metrics(
+    results: BenchmarkResults, rows: Sequence[MethodRow], metrics: Sequence[Metric]
 ) -> Iterator[_Filled]:
-    for measure in measures:
-        cells = [row.cells.get(measure.name) for row in rows]
+    for metric in metrics:
+        cells = [row.cells.get(metric.name) for row in rows]
         there = [cell for cell in cells if cell is not None and not math.isnan(cell.mean)]
         known = [cell.mean for cell in there]
         # A mean over fewer texts than others have is not compared with theirs.
         full = max((cell.n for cell in there), default=0)
         decimals = decimals_for(known)
         best = ""
-        if known and measure.higher_is_better is not None:
-            most = max if measure.higher_is_better else min
+        if known and metric.higher_is_better is not None:
+            most = max if metric.higher_is_better else min
             best = number(most(cell.mean for cell in there if cell.n == full), decimals)
         column = Column(
-            measure.title,
-            arrow=_ARROWS[measure.higher_is_better],
-            description=measure.description,
-            best_first="descending" if measure.higher_is_better else "ascending",
+            metric.title,
+            arrow=_ARROWS[metric.higher_is_better],
+            description=metric.description,
+            best_first="descending" if metric.higher_is_better else "ascending",
         )
         yield (
             column,
