@@ -201,7 +201,7 @@ def main() -> None:
     tuned = forms.ours("masker", args.steps, None)
 
     if args.rounds:
-        # As many texts as ``explain_texts`` sorts by length, and the batch in the middle of them.
+        # As many texts as ``TextExplainer`` sorts by length, and the batch in the middle of them.
         sorted_batches = batches(classifier, texts[: 16 * args.batch_size], args.batch_size)
         batch = sorted_batches[len(sorted_batches) // 2]
         spaced = range(0, len(batch), max(1, len(batch) // args.alone))

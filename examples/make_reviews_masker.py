@@ -22,7 +22,7 @@ from captum_aml.reviews import (
     load_reviews_splits,
     reviews_classifier_path,
 )
-from captum_aml.text import TextClassifier, explain_texts, fit_batches
+from captum_aml.text import TextClassifier, TextExplainer, fit_batches
 
 METHODS = {"aml": AMLAttribution, "la": LAAttribution}
 
@@ -69,12 +69,8 @@ def main() -> None:
 
     for name in ("validation", "test"):
         reviews = getattr(splits, name)
-        explanations = explain_texts(
-            classifier,
-            [review.text for review in reviews],
-            method=args.method,
-            masker=attribution.masker_,
-        )
+        explainer = TextExplainer(classifier, method=args.method, masker=attribution.masker_)
+        explanations = explainer([review.text for review in reviews])
         rates = [hit_rate(e, r) for e, r in zip(explanations, reviews, strict=True)]
         print(
             f"{name}: hit rate {statistics.fmean(rates):.3f}, all deciding words first in "

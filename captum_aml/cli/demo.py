@@ -216,18 +216,16 @@ def _explain(
     classifier: TextClassifier, reviews: Sequence[Review], method: DemoMethod, seed: int
 ) -> list[Explanation]:
     from captum_aml.reviews import reviews_masker_path
-    from captum_aml.text import explain_texts
+    from captum_aml.text import TextExplainer
 
-    return list(
-        explain_texts(
-            classifier,
-            [review.text for review in reviews],
-            method=method.name,
-            masker=reviews_masker_path(method.name) if method.fitted else None,
-            n_steps=method.n_steps,
-            seed=seed,
-        )
+    explainer = TextExplainer(
+        classifier,
+        method=method.name,
+        masker=reviews_masker_path(method.name) if method.fitted else None,
+        n_steps=method.n_steps,
+        seed=seed,
     )
+    return explainer([review.text for review in reviews])
 
 
 def _random_row(explanations: Sequence[Explanation], reviews: Sequence[Review]) -> DemoRow:

@@ -97,7 +97,7 @@ def explain(
         check_format(output)
 
     from captum_aml import methods
-    from captum_aml.text import explain_texts, write_explanations
+    from captum_aml.text import TextExplainer, write_explanations
     from captum_aml.text.sources import prompt_of, text_model
 
     methods.spec(method)
@@ -106,17 +106,19 @@ def explain(
     classifier = text_model(model, prompt=prompt, baseline=baseline, device=device)
     total = limit if file is not None else len(texts or []) or limit
     to_terminal = output is None and is_terminal()
-    results = explain_texts(
+    explainer = TextExplainer(
         classifier,
-        _Sized(chain(first, source), total) if total else chain(first, source),
         method=method,
         masker=masker,
         unit=unit,  # type: ignore[arg-type]  # checked there
-        target=target,
         n_steps=steps,
         batch_size=batch_size,
         seed=seed,
-        progress=shows_progress() and not to_terminal,
+    )
+    results = explainer.stream(
+        _Sized(chain(first, source), total) if total else chain(first, source),
+        target=target,
+        show_progress=shows_progress() and not to_terminal,
     )
     if output is None:
         try:

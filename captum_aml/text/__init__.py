@@ -5,7 +5,6 @@ from captum_aml.text.classifier import TextClassifier
 from captum_aml.text.data import LabelledText, TextSource, load_texts, read_lines, read_texts
 from captum_aml.text.encoding import BaselineToken, TextBatch, TokenizedText
 from captum_aml.text.explainer import TextExplainer
-from captum_aml.text.explaining import explain_texts
 from captum_aml.text.explanation import Explanation, headline, text_card
 from captum_aml.text.inputs import Text, TextLike
 from captum_aml.text.model import TextModel
@@ -29,7 +28,6 @@ __all__ = [
     "TextSource",
     "TextSurvey",
     "TokenizedText",
-    "explain_texts",
     "fit_batches",
     "headline",
     "load_texts",

@@ -26,7 +26,7 @@ from captum_aml.text.maskers import first_masker
 from captum_aml.text.model import TextModel
 from captum_aml.text.prompt import Prompt
 from captum_aml.text.removing import attention_removal
-from captum_aml.text.saved import FILE, check_same, read_saved, write_saved
+from captum_aml.text.saved import FILE, check_masker, check_same, read_saved, write_saved
 from captum_aml.text.segmentation import Segmenter, Unit
 from captum_aml.text.sources import ModelLike, asked, text_model
 from captum_aml.text.units import TextUnits
@@ -79,7 +79,7 @@ class TextExplainer:
 
     Raises:
         InvalidInputError: An argument is of a wrong kind, or model and tokenizer do not fit.
-        CheckpointError: The masker's folder is damaged or belongs to another model.
+        CheckpointError: The masker's folder is damaged, or of another model, prompt or baseline.
 
     Examples:
         >>> explainer = TextExplainer("path/to/model")
@@ -124,6 +124,8 @@ class TextExplainer:
         self.attribution_: AMLAttribution | LAAttribution | None = None
         self._loaded: nn.Module | None = None
         self._method = self._made(n_steps)
+        if isinstance(masker, str | os.PathLike):
+            check_masker(self.text_model, masker)
 
     def __repr__(self) -> str:
         baseline = self.text_model.baseline
@@ -178,8 +180,10 @@ class TextExplainer:
     ) -> Iterator[Explanation]:
         """The explanations of ``explainer(texts)`` one after the other.
 
-        Memory does not grow with the number of texts: 16 batches are read ahead. Arguments are
-        checked at the call, before the first text is read.
+        Memory does not grow with the number of texts: 16 batches are read ahead, sorted by length,
+        explained, and given in the order in which they came. Arguments are checked at the call,
+        before the first text is read. A text without tokens, such as an empty one, gets an
+        explanation without tokens.
         """
         given: Iterable[TextLike] = [texts] if is_one_text(texts) else texts  # type: ignore[list-item,assignment]
         if not isinstance(given, Iterable):

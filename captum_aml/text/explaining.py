@@ -1,18 +1,16 @@
-"""Explains a stream of texts: batches of similar length, results in the order of the input."""
+"""The explanations of a stream of texts: batches of similar length, results in its order."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import chain, islice, repeat
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from captum_aml import methods
 from captum_aml._utils.batching import chunks, length_batches, put_back
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.methods import Setting, TokenMethod
@@ -20,8 +18,7 @@ from captum_aml.text.encoding import TextBatch, TokenizedText
 from captum_aml.text.explanation import Explanation
 from captum_aml.text.inputs import TextLike, each_text
 from captum_aml.text.model import TextModel
-from captum_aml.text.saved import check_masker
-from captum_aml.text.segmentation import TokenGroups, Unit
+from captum_aml.text.segmentation import TokenGroups
 from captum_aml.text.units import TextUnits, feature_mask
 
 # Texts are read this many batches ahead, to be sorted by length.
@@ -37,70 +34,6 @@ class _SharesOutputs(Protocol):
         """Logits (N, C) of the last call's unmasked inputs."""
 
 
-def explain_texts(
-    classifier: TextModel,
-    texts: Iterable[TextLike],
-    *,
-    method: str = "aml",
-    masker: str | os.PathLike[str] | nn.Module | None = None,
-    unit: Unit = "token",
-    target: int | str | Sequence[int | str] | None = None,
-    n_steps: int | None = None,
-    batch_size: int = 32,
-    seed: int = 0,
-    progress: bool = False,
-) -> Iterator[Explanation]:
-    """Explains texts one after the other.
-
-    Memory does not grow with the number of texts: 16 batches are read ahead, sorted by length,
-    explained, and given in the order in which they came. A text without tokens, such as an empty
-    one, gets an explanation without tokens.
-
-    Args:
-        classifier: The model to explain.
-        texts: Any iterable of strings, pairs of strings, or lists of words.
-        method: One of ``captum_aml.methods.available()``. Default: "aml".
-        masker (optional): A folder with a fitted masker, or a masker module. Default: None.
-        unit: What has one mask value and one score: "token", "word" or "sentence".
-            Default: "token".
-        target (optional): Index or label of the class to explain, one for all texts or one for
-            each. Default: None, the predicted class of each text.
-        n_steps (int, optional): Steps or samples. Default: None, the method's own number.
-        batch_size: The most texts, or variants of a text, in one pass. Default: 32.
-        seed: Seed of everything random. Default: 0.
-        progress: Whether to show a progress bar on standard error. Default: False.
-
-    Yields:
-        An ``Explanation`` for every text.
-
-    Raises:
-        InvalidInputError: An argument or a text is of a wrong kind. Arguments are checked at the
-            call, before the first text is read.
-        CheckpointError: The masker's folder is damaged, or of another model, prompt or baseline.
-        NonFiniteError: The model's output, or a score, is NaN or infinite.
-    """
-    if isinstance(texts, str):
-        raise InvalidInputError("texts: expected an iterable of strings, got one string")
-    explainer = BatchExplainer(
-        classifier,
-        methods.create(
-            method,
-            classifier,
-            classifier.embedding_layer,
-            n_steps=n_steps,
-            seed=seed,
-            batch_size=batch_size,
-            masker=masker,
-        ),
-        name=method,
-        signed=methods.spec(method).signed,
-        units=TextUnits(unit),
-    )
-    if isinstance(masker, str | os.PathLike):
-        check_masker(classifier, masker)
-    return explain_stream(explainer, texts, target=target, batch_size=batch_size, progress=progress)
-
-
 def explain_stream(
     explainer: BatchExplainer,
     texts: Iterable[TextLike],
@@ -109,7 +42,7 @@ def explain_stream(
     batch_size: int = 32,
     progress: bool = False,
 ) -> Iterator[Explanation]:
-    """The explanations of a stream of texts, in its order; see :func:`explain_texts`."""
+    """The explanations of a stream of texts, in its order; see ``TextExplainer.stream``."""
     model = explainer.text_model
     alone = not isinstance(target, Iterable) or getattr(target, "ndim", None) == 0
     if target is None or isinstance(target, str) or alone:
@@ -313,3 +246,6 @@ def _require_finite(values: Tensor, texts: Sequence[TokenizedText], what: str) -
         text = texts[int((~finite).nonzero()[0])].text
         shown = text if len(text) <= 60 else f"{text[:60]}..."
         raise NonFiniteError(f"{what} is NaN or infinite for the text {shown!r}")
+
+
+__all__ = ["BatchExplainer", "explain_stream"]

@@ -15,7 +15,7 @@ from captum_aml.benchmark.explanations import GivenExplanation, read_explanation
 from captum_aml.benchmark.running import run_benchmark
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.metrics import LimitSearch
-from captum_aml.text import LabelledText, TextClassifier, explain_texts, write_explanations
+from captum_aml.text import LabelledText, TextClassifier, TextExplainer, write_explanations
 from tests._helpers.benchmark_runs import reviews, reviews_classifier, tiny_classifier
 
 SETTINGS = BenchmarkSettings(
@@ -73,7 +73,7 @@ def test_our_own_explanations_get_the_benchmark_s_figures(
     classifier, items = reviews_classifier(), reviews(4)
     path = tmp_path / "occlusion.jsonl"
     texts = [item.text for item in items]
-    write_explanations(path, explain_texts(classifier, texts, method="occlusion"))
+    write_explanations(path, TextExplainer(classifier, method="occlusion").stream(texts))
     # What `explain` is not told: the rationales.
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     for row, item in zip(rows, items, strict=True):

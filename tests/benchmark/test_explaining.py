@@ -22,7 +22,7 @@ from captum_aml.benchmark.plan import Plan
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.methods.masked import MaskMethod
 from captum_aml.reviews import reviews_masker_path
-from captum_aml.text import TextClassifier, explain_texts, fit_batches
+from captum_aml.text import TextClassifier, TextExplainer, fit_batches
 from captum_aml.training import Checkpoint
 from tests._helpers.benchmark_runs import (
     by_id,
@@ -179,7 +179,7 @@ class TestRecords:
         run = MethodRun(methods.spec("occlusion"), 0)
         records = explain(tmp_path, run, classifier, texts)
         for record, expected in zip(
-            records, explain_texts(classifier, texts, method="occlusion"), strict=True
+            records, TextExplainer(classifier, method="occlusion")(texts), strict=True
         ):
             assert record["scores"] == pytest.approx(list(expected.scores), abs=1e-6)
             assert record["predicted"] == expected.predicted

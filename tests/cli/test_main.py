@@ -225,7 +225,7 @@ class TestMistakes:
         def broken(*_: object, **__: object) -> None:
             raise ZeroDivisionError("a bug of ours")
 
-        monkeypatch.setattr("captum_aml.text.explain_texts", broken)
+        monkeypatch.setattr("captum_aml.text.TextExplainer", broken)
         with pytest.raises(ZeroDivisionError, match="a bug of ours"):
             cli.main(["explain", "--model", model, "x"])
 
@@ -233,7 +233,7 @@ class TestMistakes:
         def interrupted(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("captum_aml.text.explain_texts", interrupted)
+        monkeypatch.setattr("captum_aml.text.TextExplainer", interrupted)
         result = run("explain", "--model", model, "x")
         assert result.code == 130
         assert "Traceback" not in result.err

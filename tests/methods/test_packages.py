@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_aml.methods.packages import TokenPieces, text_pieces
-from captum_aml.text import TextClassifier, explain_texts
+from captum_aml.text import TextClassifier, TextExplainer
 from tests._helpers.methods import (
     IDS,
     LINEAR,
@@ -112,9 +112,8 @@ def test_the_planted_token_comes_first_at_each_of_its_places(name: str) -> None:
 def test_a_text_classifier_and_every_token_its_own_score(name: str) -> None:
     model = classifier()
     text = "the film was unbelievable , good good !"
-    (explanation,) = explain_texts(
-        model, [text], method=name, n_steps=3000 if name == "shap" else 9
-    )
+    explainer = TextExplainer(model, method=name, n_steps=3000 if name == "shap" else 9)
+    (explanation,) = explainer([text])
     assert len(explanation.scores) == 10
     if name == "shap":
         # With evaluations enough the values sum to the difference in probability.

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, pipeline
 
 from captum_aml import AlignedMasker, AMLAttribution, SharedMasker, TransformerMasker
 from captum_aml.exceptions import CheckpointError, InvalidInputError, NotFittedError
-from captum_aml.text import PromptClassifier, TextClassifier, TextExplainer, explain_texts
+from captum_aml.text import PromptClassifier, TextClassifier, TextExplainer
 from tests._helpers.decoders import (
     DECODERS,
     bpe_tokenizer,
@@ -439,7 +439,7 @@ class TestFit:
         with pytest.raises(CheckpointError, match="fitted with prompt="):
             TextExplainer.from_pretrained(tmp_path, ask("positive", "negative"))
         with pytest.raises(CheckpointError, match="fitted with prompt="):
-            explain_texts(ask("positive", "negative"), ["dull"], masker=tmp_path)
+            TextExplainer(ask("positive", "negative"), masker=tmp_path)
         same = TextExplainer.from_pretrained(tmp_path, ask("negative", "positive"))
         assert same("dull plot") == explainer("dull plot")
 

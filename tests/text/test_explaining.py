@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count, islice
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_aml import methods
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
-from captum_aml.text import TextClassifier, explain_texts
+from captum_aml.text import Explanation, TextClassifier, TextExplainer
 from tests._helpers.methods import all_names
 from tests._helpers.text_models import bert_classifier, byte_level_tokenizer, word_piece_tokenizer
 
@@ -32,6 +32,19 @@ def classifier() -> TextClassifier:
     return TextClassifier(bert_classifier(60), word_piece_tokenizer())
 
 
+def explain(
+    classifier: TextClassifier,
+    texts: Iterable[str],
+    *,
+    target: int | str | None = None,
+    show_progress: bool = False,
+    **options: Any,
+) -> Iterator[Explanation]:
+    """The explanations of a stream of texts."""
+    explainer = TextExplainer(classifier, **options)
+    return explainer.stream(texts, target=target, show_progress=show_progress)
+
+
 def steps(name: str) -> int | None:
     return None if methods.spec(name).steps is None else 5
 
@@ -39,7 +52,7 @@ def steps(name: str) -> int | None:
 @pytest.mark.parametrize("name", all_names())
 def test_order_and_scores_do_not_depend_on_batches(classifier: TextClassifier, name: str) -> None:
     def run(texts: list[str], batch_size: int) -> list[tuple[str, tuple[float, ...]]]:
-        explanations = explain_texts(
+        explanations = explain(
             classifier, texts, method=name, n_steps=steps(name), batch_size=batch_size
         )
         return [(e.text, e.scores) for e in explanations]
@@ -54,7 +67,7 @@ def test_order_and_scores_do_not_depend_on_batches(classifier: TextClassifier, n
 
 def test_explains_what_the_model_predicts(classifier: TextClassifier) -> None:
     probabilities = classifier.predict(TEXTS)
-    for row, explanation in enumerate(explain_texts(classifier, TEXTS, method="occlusion")):
+    for row, explanation in enumerate(explain(classifier, TEXTS, method="occlusion")):
         predicted = int(probabilities[row].argmax())
         assert (explanation.predicted, explanation.explained) == (predicted, predicted)
         assert explanation.predicted_label == classifier.label_names[predicted]
@@ -63,7 +76,7 @@ def test_explains_what_the_model_predicts(classifier: TextClassifier) -> None:
 
 
 def test_occlusion_scores_are_differences_of_predictions(classifier: TextClassifier) -> None:
-    (explanation,) = explain_texts(classifier, ["a good film"], method="occlusion", target=1)
+    (explanation,) = explain(classifier, ["a good film"], method="occlusion", target=1)
     full = classifier.predict(["a good film"])[0, 1]
     for position, words in enumerate(
         ("[MASK] good film", "a [MASK] film", "a good [MASK]"),
@@ -76,9 +89,9 @@ def test_occlusion_scores_are_differences_of_predictions(classifier: TextClassif
 def test_explains_the_class_that_is_asked_for(
     classifier: TextClassifier, target: int | str
 ) -> None:
-    other = list(explain_texts(classifier, TEXTS, method="ig", n_steps=5, target=target))
+    other = list(explain(classifier, TEXTS, method="ig", n_steps=5, target=target))
     assert {(e.explained, e.explained_label) for e in other} == {(0, "negative")}
-    positive = list(explain_texts(classifier, TEXTS, method="ig", n_steps=5, target=1))
+    positive = list(explain(classifier, TEXTS, method="ig", n_steps=5, target=1))
     for one, two in zip(other, positive, strict=True):
         assert one.explained_probability + two.explained_probability == pytest.approx(1, abs=1e-6)
         assert one.scores == pytest.approx([-s for s in two.scores], abs=1e-6)
@@ -88,33 +101,33 @@ def test_explains_the_class_that_is_asked_for(
 def test_texts_without_tokens_get_explanations_without_tokens(
     classifier: TextClassifier, name: str
 ) -> None:
-    for explanation in explain_texts(classifier, ["", " \n"], method=name, n_steps=steps(name)):
+    for explanation in explain(classifier, ["", " \n"], method=name, n_steps=steps(name)):
         assert (explanation.tokens, explanation.offsets, explanation.scores) == ((), (), ())
         assert explanation.probability == pytest.approx(float(classifier.predict([""]).max()))
 
 
 def test_tokens_are_those_of_the_text(classifier: TextClassifier) -> None:
-    (explanation,) = explain_texts(classifier, ["Unbelievable 🎬!"], method="occlusion")
+    (explanation,) = explain(classifier, ["Unbelievable 🎬!"], method="occlusion")
     assert explanation.tokens == ("un", "##believ", "##able", "🎬", "!")
     assert explanation.offsets == ((0, 2), (2, 8), (8, 12), (13, 14), (14, 15))
 
 
 def test_mask_methods_score_between_zero_and_one(classifier: TextClassifier) -> None:
     for name in ("aml", "la"):
-        for explanation in explain_texts(classifier, TEXTS, method=name, n_steps=5):
+        for explanation in explain(classifier, TEXTS, method=name, n_steps=5):
             assert all(0 <= score <= 1 for score in explanation.scores)
             assert not explanation.signed
 
 
 def test_settings_are_recorded(classifier: TextClassifier) -> None:
-    (explanation,) = explain_texts(classifier, ["good"], method="gradient-shap", n_steps=7, seed=3)
+    (explanation,) = explain(classifier, ["good"], method="gradient-shap", n_steps=7, seed=3)
     assert explanation.method == "gradient-shap"
     assert explanation.signed
     assert explanation.settings == {"n_samples": 7, "seed": 3, "baseline_token": "[MASK]"}
 
 
 def test_long_texts_are_explained_as_far_as_the_model_sees(classifier: TextClassifier) -> None:
-    (explanation,) = explain_texts(classifier, ["good " * 1000], method="input-x-gradient")
+    (explanation,) = explain(classifier, ["good " * 1000], method="input-x-gradient")
     assert explanation.truncated
     assert (len(explanation.tokens), explanation.n_tokens_cut) == (62, 938)
 
@@ -127,7 +140,7 @@ def test_endless_input_is_read_a_window_at_a_time(classifier: TextClassifier) ->
             taken.append(number)
             yield "good film" if number % 2 else "a very bad film !"
 
-    explanations = explain_texts(classifier, endless(), method="input-x-gradient", batch_size=2)
+    explanations = explain(classifier, endless(), method="input-x-gradient", batch_size=2)
     assert taken == []
     first = list(islice(explanations, 3))
     assert [e.text for e in first] == ["a very bad film !", "good film", "a very bad film !"]
@@ -135,13 +148,13 @@ def test_endless_input_is_read_a_window_at_a_time(classifier: TextClassifier) ->
 
 
 def test_nothing_in_nothing_out(classifier: TextClassifier) -> None:
-    assert list(explain_texts(classifier, [], method="ig")) == []
+    assert list(explain(classifier, [], method="ig")) == []
 
 
 def test_progress_goes_to_standard_error(
     classifier: TextClassifier, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    list(explain_texts(classifier, TEXTS, method="input-x-gradient", progress=True))
+    list(explain(classifier, TEXTS, method="input-x-gradient", show_progress=True))
     output = capsys.readouterr()
     assert output.out == ""
     assert "7/7" in output.err
@@ -150,7 +163,7 @@ def test_progress_goes_to_standard_error(
 def test_a_text_without_any_token_for_the_model() -> None:
     tokenizer = byte_level_tokenizer()
     classifier = TextClassifier(bert_classifier(len(tokenizer)), tokenizer)
-    empty, short = explain_texts(classifier, ["", "ab"], method="occlusion")
+    empty, short = explain(classifier, ["", "ab"], method="occlusion")
     assert empty.tokens == ()
     assert short.tokens == ("a", "b")
     assert short.settings["baseline_token"] == "<eos>"
@@ -163,8 +176,8 @@ class TestNothingOfTheModelChanges:
         classifier = TextClassifier(model, word_piece_tokenizer())
         evaluated = TextClassifier(bert_classifier(60), word_piece_tokenizer())
         arguments = {"method": name, "n_steps": 3}
-        given = [e.scores for e in explain_texts(classifier, TEXTS[:2], **arguments)]
-        expected = [e.scores for e in explain_texts(evaluated, TEXTS[:2], **arguments)]
+        given = [e.scores for e in explain(classifier, TEXTS[:2], **arguments)]
+        expected = [e.scores for e in explain(evaluated, TEXTS[:2], **arguments)]
         for one, two in zip(given, expected, strict=True):
             assert one == pytest.approx(two, abs=1e-5), "dropout should be off"
         assert all(module.training for module in model.modules())
@@ -177,26 +190,25 @@ class TestNothingOfTheModelChanges:
             model.classifier.bias.fill_(float("nan"))
         classifier = TextClassifier(model, word_piece_tokenizer())
         with pytest.raises(NonFiniteError, match=r"model's output is NaN.*'a good film'"):
-            list(explain_texts(classifier, ["a good film"], method="ig"))
+            list(explain(classifier, ["a good film"], method="ig"))
         assert all(module.training for module in model.modules())
 
 
 class TestBadInput:
-    def test_one_string_instead_of_many(self, classifier: TextClassifier) -> None:
-        with pytest.raises(InvalidInputError, match="iterable of strings, got one string"):
-            explain_texts(classifier, "good")
+    def test_one_string_is_one_text(self, classifier: TextClassifier) -> None:
+        assert list(explain(classifier, "good")) == list(explain(classifier, ["good"]))
 
     def test_arguments_are_checked_before_texts_are_read(self, classifier: TextClassifier) -> None:
         with pytest.raises(InvalidInputError, match="method: expected one of"):
-            explain_texts(classifier, [], method="magic")
+            explain(classifier, [], method="magic")
         with pytest.raises(InvalidInputError, match="target"):
-            explain_texts(classifier, [], target="happy")
+            explain(classifier, [], target="happy")
         with pytest.raises(InvalidInputError, match="batch_size"):
-            explain_texts(classifier, [], batch_size=0)
+            explain(classifier, [], batch_size=0)
 
     def test_a_list_holding_none(self, classifier: TextClassifier) -> None:
         with pytest.raises(InvalidInputError, match="got NoneType at position 1"):
-            list(explain_texts(classifier, ["good", None], method="ig"))
+            list(explain(classifier, ["good", None], method="ig"))
 
     def test_scores_that_are_not_finite(
         self, classifier: TextClassifier, monkeypatch: pytest.MonkeyPatch
@@ -208,5 +220,7 @@ class TestBadInput:
                 return torch.full(ids.shape, float("inf"))
 
         monkeypatch.setattr(methods, "create", lambda *_, **__: Broken())
-        with pytest.raises(NonFiniteError, match=r"a score of ig is NaN or infinite.*'good'"):
-            list(explain_texts(classifier, ["good"], method="ig"))
+        with pytest.raises(
+            NonFiniteError, match=r"a score of integrated-gradients is NaN or infinite.*'good'"
+        ):
+            list(explain(classifier, ["good"], method="ig"))
