@@ -15,7 +15,7 @@ from typing_extensions import Self, Unpack
 from captum_aml._captum import GradientAttribution, LayerAttribution
 from captum_aml._utils.checks import as_count
 from captum_aml._utils.hooks import tensors_in
-from captum_aml._utils.modules import without_inference_tensors
+from captum_aml._utils.modules import unwrapped, without_inference_tensors
 from captum_aml._utils.random import isolated_rng
 from captum_aml.attr.explain import (
     Explained,
@@ -26,14 +26,14 @@ from captum_aml.attr.explain import (
     propose_mask,
     row_sums,
 )
-from captum_aml.attr.fingerprints import known_fingerprint, seen_fingerprint
 from captum_aml.attr.fitting import learn
 from captum_aml.attr.persistence import restored, saved
 from captum_aml.attr.settings import AttributionOptions, AttributionSettings, PretrainedOptions
 from captum_aml.exceptions import InvalidInputError, NotFittedError
-from captum_aml.maskers.checkpoint import Checkpoint, ModelFingerprint, TrainingCost
+from captum_aml.maskers.checkpoint import Checkpoint, TrainingCost
+from captum_aml.maskers.fingerprint import ModelFingerprint
 from captum_aml.masking.call import Call, parse_call
-from captum_aml.masking.forward import run_forward
+from captum_aml.masking.forward import run_forward, underlying_model
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.masking.sites import Capture, Site
 from captum_aml.objectives import Objective, Terms
@@ -348,7 +348,7 @@ class MaskAttribution(GradientAttribution, ABC):
         if masker is None:
             return
         if self.fingerprint_ is not None:
-            self.fingerprint_.check(seen_fingerprint(self._known_fingerprint(), problem))
+            self.fingerprint_.check(self._seen_fingerprint(problem))
         without_inference_tensors(masker).to(problem.capture.features[0].device)
 
     def _active_masker(self) -> nn.Module | None:
@@ -388,9 +388,28 @@ class MaskAttribution(GradientAttribution, ABC):
         return n_steps
 
     def _known_fingerprint(self) -> ModelFingerprint:
-        """What can be told of the explained model without running it."""
-        layer = self._site().embedding_layer()
-        return known_fingerprint(self.forward_func, layer, output=self.output)
+        """What is known of the explained model without running it."""
+        # Every configuration of transformers has num_labels, but only these models return them, and
+        # only a distribution has them as outcomes.
+        name = type(unwrapped(self.forward_func)).__name__
+        classifies = name.endswith("ForSequenceClassification") and (
+            self.output not in ("probability", "log_probability", "value")
+        )
+        return ModelFingerprint.of(
+            underlying_model(self.forward_func),
+            self._site().embedding_layer(),
+            classifies=classifies,
+        )
+
+    def _seen_fingerprint(self, problem: MaskingProblem) -> ModelFingerprint:
+        """That, completed by what a pass showed."""
+        known, feature = self._known_fingerprint(), problem.capture.features[0]
+        channels = feature.shape[-1] if feature.dim() == 3 else None
+        return replace(
+            known,
+            embedding_dim=known.embedding_dim if known.embedding_dim is not None else channels,
+            n_classes=problem.readout.probabilities.shape[1],
+        )
 
 
 __all__ = ["DEFAULT_STEPS", "MaskAttribution"]

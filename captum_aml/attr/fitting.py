@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from captum_aml._utils.modules import frozen_weights, without_inference_tensors
 from captum_aml._utils.random import isolated_rng
-from captum_aml.attr.fingerprints import seen_fingerprint, with_weights
-from captum_aml.attr.persistence import mark_fitted, masker_description, objective_description
+from captum_aml.attr.persistence import mark_fitted, objective_description
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import EmbeddingMasker, explained_layers_of
-from captum_aml.maskers.checkpoint import ModelFingerprint
-from captum_aml.masking.forward import modules_of
+from captum_aml.maskers.fingerprint import ModelFingerprint
+from captum_aml.maskers.registry import describe_masker
+from captum_aml.masking.forward import modules_of, underlying_model
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import Objective
 from captum_aml.training import FitCallback, FitGoal, FitSettings, FitSummary, fit_masker
@@ -72,8 +72,8 @@ def learn(
             capture = None if cache is None else cache.capture(call, site)
             problem = attribution._problem(call, site, capture)
             if not fingerprints:
-                seen = seen_fingerprint(attribution._known_fingerprint(), problem)
-                fingerprints.append(with_weights(seen, attribution.forward_func))
+                model = underlying_model(attribution.forward_func)
+                fingerprints.append(attribution._seen_fingerprint(problem).with_weights_of(model))
             return problem
 
         return build
@@ -118,7 +118,7 @@ def learn(
                 "objective": objective_description(attribution.objective),
                 "perturbation": attribution.perturbation.name,
                 "output": attribution.output,
-                "masker": masker_description(masker),
+                "masker": describe_masker(masker),
                 "model": asdict(attribution._known_fingerprint()),
                 "validates": val_batches is not None,
             },

@@ -10,11 +10,10 @@ from torch import nn
 from typing_extensions import Unpack
 
 from captum_aml._utils.random import isolated_rng
-from captum_aml.attr.fingerprints import with_weights
 from captum_aml.attr.settings import PretrainedOptions
 from captum_aml.exceptions import CheckpointError, NotFittedError
-from captum_aml.maskers import AlignedMasker, EmbeddingMasker, SharedMasker, TransformerMasker
 from captum_aml.maskers.checkpoint import Checkpoint
+from captum_aml.maskers.registry import describe_masker, masker_files, rebuild_masker
 from captum_aml.masking.forward import underlying_model
 from captum_aml.objectives import AMLObjective, LAObjective, Objective
 from captum_aml.typing import ForwardFunc
@@ -40,7 +39,7 @@ def saved(attribution: MaskAttribution) -> Checkpoint:
         raise NotFittedError(f"{attribution.get_name()}: nothing to save yet; call fit first")
     return Checkpoint(
         method=attribution._method,
-        masker=masker_description(attribution.masker_, attribution.forward_func),
+        masker=describe_masker(attribution.masker_, underlying_model(attribution.forward_func)),
         settings={
             "objective": objective_description(attribution.objective),
             "perturbation": attribution.perturbation.name,
@@ -78,8 +77,9 @@ def restored(
     with torch.inference_mode(False), isolated_rng(0):
         make: Any = cls  # the constructors differ in where the mask enters
         attribution: _Attribution = make(forward_func, *args, **{**kept, **options})
-        checkpoint.fingerprint.check(with_weights(attribution._known_fingerprint(), forward_func))
-        module = rebuild_masker(checkpoint, given, forward_func).eval()
+        model = underlying_model(forward_func)
+        checkpoint.fingerprint.check(attribution._known_fingerprint().with_weights_of(model))
+        module = rebuild_masker(checkpoint, given, model).eval()
     mark_fitted(module)
     # A later fit goes on from it.
     attribution.masker = module
@@ -92,86 +92,6 @@ def mark_fitted(masker: nn.Module) -> None:
     """Notes that a masker is fitted, where it keeps that."""
     if hasattr(masker, "fitted"):
         setattr(masker, "fitted", True)  # noqa: B010  (a module's own attributes have no type)
-
-
-def masker_description(
-    masker: nn.Module, forward_func: ForwardFunc | None = None
-) -> dict[str, Any]:
-    """A masker's type and configuration, as JSON values.
-
-    Args:
-        masker: The masker.
-        forward_func: What is explained, to say which part of its model the masker reads.
-    """
-    if isinstance(masker, TransformerMasker):
-        return {"type": "transformer", "config": masker.config}
-    if isinstance(masker, SharedMasker):
-        model = underlying_model(forward_func)
-        place = {} if model is None else masker.place_in(model)
-        return {"type": "shared", "config": {**masker.config, **place}}
-    if isinstance(masker, EmbeddingMasker):
-        return {"type": "embedding", "config": masker.config}
-    if isinstance(masker, AlignedMasker):
-        return {"type": "aligned", "config": masker.summary}
-    return {"type": "custom", "config": getattr(masker, "config", None)}
-
-
-def masker_files(masker: nn.Module) -> dict[str, bytes]:
-    """What a masker's description leaves to files of their own, by SHA-256."""
-    return masker.files if isinstance(masker, AlignedMasker) else {}
-
-
-def rebuild_masker(
-    checkpoint: Checkpoint, given: nn.Module | None, forward_func: ForwardFunc | None = None
-) -> nn.Module:
-    """The saved masker with its weights.
-
-    Args:
-        checkpoint: What was saved.
-        given: For a class of the user's own, a module to load the weights into.
-        forward_func: What is explained: a masker that reads the explained model reads its model.
-
-    Raises:
-        CheckpointError: The type is unknown, it was made for another model, or the weights do not
-            fit.
-    """
-    kind, config = checkpoint.masker.get("type"), checkpoint.masker.get("config")
-    try:
-        if given is not None:
-            if isinstance(given, SharedMasker) and kind == "shared":
-                given.check_config(config or {})
-            if isinstance(given, AlignedMasker) and kind == "aligned":
-                given.check_config(config or {})
-            module = given
-        elif kind == "transformer":
-            module = TransformerMasker.from_config(config or {})
-        elif kind == "shared":
-            module = _shared_masker(config or {}, forward_func)
-        elif kind == "embedding":
-            module = EmbeddingMasker(**(config or {}))
-        elif kind == "aligned":
-            module = AlignedMasker.from_config(config or {}, checkpoint.files)
-        else:
-            raise CheckpointError(
-                f"masker: the saved masker is of type {kind!r}, which this package cannot build; "
-                "pass masker= a module of its class to load the weights into"
-            )
-        module.load_state_dict(checkpoint.tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"masker: the saved masker cannot be rebuilt ({error})") from error
-    return module
-
-
-def _shared_masker(config: dict[str, Any], forward_func: ForwardFunc | None) -> SharedMasker:
-    model = underlying_model(forward_func)
-    if model is None:
-        raise CheckpointError(
-            "masker: it reads the hidden states of the explained model, which cannot be found "
-            "behind this forward function; pass masker=SharedMasker.from_model(model)"
-        )
-    return SharedMasker.from_config(config, model)
 
 
 def objective_description(objective: Objective) -> dict[str, Any]:
@@ -205,10 +125,7 @@ def rebuild_objective(description: Any) -> Objective:  # whatever the file holds
 
 __all__ = [
     "mark_fitted",
-    "masker_description",
-    "masker_files",
     "objective_description",
-    "rebuild_masker",
     "rebuild_objective",
     "restored",
     "saved",

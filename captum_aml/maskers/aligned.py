@@ -37,7 +37,8 @@ from captum_aml._utils.checks import as_count, is_integral
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers._alignment import checked_pooling, pooled
 from captum_aml.maskers._windows import Aligner, Alignment, StoredTokenizer
-from captum_aml.maskers.base import MaskerInputs, as_logits, as_masker
+from captum_aml.maskers.base import MaskerInputs, MaskerWindows, as_logits, as_masker
+from captum_aml.maskers.registry import describe_masker, masker_from, register_masker
 from captum_aml.maskers.transformer import TransformerMasker
 
 if TYPE_CHECKING:  # importing transformers takes seconds: only what needs it pays for it
@@ -48,23 +49,20 @@ _NO_LIMIT = 10**9
 
 
 @dataclass(frozen=True)
-class MaskerWindows:
-    """What the inner masker is given, and the way back.
+class _AlignedWindows(MaskerWindows):
+    """Windows and the way back.
 
     Attributes:
-        inputs: Its inputs for R windows of S tokens.
-        examples: The example that each window is a part of, (R,), in ascending order.
         partners: Explained tokens and the masker's tokens that share characters, as places in the
             flattened (N, L) and (R, S), (P,) each.
         has_text: Explained tokens that stand for characters, (N, L).
     """
 
-    inputs: MaskerInputs
-    examples: Tensor
     partners: tuple[Tensor, Tensor]
     has_text: Tensor
 
 
+@register_masker("aligned", needs=("files",))
 class AlignedMasker(nn.Module):
     """Carries the logits of a masker over to the tokens of another tokenizer.
 
@@ -105,7 +103,7 @@ class AlignedMasker(nn.Module):
             )
         explained = StoredTokenizer.of("tokenizer", tokenizer)
         own = StoredTokenizer.of("masker_tokenizer", masker_tokenizer)
-        limit = _most_tokens(masker)
+        limit = getattr(masker, "max_length", None)
         if max_length is None:
             limits = [int(masker_tokenizer.model_max_length), *([] if limit is None else [limit])]
             max_length = min(limits) if min(limits) < _NO_LIMIT else None
@@ -190,16 +188,17 @@ class AlignedMasker(nn.Module):
     @property
     def summary(self) -> dict[str, Any]:
         """:attr:`config` with the SHA-256 of :attr:`files` in place of the tokenizers' content."""
-        inner: dict[str, Any] = {"type": "custom", "config": getattr(self.masker, "config", None)}
-        if isinstance(self.masker, TransformerMasker):
-            inner["type"] = "transformer"
         return {
-            "masker": inner,
+            "masker": describe_masker(self.masker),
             "tokenizer": self._aligner.explained.summary,
             "masker_tokenizer": self._aligner.masker.summary,
             "pooling": self.pooling,
             "max_length": self.max_length,
         }
+
+    def describe(self, model: nn.Module | None) -> dict[str, Any]:
+        """:attr:`summary`, whatever the explained model is."""
+        return self.summary
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -222,7 +221,7 @@ class AlignedMasker(nn.Module):
                 cannot be read.
         """
         inner = config["masker"]
-        if inner["type"] != "transformer":
+        if inner["type"] == "custom":
             raise InvalidInputError(
                 "masker: the inner masker is of a class of your own; build the AlignedMasker with "
                 "one of that class and pass it as masker="
@@ -234,7 +233,7 @@ class AlignedMasker(nn.Module):
         built = cls.__new__(cls)
         nn.Module.__init__(built)
         built._build(
-            TransformerMasker.from_config(inner["config"]),
+            masker_from(inner["type"], inner["config"]),
             Aligner(explained, own, max_length=config["max_length"]),
             config["pooling"],
         )
@@ -260,7 +259,7 @@ class AlignedMasker(nn.Module):
         # Without a partner the pool is 0.
         return torch.where(windows.has_text & ~has_partner, lowest, pools)
 
-    def windows(self, inputs: MaskerInputs) -> MaskerWindows:
+    def windows(self, inputs: MaskerInputs) -> _AlignedWindows:
         """What the inner masker is given for these inputs, and how it is carried back.
 
         Raises:
@@ -279,7 +278,8 @@ class AlignedMasker(nn.Module):
             has_text[row, own] = alignment.has_text
             tokens.append(row * ids.shape[1] + own[alignment.tokens])
             others.append(where[row][alignment.others])
-        return MaskerWindows(
+        return _AlignedWindows(
+            network=self.masker,
             inputs=own_inputs,
             examples=examples,
             partners=(
@@ -372,18 +372,4 @@ def _readable(inputs: MaskerInputs) -> tuple[np.ndarray[Any, Any], np.ndarray[An
     return ids.to(torch.int64).cpu().numpy(), can_be_masked.cpu().numpy()
 
 
-def _most_tokens(masker: nn.Module) -> int | None:
-    """The most tokens that a masker takes beside the prediction; None if that is not known."""
-    if not isinstance(masker, TransformerMasker):
-        return None
-    encoder = masker.encoder
-    positions = getattr(encoder.config, "max_position_embeddings", None)
-    if not isinstance(positions, int) or positions < 1:
-        return None
-    table = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
-    # RoBERTa and its kin number positions from the padding index plus one.
-    padding = table.padding_idx if isinstance(table, nn.Embedding) else None
-    return positions - (0 if padding is None else padding + 1) - 1
-
-
-__all__ = ["AlignedMasker", "MaskerWindows"]
+__all__ = ["AlignedMasker"]

@@ -39,14 +39,32 @@ class MaskerInputs:
     hidden_states: tuple[Tensor, ...] | None = None
 
 
+@dataclass(frozen=True)
+class MaskerWindows:
+    """What a masker that reads texts in windows of its own gives the network inside it.
+
+    Attributes:
+        network: That network, a masker.
+        inputs: Its inputs for R windows of S tokens.
+        examples: The example that each window is a part of, (R,), in ascending order.
+    """
+
+    network: nn.Module
+    inputs: MaskerInputs
+    examples: Tensor
+
+
 @runtime_checkable
 class Masker(Protocol):
     """A network that proposes mask logits; any ``torch.nn.Module`` with this call is one.
 
-    Three optional members are honoured: ``fitted`` (bool; a module without it counts as fitted),
-    ``config`` (a dictionary of JSON values, kept with a saved masker) and ``explained_layers`` (an
+    Four optional members are honoured: ``fitted`` (bool; a module without it counts as fitted),
+    ``config`` (a dictionary of JSON values, kept with a saved masker), ``explained_layers`` (an
     :class:`~captum_aml.maskers.ExplainedLayers`: the layers of the explained model whose hidden
-    states the masker wants to be given).
+    states the masker is given) and ``windows`` (a method that takes the masker's inputs and gives
+    :class:`MaskerWindows`, for a masker that runs another one on parts of texts: tuning the masker
+    then changes the weights of each window by themselves). A class that is registered
+    (:mod:`captum_aml.maskers.registry`) is also saved and rebuilt by its name.
     """
 
     def __call__(self, inputs: MaskerInputs) -> TensorOrTuple:
@@ -92,4 +110,4 @@ def as_logits(proposal: TensorOrTuple, expected: Sequence[Sequence[int]]) -> tup
     return logits
 
 
-__all__ = ["Masker", "MaskerInputs", "as_logits", "as_masker"]
+__all__ = ["Masker", "MaskerInputs", "MaskerWindows", "as_logits", "as_masker"]

@@ -12,98 +12,25 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_aml._utils.files import atomic_file, locked_folder
 from captum_aml._version import __version__
 from captum_aml.exceptions import CheckpointError
-from captum_aml.maskers.weights import same_weights, sampled_weights
+from captum_aml.maskers.fingerprint import ModelFingerprint
 
 FORMAT = "captum_aml.masker"
 FORMAT_VERSION = 1
 _CONFIG = "config.json"
 #: The other files of a masker's folder.
 _PARTS = ("masker-*.safetensors", "masker-*.json")
-
-
-@dataclass(frozen=True)
-class ModelFingerprint:
-    """What identifies the explained model well enough to refuse a masker of another one.
-
-    Attributes:
-        embedding_dim: Channels of a masked token, or None where tokens have none.
-        vocab_size: Entries of the word embeddings, or None where there are none.
-        n_classes: Outcomes of the explained distribution, or None if not known.
-        model_type: The architecture by the name that transformers gives it, or None if not known.
-        hidden_size: Channels of its hidden states, or None likewise.
-        num_hidden_layers: Its layers, or None likewise.
-        n_weights: The number of its weights, or None if not known.
-        weights: The values of a few of them, chosen by their places, or None likewise.
-    """
-
-    embedding_dim: int | None
-    vocab_size: int | None
-    n_classes: int | None
-    # Not known of maskers that earlier versions saved.
-    model_type: str | None = None
-    hidden_size: int | None = None
-    num_hidden_layers: int | None = None
-    n_weights: int | None = None
-    weights: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        """Takes the list that JSON makes of the weights.
-
-        Raises:
-            TypeError: They are no numbers.
-        """
-        if self.weights is not None:
-            if not isinstance(self.weights, (list, tuple)) or not all(
-                isinstance(value, (int, float)) for value in self.weights
-            ):
-                raise TypeError("expected a list of numbers for weights")
-            object.__setattr__(self, "weights", tuple(map(float, self.weights)))
-
-    def with_weights_of(self, model: nn.Module) -> ModelFingerprint:
-        """This fingerprint with what identifies a model's weights, where they can be read."""
-        sample = sampled_weights(model)
-        if sample is None:
-            return self
-        return replace(self, n_weights=sample.n_weights, weights=sample.values)
-
-    def check(self, model: ModelFingerprint) -> None:
-        """Compares a saved fingerprint with what is known of a model.
-
-        Raises:
-            CheckpointError: They differ; the message names the field and both values, or says that
-                the weights do.
-        """
-        sizes = {k: v for k, v in asdict(self).items() if k not in ("n_weights", "weights")}
-        for name, saved in sizes.items():
-            found = getattr(model, name)
-            if saved is not None and found is not None and saved != found:
-                raise CheckpointError(
-                    f"masker: it was fitted for a model with {name}={saved}, "
-                    f"but this one has {name}={found}"
-                )
-        # Another number of weights puts others into the same places: a wrapper may have its own.
-        if (
-            self.weights is not None
-            and model.weights is not None
-            and self.n_weights == model.n_weights
-            and not same_weights(self.weights, model.weights)
-        ):
-            raise CheckpointError(
-                "masker: it was fitted for another model, or for other weights of it (the sizes "
-                "are the same, but the weights differ)"
-            )
 
 
 @dataclass(frozen=True)
@@ -339,7 +266,6 @@ def _download(name: str, others: Sequence[str] = ()) -> Path:
 
 __all__ = [
     "Checkpoint",
-    "ModelFingerprint",
     "TrainingCost",
     "content_digest",
     "folder_of",

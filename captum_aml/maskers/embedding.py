@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers.base import MaskerInputs
 from captum_aml.maskers.prediction import PredictionEmbedding
+from captum_aml.maskers.registry import register_masker
 
 
 class _SequenceHead(nn.Module):
@@ -62,6 +63,7 @@ class _ElementHead(nn.Module):
         return logits
 
 
+@register_masker("embedding")
 class EmbeddingMasker(nn.Module):
     """Proposes a mask from the masked features alone.
 

@@ -33,6 +33,7 @@ from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers.base import MaskerInputs
 from captum_aml.maskers.hidden import ExplainedLayers
 from captum_aml.maskers.prediction import PredictionEmbedding
+from captum_aml.maskers.registry import register_masker
 
 #: Channels of one attention head.
 _HEAD_SIZE = 32
@@ -79,6 +80,7 @@ class _Block(nn.Module):
         return result
 
 
+@register_masker("shared", needs=("model",))
 class SharedMasker(nn.Module):
     """Proposes a mask from the explained model's own hidden states, at a few per cent of its cost.
 
@@ -185,7 +187,7 @@ class SharedMasker(nn.Module):
         Torch's own random state is left as it is.
 
         Args:
-            config: The configuration, and possibly what :meth:`place_in` told of the model.
+            config: The configuration, and possibly what :meth:`describe` adds of the model.
             model: The explained model.
 
         Raises:
@@ -202,16 +204,17 @@ class SharedMasker(nn.Module):
                 width=config["width"],
             )
 
-    def place_in(self, model: nn.Module) -> dict[str, Any]:
-        """Which part of a model is read, for :meth:`from_config`; empty where none is.
+    def describe(self, model: nn.Module | None) -> dict[str, Any]:
+        """:attr:`config`, and which part of a model is read, where one is.
 
         Its name in ``named_modules`` as ``path``, and as ``n_modules`` how many there are: within
         another model the same name may be another part's.
         """
-        parts = dict(model.named_modules())
+        parts = {} if model is None else dict(model.named_modules())
         read = self.explained_layers.model
         paths = [name for name, part in parts.items() if part is read]
-        return {"path": paths[0], "n_modules": len(parts)} if paths else {}
+        place = {"path": paths[0], "n_modules": len(parts)} if paths else {}
+        return {**self.config, **place}
 
     def check_config(self, config: Mapping[str, Any]) -> None:
         """Checks that weights saved with a configuration are meant for this masker.

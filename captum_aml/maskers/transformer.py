@@ -26,11 +26,13 @@ from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers.base import MaskerInputs
 from captum_aml.maskers.encoders import is_causal
 from captum_aml.maskers.prediction import PredictionEmbedding
+from captum_aml.maskers.registry import register_masker
 
 if TYPE_CHECKING:  # importing transformers takes seconds: only what needs it pays for it
     from transformers import PreTrainedModel
 
 
+@register_masker("transformer")
 class TransformerMasker(nn.Module):
     """A Hugging Face encoder with the prediction embedding and a head for mask logits.
 
@@ -166,6 +168,17 @@ class TransformerMasker(nn.Module):
             # What was saved, whatever the configuration says of the weights it was loaded from.
             encoder.to(getattr(torch, config.get("dtype", "float32")))
             return cls(encoder, n_classes=config["n_classes"])
+
+    @property
+    def max_length(self) -> int | None:
+        """The most tokens that it takes beside the prediction; None if that is not known."""
+        positions = getattr(self.encoder.config, "max_position_embeddings", None)
+        if not isinstance(positions, int) or positions < 1:
+            return None
+        table = getattr(getattr(self.encoder, "embeddings", None), "position_embeddings", None)
+        # RoBERTa and its kin number positions from the padding index plus one.
+        padding = table.padding_idx if isinstance(table, nn.Embedding) else None
+        return positions - (0 if padding is None else padding + 1) - 1
 
     def forward(self, inputs: MaskerInputs) -> Tensor:
         """One logit for each token, (N, L).

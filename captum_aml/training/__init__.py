@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from captum_aml._utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from captum_aml.maskers.checkpoint import Checkpoint, ModelFingerprint, TrainingCost
+    from captum_aml.maskers.checkpoint import Checkpoint, TrainingCost
+    from captum_aml.maskers.fingerprint import ModelFingerprint
     from captum_aml.training.callbacks import FitCallback, FitState, ProgressBar
     from captum_aml.training.fit import evaluate_masker, fit_masker
     from captum_aml.training.goal import FitGoal
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "captum_aml.maskers.checkpoint": ("Checkpoint", "ModelFingerprint", "TrainingCost"),
+        "captum_aml.maskers.checkpoint": ("Checkpoint", "TrainingCost"),
+        "captum_aml.maskers.fingerprint": ("ModelFingerprint",),
         "captum_aml.training.callbacks": ("FitCallback", "FitState", "ProgressBar"),
         "captum_aml.training.fit": ("evaluate_masker", "fit_masker"),
         "captum_aml.training.goal": ("FitGoal",),

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from captum_aml._utils.modules import evaluating
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.maskers import AlignedMasker, MaskerInputs, as_masker
+from captum_aml.maskers import MaskerInputs, MaskerWindows, as_masker
 from captum_aml.masking.call import has_rows
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import Objective
@@ -161,9 +161,10 @@ def _tunable(
     finally:
         handle.remove()
     shown, n_parts, network = given[0], problem.call.n_examples, masker
-    if isinstance(masker, AlignedMasker):
-        windows = masker.windows(shown)
-        shown, parts, network = windows.inputs, windows.examples, masker.masker
+    read: Any = getattr(masker, "windows", None)  # an optional member
+    if read is not None:
+        windows: MaskerWindows = read(shown)
+        shown, parts, network = windows.inputs, windows.examples, windows.network
         n_parts = len(parts)
     seen = []
     for with_another in (False, True):

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from captum_aml import AMLAttribution, AMLObjective, LAAttribution, LAObjective
 from captum_aml.attr.persistence import (
-    masker_description,
     objective_description,
-    rebuild_masker,
     rebuild_objective,
 )
 from captum_aml.exceptions import CheckpointError
 from captum_aml.maskers import EmbeddingMasker, MaskerInputs, TransformerMasker
+from captum_aml.maskers.registry import describe_masker, rebuild_masker
 from captum_aml.training import Checkpoint, ModelFingerprint, TrainingCost
 from tests._helpers import processes
 from tests._helpers.models import PlantedClassifier, planted_texts, tiny_encoder
@@ -35,7 +34,7 @@ def checkpoint_of(seed: int = 0, **changes: Any) -> Checkpoint:
     tensors = {k: torch.rand(v.shape, generator=g) for k, v in masker.state_dict().items()}
     plain = Checkpoint(
         method="aml",
-        masker=masker_description(masker),
+        masker=describe_masker(masker),
         settings={"objective": {"name": "aml", "size_weight": 0.5}, "output": "auto"},
         fingerprint=ModelFingerprint(embedding_dim=4, vocab_size=30, n_classes=2),
         tensors=tensors,
@@ -122,7 +121,7 @@ def test_a_masker_for_many_labels_survives(tmp_path: Path) -> None:
     model.config.id2label = dict(names)
     masker = TransformerMasker.from_model(model)
     checkpoint_of(
-        masker=masker_description(masker),
+        masker=describe_masker(masker),
         settings={"names": names},
         tensors=copy.deepcopy(masker.state_dict()),
     ).save(tmp_path)
@@ -466,7 +465,7 @@ def test_a_masker_is_rebuilt_from_its_description(tmp_path: Path, kind: str) -> 
     else:
         masker = TransformerMasker.from_model(tiny_encoder("distilbert", n_labels=2))
     given = checkpoint_of(
-        masker=masker_description(masker), tensors=copy.deepcopy(masker.state_dict())
+        masker=describe_masker(masker), tensors=copy.deepcopy(masker.state_dict())
     )
     given.save(tmp_path)
     again = rebuild_masker(Checkpoint.load(tmp_path), None)
