@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from captum._utils.common import _expand_additional_forward_args, _is_mask_valid
@@ -24,7 +26,10 @@ from captum.attr._core.llm_attr import (
     _convert_ids_to_pretty_tokens_fallback,
 )
 from captum.log import log_usage
-from torch import Tensor
+from torch import Tensor, nn
+
+#: Where the hooks of Captum's DeepLift leave what passes through an activation.
+HOOK_ATTRIBUTES = ("input", "output")
 
 
 def expand_args(args: tuple[Any, ...], times: int) -> tuple[Any, ...]:
@@ -57,8 +62,25 @@ def pretty_tokens(ids: Tensor, tokenizer: Any) -> list[str]:
     return [str(token) for token in tokenizer.convert_ids_to_tokens(ids.tolist())]
 
 
+@contextmanager
+def without_hook_traces(model: nn.Module) -> Iterator[None]:
+    """Clears what Captum's hooks leave at modules whose activation has no way back to the text."""
+    before = [
+        (module, name, name in vars(module))
+        for module in model.modules()
+        for name in HOOK_ATTRIBUTES
+    ]
+    try:
+        yield
+    finally:
+        for module, name, was_there in before:
+            if not was_there:
+                vars(module).pop(name, None)
+
+
 __all__ = [
     "DEFAULT_GEN_ARGS",
+    "HOOK_ATTRIBUTES",
     "BaseLLMAttribution",
     "GradientAttribution",
     "InterpretableInput",
@@ -73,4 +95,5 @@ __all__ = [
     "expand_args",
     "log_usage",
     "pretty_tokens",
+    "without_hook_traces",
 ]

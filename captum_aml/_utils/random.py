@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -18,3 +20,23 @@ def isolated_rng(seed: int) -> Iterator[None]:
         if devices:
             torch.cuda.manual_seed_all(seed)
         yield
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the generators of torch, NumPy and Python for a block, and gives back their states.
+
+    Captum draws from torch's and NumPy's global generators and takes no others.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with isolated_rng(seed):
+        try:
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+
+
+__all__ = ["isolated_rng", "seeded"]

@@ -46,6 +46,11 @@ class Call:
         """The number of examples N."""
         return self.inputs[0].shape[0]
 
+    def with_args(self, args: tuple[Any, ...]) -> Call:
+        """The same call with other further arguments; which go with the examples is told anew."""
+        batched = tuple(i for i, arg in enumerate(args) if has_rows(arg, self.n_examples))
+        return replace(self, additional_forward_args=args, batched=batched)
+
     def rows(self, start: int, stop: int) -> Call:
         """The same call for examples ``start`` to ``stop``."""
         args, n = self.additional_forward_args, self.n_examples

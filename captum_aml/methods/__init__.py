@@ -1,24 +1,18 @@
 """Attribution methods by name, each giving one score per token.
 
 ``create("integrated-gradients", forward_func, embedding_layer)`` gives a callable
-``(ids, reference_ids, target=..., additional_forward_args=...) -> scores (N, L)``. What all of
+``(ids, baselines, target=..., additional_forward_args=...) -> scores (N, L)``. What all of
 them explain is the same number, the softmax probability of the explained class, and what they
-leave alone is the same too: positions whose id equals the reference id score 0. A
+leave alone is the same too: positions whose id equals the baseline id score 0. A
 ``feature_mask=`` groups tokens: to words, sentences, or whatever should have one score.
 
 An example's scores depend neither on the rest of its batch nor on padding, a seed gives the same
 scores again, and the global random state is left as it was. Users add their own with ``register``.
 """
 
-from captum_aml.methods import (
-    attention,
-    chance,
-    deep_lift,
-    gradient,
-    masked,
-    packages,
-    perturbation,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
 from captum_aml.methods.instances import from_attribution
 from captum_aml.methods.registry import (
     Factory,
@@ -33,9 +27,9 @@ from captum_aml.methods.registry import (
     spec,
 )
 
-for _module in (masked, gradient, deep_lift, perturbation, packages, attention, chance):
-    for _spec in _module.METHODS:
-        register(_spec)
+# A module of this package registers its methods where it is imported.
+for _module in iter_modules(__path__, prefix=f"{__name__}."):
+    import_module(_module.name)
 
 __all__ = [
     "Factory",

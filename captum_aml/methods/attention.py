@@ -28,10 +28,10 @@ from torch import Tensor, nn
 
 from captum_aml._utils.modules import unwrapped
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.masking.call import Call
 from captum_aml.masking.forward import underlying_model
-from captum_aml.methods._inputs import TokenInputs
-from captum_aml.methods._method import ScoringMethod
-from captum_aml.methods.registry import Factory, MethodOptions, MethodSpec
+from captum_aml.methods.adapter import Subject, logits_of, scoring_method
+from captum_aml.methods.groups import group_sums
 from captum_aml.typing import ForwardFunc
 
 if TYPE_CHECKING:
@@ -75,42 +75,54 @@ def _read_out(attention: Tensor, position: Tensor) -> Tensor:
     return attention[torch.arange(len(position), device=position.device), position]
 
 
-def _factory(name: str, read: Callable[[Tensor, Tensor], Tensor]) -> Factory:
-    def factory(
-        forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
-    ) -> ScoringMethod:
-        model = _transformer(name, forward_func)
+def _register(name: str, summary: str, read: Callable[[Tensor, Tensor], Tensor]) -> None:
+    @scoring_method(
+        name,
+        summary,
+        family="attention",
+        signed=False,
+        uses_target=False,
+        check=lambda subject: _transformer(name, subject.forward_func),
+    )
+    def scores(subject: Subject, call: Call) -> Tensor:
+        model = _transformer(name, subject.forward_func)
+        run = subject.forward_func
+        if unwrapped(run) is model:
 
-        def scores(probabilities: Callable[..., Tensor], call: TokenInputs) -> Tensor:
-            with _eager(model), _recorded(name, model) as passes:
-                probabilities(call.ids, *call.args)
-            if len(passes) != 1:
-                raise InvalidInputError(
-                    f"forward_func: {name} expects it to run its model once, it ran "
-                    f"{len(passes)} times"
-                )
-            tokens = _tokens(call)
-            layers = torch.stack([layer.float().mean(dim=1) for layer in passes[0]])
-            if layers.shape[1:] != (*call.ids.shape, call.ids.shape[1]):
-                raise InvalidInputError(
-                    f"forward_func: {name} expects attention between the {call.ids.shape[1]} "
-                    f"tokens of the ids, got layers of shape {tuple(layers.shape[1:])}, as of a "
-                    "function that adds tokens of its own"
-                )
-            # What padding attends to has no meaning, and may be NaN.
-            layers = torch.where(tokens[:, :, None] & tokens[:, None, :], layers, 0.0)
-            # A sum of shares of one can exceed it by rounding.
-            return call.group_sums(read(layers, tokens)).clamp(max=1.0)
+            def run(ids: Tensor, *args: object) -> Any:  # whatever the model gives
+                return subject.forward_func(ids, *args).logits
 
-        if unwrapped(forward_func) is model:
+        (ids,) = call.inputs
+        with _eager(model), _recorded(name, model) as passes:
+            logits_of(run, n_classes=subject.n_classes)(ids, *call.additional_forward_args)
+        if len(passes) != 1:
+            raise InvalidInputError(
+                f"forward_func: {name} expects it to run its model once, it ran {len(passes)} times"
+            )
+        tokens = _tokens(call)
+        layers = torch.stack([layer.float().mean(dim=1) for layer in passes[0]])
+        if layers.shape[1:] != (*ids.shape, ids.shape[1]):
+            raise InvalidInputError(
+                f"forward_func: {name} expects attention between the {ids.shape[1]} "
+                f"tokens of the ids, got layers of shape {tuple(layers.shape[1:])}, as of a "
+                "function that adds tokens of its own"
+            )
+        # What padding attends to has no meaning, and may be NaN.
+        layers = torch.where(tokens[:, :, None] & tokens[:, None, :], layers, 0.0)
+        # A sum of shares of one can exceed it by rounding.
+        return group_sums(read(layers, tokens), call).clamp(max=1.0)
 
-            def logits(ids: Tensor, *args: object) -> Any:  # whatever the model gives
-                return forward_func(ids, *args).logits
 
-            return ScoringMethod(logits, scores, {}, uses_target=False)
-        return ScoringMethod(forward_func, scores, {}, uses_target=False)
-
-    return factory
+_register(
+    "attention",
+    "the last layer's attention from the position that is read out",
+    last_layer,
+)
+_register(
+    "attention-rollout",
+    "attention from the position that is read out, followed through all layers",
+    rollout,
+)
 
 
 def _transformer(name: str, forward_func: ForwardFunc) -> PreTrainedModel:
@@ -125,12 +137,12 @@ def _transformer(name: str, forward_func: ForwardFunc) -> PreTrainedModel:
     return model
 
 
-def _tokens(call: TokenInputs) -> Tensor:
+def _tokens(call: Call) -> Tensor:
     """True at tokens (N, L): where the attention mask, the first argument, says so."""
-    mask = call.args[0] if call.args else None
-    if isinstance(mask, Tensor) and mask.shape == call.ids.shape:
+    (ids,), mask = call.inputs, next(iter(call.additional_forward_args), None)
+    if isinstance(mask, Tensor) and mask.shape == ids.shape:
         return mask != 0
-    return torch.ones_like(call.ids, dtype=torch.bool)
+    return torch.ones_like(ids, dtype=torch.bool)
 
 
 @contextmanager
@@ -198,21 +210,3 @@ def _configs(model: PreTrainedModel) -> Iterator[PretrainedConfig]:
         config = waiting.pop()
         yield config
         waiting += [c for key in config.sub_configs if (c := getattr(config, key, None))]
-
-
-METHODS = (
-    MethodSpec(
-        name="attention",
-        summary="the last layer's attention from the position that is read out",
-        factory=_factory("attention", last_layer),
-        family="attention",
-        signed=False,
-    ),
-    MethodSpec(
-        name="attention-rollout",
-        summary="attention from the position that is read out, followed through all layers",
-        factory=_factory("attention-rollout", rollout),
-        family="attention",
-        signed=False,
-    ),
-)

@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from captum_aml.methods._inputs import TokenInputs
-from captum_aml.methods._method import ScoringMethod
-from captum_aml.methods.registry import MethodOptions, MethodSpec
-from captum_aml.typing import ForwardFunc
+from captum_aml.masking.call import Call
+from captum_aml.methods.adapter import Subject, scoring_method
+from captum_aml.methods.groups import count_groups, groups_of
 
 
-def _random(
-    forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
-) -> ScoringMethod:
+@scoring_method(
+    "random",
+    "uniform random numbers, different ones for each text",
+    family="random",
+    settings=lambda subject: {"seed": subject.seed},
+    signed=False,
+    stochastic=True,
+    uses_target=False,
+)
+def _random(subject: Subject, call: Call) -> Tensor:
     """Uniform scores in [0, 1), drawn anew for each text from the seed and the text's own ids.
 
     A text has the same scores in every batch, and different texts have different rankings. A group
     of tokens has one number. The model is never run.
     """
-
-    def scores(_: Callable[..., Tensor], call: TokenInputs) -> Tensor:
-        result = torch.zeros(call.ids.shape)
-        for row, example in enumerate(call.examples()):
-            explained = example.explained[0].cpu()
-            ids = example.ids[0].cpu()[explained].tolist()
-            generator = np.random.default_rng([value % 2**64 for value in (options.seed, *ids)])
-            drawn = generator.random(example.n_groups, dtype=np.float32)
-            groups = example.groups[0].cpu()[explained]
-            result[row, explained] = torch.from_numpy(drawn)[groups]
-        return result.to(call.ids.device)
-
-    return ScoringMethod(forward_func, scores, {"seed": options.seed}, uses_target=False)
-
-
-METHODS = (
-    MethodSpec(
-        name="random",
-        summary="uniform random numbers, different ones for each text",
-        factory=_random,
-        family="random",
-        signed=False,
-        stochastic=True,
-    ),
-)
+    result = torch.zeros(call.inputs[0].shape)
+    texts = zip(call.inputs[0].cpu(), groups_of(call).cpu(), strict=True)
+    for row, (ids, groups) in enumerate(texts):
+        maskable = groups >= 0
+        seeds = (subject.seed, *ids[maskable].tolist())
+        generator = np.random.default_rng([value % 2**64 for value in seeds])
+        drawn = generator.random(count_groups(groups), dtype=np.float32)
+        result[row, maskable] = torch.from_numpy(drawn)[groups[maskable]]
+    return result.to(call.inputs[0].device)

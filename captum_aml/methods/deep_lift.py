@@ -19,27 +19,27 @@ Differences, section 3.5.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
 import torch
 from captum.attr import LayerDeepLift
 from torch import Tensor, nn
 
+from captum_aml._captum import HOOK_ATTRIBUTES, without_hook_traces
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.masking.call import Call
 from captum_aml.masking.forward import underlying_model
-from captum_aml.methods._inputs import TokenInputs, logits_of
-from captum_aml.methods._method import ScoringMethod
-from captum_aml.methods.registry import MethodOptions, MethodSpec
-from captum_aml.typing import ForwardFunc
+from captum_aml.methods.adapter import (
+    Subject,
+    classes_of,
+    examples_of,
+    scoring_method,
+)
+from captum_aml.methods.groups import group_sums
 
 # Activations that work on each number by itself, as the Rescale rule asks.
 _ELEMENTWISE = (nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.ReLU6, nn.SELU, nn.CELU, nn.LogSigmoid)
 _ELEMENTWISE_MODULE = "transformers.activations"
 # Differences in an activation's input below this are rounding errors, whose slope means nothing.
 _LEAST_DIFFERENCE = 1e-6
-# Where Captum's hooks leave what passes through an activation.
-_HOOK_ATTRIBUTES = ("input", "output")
 
 
 class RescaleDeepLift(LayerDeepLift):  # type: ignore[misc]  # Captum has no types
@@ -59,7 +59,7 @@ class RescaleDeepLift(LayerDeepLift):  # type: ignore[misc]  # Captum has no typ
         if not self.satisfies_attribute_criteria(module):
             return None  # an earlier pass of a module that runs again: its gradient stays
         (text, reference), (text_out, reference_out) = (
-            value.chunk(2) for value in (vars(module).pop(name) for name in _HOOK_ATTRIBUTES)
+            value.chunk(2) for value in (vars(module).pop(name) for name in HOOK_ATTRIBUTES)
         )
         difference = (text - reference).repeat(2, *[1] * (text.dim() - 1))
         slope = (text_out - reference_out).repeat(2, *[1] * (text.dim() - 1)) / difference
@@ -70,16 +70,15 @@ class ClassProbability(nn.Module):
     """The explained class's probability, as a module whose activations Captum can find.
 
     Args:
-        forward_func: Token ids to logits (N, C). Its modules are those of the model behind it,
+        subject: What is explained. Its modules are those of the model behind the forward function,
             where that can be told.
-        n_classes: The smallest C that holds the explained classes.
     """
 
-    def __init__(self, forward_func: ForwardFunc, n_classes: int) -> None:
+    def __init__(self, subject: Subject) -> None:
         super().__init__()
         # Registered here once, since Captum hooks a module as often as it finds it.
-        self.model = underlying_model(forward_func)
-        self.logits = logits_of(forward_func, n_classes=n_classes)
+        self.model = underlying_model(subject.forward_func)
+        self.logits = subject.logits
         self.sigmoid = nn.Sigmoid()
 
     def forward(self, ids: Tensor, target: Tensor, *args: object) -> Tensor:
@@ -91,58 +90,32 @@ class ClassProbability(nn.Module):
         return probability
 
 
-def _deep_lift(
-    forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
-) -> ScoringMethod:
-    def scores(_: Callable[..., Tensor], call: TokenInputs) -> Tensor:
-        model = ClassProbability(forward_func, call.n_classes)
-        # Captum's rule for nn.Softmax averages over all that passes it, other examples included.
-        mixes = any(type(module) is nn.Softmax for module in model.modules())
-        calls = call.examples() if mixes else [call]
-        with restored(model):
-            try:
-                parts = [
-                    RescaleDeepLift(model, embedding_layer).attribute(
-                        part.ids,
-                        baselines=part.reference_ids,
-                        target=0,
-                        additional_forward_args=(part.target, *part.args),
-                    )
-                    for part in calls
-                ]
-            except RuntimeError as error:
-                if "used more than once" not in str(error):
-                    raise
-                raise InvalidInputError(
-                    "forward_func: deep-lift expects every activation module to run once in a "
-                    f"pass, got one that runs again ({error})"
-                ) from error
-        return call.group_sums(torch.cat(parts).sum(dim=-1))
-
-    return ScoringMethod(forward_func, scores, {}, gradients=True)
-
-
-@contextmanager
-def restored(model: nn.Module) -> Iterator[None]:
-    """Clears what Captum's hooks leave at modules whose activation has no way back to the text."""
-    before = [
-        (module, name, name in vars(module))
-        for module in model.modules()
-        for name in _HOOK_ATTRIBUTES
-    ]
-    try:
-        yield
-    finally:
-        for module, name, was_there in before:
-            if not was_there:
-                vars(module).pop(name, None)
-
-
-METHODS = (
-    MethodSpec(
-        name="deep-lift",
-        summary="differences to the reference passed back, by gradients where there is no rule",
-        factory=_deep_lift,
-        family="gradient",
-    ),
+@scoring_method(
+    "deep-lift",
+    "differences to the reference passed back, by gradients where there is no rule",
+    family="gradient",
+    gradients=True,
 )
+def _deep_lift(subject: Subject, call: Call) -> Tensor:
+    model = ClassProbability(subject)
+    # Captum's rule for nn.Softmax averages over all that passes it, other examples included.
+    mixes = any(type(module) is nn.Softmax for module in model.modules())
+    with without_hook_traces(model):
+        try:
+            parts = [
+                RescaleDeepLift(model, subject.embedding_layer).attribute(
+                    part.inputs[0],
+                    baselines=part.baselines[0],
+                    target=0,
+                    additional_forward_args=(classes_of(part), *part.additional_forward_args),
+                )
+                for part in (examples_of(call) if mixes else [call])
+            ]
+        except RuntimeError as error:
+            if "used more than once" not in str(error):
+                raise
+            raise InvalidInputError(
+                "forward_func: deep-lift expects every activation module to run once in a "
+                f"pass, got one that runs again ({error})"
+            ) from error
+    return group_sums(torch.cat(parts).sum(dim=-1), call)

@@ -21,15 +21,17 @@ from captum.attr import (
 )
 from torch import Tensor, nn
 
+from captum_aml._captum import without_hook_traces
 from captum_aml._utils.checks import as_count
+from captum_aml._utils.random import seeded
 from captum_aml.attr.base import MaskAttribution
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.masking.call import Call
 from captum_aml.masking.forward import forwarded_args
-from captum_aml.methods._inputs import TokenInputs, logits_of, parse_inputs, seeded
 from captum_aml.methods._kinds import check_explains_ids
-from captum_aml.methods._method import normal
-from captum_aml.methods.deep_lift import restored
-from captum_aml.methods.masked import mask_settings
+from captum_aml.methods.adapter import Adapter, classes_of, examples_of, logits_of
+from captum_aml.methods.groups import count_groups, group_sums, groups_of, maskable_of, shares
+from captum_aml.methods.learned import mask_settings
 from captum_aml.methods.registry import Setting
 from captum_aml.readout import output_tensor
 from captum_aml.typing import ForwardFunc
@@ -85,7 +87,7 @@ def from_attribution(
     )
 
 
-class AttributionMethod:
+class AttributionMethod(Adapter):
     """What ``from_attribution`` gives.
 
     Attributes:
@@ -109,6 +111,7 @@ class AttributionMethod:
         parameters = inspect.signature(attribution.attribute).parameters
         self._takes = frozenset(parameters)
         self._steps = _Steps.of(attribution, parameters, n_steps)
+        self.gradients = not isinstance(attribution, PerturbationAttribution)
         self._output_shape: tuple[int, ...] | None = None
         self._last_outputs: Tensor | None = None
 
@@ -132,55 +135,39 @@ class AttributionMethod:
         """What ``forward_func`` gave for the last call's texts (N, C), if they were given to it."""
         return self._last_outputs
 
-    def __call__(
-        self,
-        ids: Tensor,
-        reference_ids: Tensor,
-        *,
-        target: Tensor | int | None = None,
-        additional_forward_args: tuple[object, ...] = (),
-        feature_mask: Tensor | None = None,
-    ) -> Tensor:
-        """See ``TokenMethod``."""
+    def _scores(self, call: Call) -> Tensor:
         self._last_outputs = None
-        gradients = not isinstance(self.attribution, PerturbationAttribution)
-        with torch.inference_mode(False), torch.set_grad_enabled(gradients):
-            given = tuple(normal(arg) for arg in additional_forward_args)
-            function = self.attribution.forward_func
-            call, _ = parse_inputs(
-                function,
-                normal(ids),
-                normal(reference_ids),
-                0 if target is None else target,
-                forwarded_args(given, self._forward_func, function),
-                normal(feature_mask),
-            )
-            scores = torch.zeros(ids.shape, device=ids.device)
-            if not call.explained.any():
-                return scores
-            classes = self._classes(call, given, is_given=target is not None)
-            for rows, part in self._parts(call):
-                if part.explained.any():
-                    chosen = None if classes is None else classes[rows]
-                    scores[rows] = self._scores(part, chosen).detach().to(scores)
-            if self._predicts_itself and isinstance(self.attribution, MaskAttribution):
-                self._last_outputs = self.attribution.last_outputs_
-        return scores * call.explained
+        given = call.additional_forward_args
+        function = self.attribution.forward_func
+        call = call.with_args(forwarded_args(given, self._forward_func, function))
+        scores = torch.zeros(call.inputs[0].shape, device=call.inputs[0].device)
+        if not maskable_of(call).any():
+            return scores
+        classes = self._classes(call, given)
+        for rows, part in self._parts(call):
+            if maskable_of(part).any():
+                chosen = None if classes is None else classes[rows]
+                scores[rows] = self._attributed(part, chosen).detach().to(scores)
+        if self._predicts_itself and isinstance(self.attribution, MaskAttribution):
+            self._last_outputs = self.attribution.last_outputs_
+        return scores
 
-    def _parts(self, call: TokenInputs) -> Iterator[tuple[slice, TokenInputs]]:
+    def _parts(self, call: Call) -> Iterator[tuple[slice, Call]]:
         """What goes through ``attribute`` together."""
         if isinstance(self.attribution, _TOGETHER) and self._outputs(call) is not None:
             yield slice(None), call
         else:
-            for row, example in enumerate(call.examples()):
+            for row, example in enumerate(examples_of(call)):
                 yield slice(row, row + 1), example
 
-    def _outputs(self, call: TokenInputs) -> tuple[int, ...] | None:
+    def _outputs(self, call: Call) -> tuple[int, ...] | None:
         """The shape of what the forward function gives for an example; None if for all at once."""
         if self._output_shape is None:
-            example = next(call.examples())
+            example = next(examples_of(call))
             with torch.no_grad():
-                output = self.attribution.forward_func(example.ids, *example.args)
+                output = self.attribution.forward_func(
+                    *example.inputs, *example.additional_forward_args
+                )
             if isinstance(output, int | float):
                 output = torch.tensor(output)
             if isinstance(self.attribution, MaskAttribution):
@@ -194,10 +181,13 @@ class AttributionMethod:
             self._output_shape = tuple(output.shape)
         return self._output_shape[1:] if self._output_shape else None
 
-    def _classes(
-        self, call: TokenInputs, args: tuple[object, ...], *, is_given: bool
-    ) -> Tensor | None:
-        """The target of each example (N,), or None for outputs without classes."""
+    def _classes(self, call: Call, args: tuple[object, ...]) -> Tensor | None:
+        """The target of each example (N,), or None for outputs without classes.
+
+        Args:
+            call: The call of the attribution.
+            args: The further arguments that this method was given.
+        """
         shape = self._outputs(call)
         if not shape:
             return None
@@ -207,20 +197,21 @@ class AttributionMethod:
                 f"gives (N, {', '.join(map(str, shape))})"
             )
         if shape[0] == 1:
-            return torch.zeros_like(call.target)
-        if is_given:
-            if call.n_classes > shape[0]:
+            return torch.zeros(call.n_examples, dtype=torch.long, device=call.inputs[0].device)
+        if call.target is not None:
+            classes = classes_of(call)
+            if int(classes.max()) >= shape[0]:
                 raise InvalidInputError(
-                    f"target: expected classes from 0 to {shape[0] - 1}, got {call.n_classes - 1}"
+                    f"target: expected classes from 0 to {shape[0] - 1}, got {int(classes.max())}"
                 )
-            return call.target
+            return classes
         if self._predicts_itself and isinstance(self.attribution, MaskAttribution):
             return None  # which stands for the predicted class
-        predicts, known = self.attribution.forward_func, call.args
+        predicts, known = self.attribution.forward_func, call.additional_forward_args
         if self._forward_func is not None:
             predicts, known = self._forward_func, args
         with torch.no_grad():
-            self._last_outputs = logits_of(predicts)(call.ids, *known)
+            self._last_outputs = logits_of(predicts)(*call.inputs, *known)
         return self._last_outputs.argmax(dim=-1)
 
     @property
@@ -228,17 +219,17 @@ class AttributionMethod:
         """Whether the attribution's own forward function is the one that predicts."""
         return self._forward_func is None or self._forward_func is self.attribution.forward_func
 
-    def _scores(self, call: TokenInputs, classes: Tensor | None) -> Tensor:
+    def _attributed(self, call: Call, classes: Tensor | None) -> Tensor:
         """Scores (N, L)."""
         attribution = self.attribution
-        if isinstance(attribution, KernelShap) and call.n_groups == 1:
+        if isinstance(attribution, KernelShap) and count_groups(groups_of(call)) == 1:
             # Captum's sampling of coalitions has none to draw from. The Shapley value of a single
             # feature is the whole difference.
             attribution = FeatureAblation(attribution.forward_func)
         named = {
-            "baselines": call.reference_ids,
+            "baselines": call.baselines[0],
             "target": classes,
-            "additional_forward_args": call.args,
+            "additional_forward_args": call.additional_forward_args,
             **self._features(call),
             **self._steps.arguments,
             **self._sizes(call),
@@ -246,16 +237,17 @@ class AttributionMethod:
         takes = inspect.signature(attribution.attribute).parameters
         model = attribution.forward_func
         leaves_traces = isinstance(attribution, LayerDeepLift) and isinstance(model, nn.Module)
-        with seeded(self._seed), restored(model) if leaves_traces else nullcontext():
+        with seeded(self._seed), without_hook_traces(model) if leaves_traces else nullcontext():
             result = attribution.attribute(
-                call.ids, **{name: value for name, value in named.items() if name in takes}
+                call.inputs[0], **{name: value for name, value in named.items() if name in takes}
             )
-        by_token = _by_token(result, call.ids, shares_channels="layer_mask" in takes)
-        return by_token if self._takes & set(_FEATURES) else call.group_sums(by_token)
+        by_token = _by_token(result, call.inputs[0], shares_channels="layer_mask" in takes)
+        return by_token if self._takes & set(_FEATURES) else group_sums(by_token, call)
 
-    def _features(self, call: TokenInputs) -> dict[str, Tensor | None]:
+    def _features(self, call: Call) -> dict[str, Tensor | None]:
         """What says which tokens are one feature, whatever it is called."""
-        if isinstance(self.attribution, Occlusion) and call.is_grouped:
+        groups = groups_of(call)
+        if isinstance(self.attribution, Occlusion) and shares(groups):
             raise InvalidInputError(
                 "feature_mask: expected None for Occlusion, which moves a window over the tokens; "
                 "use FeatureAblation"
@@ -263,20 +255,20 @@ class AttributionMethod:
         if isinstance(self.attribution, PerturbationAttribution):
             return {
                 # Nothing changes where there is nothing to explain: any feature will do there.
-                "feature_mask": call.groups.clamp(min=0),
+                "feature_mask": groups.clamp(min=0),
                 # At a layer there is no such place: they are a feature of their own.
-                "layer_mask": call.groups[..., None] + 1,
+                "layer_mask": groups[..., None] + 1,
             }
-        return {"feature_mask": call.groups if call.is_grouped else None}
+        return {"feature_mask": groups if shares(groups) else None}
 
-    def _sizes(self, call: TokenInputs) -> dict[str, object]:
+    def _sizes(self, call: Call) -> dict[str, object]:
         """How much goes through the model at once, and what Captum has no default for."""
         sizes: dict[str, object] = {"sliding_window_shapes": (1,)}
         # A value for all examples at once cannot be taken apart into variants.
         at_once = self._batch_size if self._outputs(call) is not None else 1
         if not isinstance(self.attribution, MaskAttribution):
             sizes["perturbations_per_eval"] = at_once
-            sizes["internal_batch_size"] = max(at_once, call.ids.shape[0])
+            sizes["internal_batch_size"] = max(at_once, call.n_examples)
         return sizes
 
 

@@ -2,7 +2,7 @@
 
 Both packages explain a function of strings, with words of their own making. To be comparable with
 the other methods they are given one word for each token that is explained, or for each group of
-them, and what they take away becomes the reference token, at its place. The function that they
+them, and what they take away becomes the baseline token, at its place. The function that they
 explain gives the explained class's probability, or all of them, for texts with some words taken
 away.
 """
@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_aml._captum import expand_args
 from captum_aml._optional import require
-from captum_aml.methods._inputs import TokenInputs
-from captum_aml.methods._method import ScoringMethod, one_by_one
-from captum_aml.methods.registry import MethodOptions, MethodSpec, Setting
+from captum_aml.masking.call import Call
+from captum_aml.methods.adapter import Subject, classes_of, sampled, scoring_method
+from captum_aml.methods.groups import count_groups, groups_of, maskable_of
 from captum_aml.typing import ForwardFunc
 
 _TAKEN_AWAY = -1
@@ -39,40 +39,41 @@ class MaskedText:
     """
 
     probabilities: Callable[..., Tensor]
-    call: TokenInputs
+    call: Call
     batch_size: int
 
     @property
     def n_words(self) -> int:
         """The number of words T."""
-        return self.call.n_groups
+        return count_groups(groups_of(self.call))
 
     def pieces(self, forward_func: ForwardFunc) -> list[str]:
         """The words' characters, see ``text_pieces``; those of a group stand together."""
-        explained = self.call.explained[0]
+        maskable = maskable_of(self.call)[0]
         pieces = [""] * self.n_words
-        groups = self.call.groups[0, explained].tolist()
-        of_tokens = text_pieces(forward_func, self.call.ids[0, explained].tolist())
+        groups = groups_of(self.call)[0, maskable].tolist()
+        of_tokens = text_pieces(forward_func, self.call.inputs[0][0, maskable].tolist())
         for group, piece in zip(groups, of_tokens, strict=True):
             pieces[group] += piece
         return pieces
 
     def __call__(self, kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
         """Probabilities (M, C) of M variants, each of which keeps some of the words (M, T)."""
-        call = self.call
+        (ids,), (baselines,), groups = self.call.inputs, self.call.baselines, groups_of(self.call)
         parts = []
         for start in range(0, len(kept), self.batch_size):
-            rows = torch.from_numpy(kept[start : start + self.batch_size]).to(call.ids.device)
-            stays = rows[:, call.groups[0]] | ~call.explained
-            ids = torch.where(stays, call.ids, call.reference_ids)
-            parts.append(self.probabilities(ids, *expand_args(call.args, len(rows))).cpu())
+            rows = torch.from_numpy(kept[start : start + self.batch_size]).to(ids.device)
+            variants = torch.where(rows[:, groups[0]] | (groups < 0), ids, baselines)
+            args = expand_args(self.call.additional_forward_args, len(rows))
+            parts.append(self.probabilities(variants, *args).cpu())
         result: npt.NDArray[np.float64] = torch.cat(parts).double().numpy()
         return result
 
     def scores(self, values: Sequence[float] | npt.NDArray[np.float64]) -> Tensor:
         """Scores (1, L) from those of the T words."""
         of_words = torch.as_tensor(np.asarray(values, dtype=np.float32))
-        return of_words[self.call.groups.cpu()] * self.call.explained.cpu()
+        groups = groups_of(self.call).cpu()
+        return of_words[groups] * (groups >= 0)
 
 
 @dataclass
@@ -126,9 +127,16 @@ def text_pieces(forward_func: ForwardFunc, ids: Sequence[int]) -> list[str]:
     return [piece or "\N{REPLACEMENT CHARACTER}" for piece in spaced]
 
 
-def _shap(
-    forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
-) -> ScoringMethod:
+@scoring_method(
+    "shap",
+    "the shap package's text explainer: Owen values over a tree of the tokens",
+    family="perturbation",
+    steps=("evaluations", 500),
+    settings=sampled,
+    one_by_one=True,
+    check=lambda _: require("shap", package="shap", feature="method 'shap'", extra="shap"),
+)
+def _shap(subject: Subject, call: Call) -> Tensor:
     """Partition SHAP: Owen values along a tree of neighbouring tokens.
 
     ``shap.Explainer`` with ``shap.maskers.Text``, as a user of shap gets it: the tree comes from
@@ -137,89 +145,65 @@ def _shap(
     token: what is not taken apart is shared evenly. Making the tree takes time that grows with the
     square of the number of tokens, or of groups.
     """
-    require("shap", package="shap", feature="method 'shap'", extra="shap")
     import shap
 
-    n_samples = options.n_steps or 500
+    text = MaskedText(subject.probabilities, call, subject.batch_size)
+    target = int(classes_of(call))
 
-    def scores(probabilities: Callable[..., Tensor], call: TokenInputs) -> Tensor:
-        text = MaskedText(probabilities, call, options.batch_size)
-        target = int(call.target)
+    def probability(variants: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        kept = np.stack(list(variants)) != _TAKEN_AWAY
+        return text(kept)[:, target]
 
-        def probability(variants: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-            kept = np.stack(list(variants)) != _TAKEN_AWAY
-            return text(kept)[:, target]
-
-        if text.n_words == 1:  # no tree
-            whole, nothing = probability(np.array([[0], [_TAKEN_AWAY]]))
-            return text.scores([whole - nothing])
-        tokenizer = TokenPieces(text.pieces(forward_func))
-        masker = shap.maskers.Text(tokenizer, mask_token=_TAKEN_AWAY, output_type="token_ids")
-        explainer = shap.Explainer(probability, masker, algorithm="partition")
-        return text.scores(explainer([tokenizer.text], max_evals=n_samples, silent=True).values[0])
-
-    settings: dict[str, Setting] = {"n_samples": n_samples, "seed": options.seed}
-    return ScoringMethod(forward_func, one_by_one(scores, seed=options.seed), settings)
+    if text.n_words == 1:  # no tree
+        whole, nothing = probability(np.array([[0], [_TAKEN_AWAY]]))
+        return text.scores([whole - nothing])
+    tokenizer = TokenPieces(text.pieces(subject.forward_func))
+    masker = shap.maskers.Text(tokenizer, mask_token=_TAKEN_AWAY, output_type="token_ids")
+    explainer = shap.Explainer(probability, masker, algorithm="partition")
+    explained = explainer([tokenizer.text], max_evals=subject.n_steps, silent=True)
+    return text.scores(explained.values[0])
 
 
-def _lime_text(
-    forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
-) -> ScoringMethod:
+@scoring_method(
+    "lime-text",
+    "the lime package's text explainer",
+    family="perturbation",
+    steps=("samples", 1000),
+    settings=sampled,
+    stochastic=True,
+    one_by_one=True,
+    check=lambda _: require("lime", package="lime", feature="method 'lime-text'", extra="lime"),
+)
+def _lime_text(subject: Subject, call: Call) -> Tensor:
     """LIME as its authors' package does it for texts: ``lime.lime_text.LimeTextExplainer``.
 
     With lime's own settings but three: 1000 samples instead of 5000; every occurrence of a token,
     or every group of tokens, is a word of its own (``bow=False``), since a transformer reads their
     order; and all get a score instead of the 10 strongest.
     """
-    require("lime", package="lime", feature="method 'lime-text'", extra="lime")
     from lime.lime_text import LimeTextExplainer
 
-    n_samples = options.n_steps or 1000
+    text = MaskedText(subject.probabilities, call, subject.batch_size)
+    target = int(classes_of(call))
+    # lime looks at no characters: each word is its own place, or empty once it is gone.
+    words = [f"w{place}" for place in range(text.n_words)]
 
-    def scores(probabilities: Callable[..., Tensor], call: TokenInputs) -> Tensor:
-        text = MaskedText(probabilities, call, options.batch_size)
-        target = int(call.target)
-        # lime looks at no characters: each word is its own place, or empty once it is gone.
-        words = [f"w{place}" for place in range(text.n_words)]
+    def of_strings(variants: list[str]) -> npt.NDArray[np.float64]:
+        kept = [[word != "" for word in variant.split(" ")] for variant in variants]
+        return text(np.array(kept))
 
-        def of_strings(variants: list[str]) -> npt.NDArray[np.float64]:
-            kept = [[word != "" for word in variant.split(" ")] for variant in variants]
-            return text(np.array(kept))
-
-        explainer = LimeTextExplainer(
-            bow=False,
-            mask_string="",
-            feature_selection="none",  # as there is nothing to select
-            random_state=options.seed % 2**32,
-        )
-        explanation = explainer.explain_instance(
-            " ".join(words),
-            of_strings,
-            labels=(target,),
-            num_features=text.n_words,
-            num_samples=n_samples,
-        )
-        found = dict(explanation.as_map()[target])
-        return text.scores([found[place] for place in range(text.n_words)])
-
-    settings: dict[str, Setting] = {"n_samples": n_samples, "seed": options.seed}
-    return ScoringMethod(forward_func, one_by_one(scores, seed=options.seed), settings)
-
-
-METHODS = (
-    MethodSpec(
-        name="shap",
-        summary="the shap package's text explainer: Owen values over a tree of the tokens",
-        factory=_shap,
-        family="perturbation",
-        steps="evaluations (500)",
-    ),
-    MethodSpec(
-        name="lime-text",
-        summary="the lime package's text explainer",
-        factory=_lime_text,
-        family="perturbation",
-        stochastic=True,
-        steps="samples (1000)",
-    ),
-)
+    explainer = LimeTextExplainer(
+        bow=False,
+        mask_string="",
+        feature_selection="none",  # as there is nothing to select
+        random_state=subject.seed % 2**32,
+    )
+    explanation = explainer.explain_instance(
+        " ".join(words),
+        of_strings,
+        labels=(target,),
+        num_features=text.n_words,
+        num_samples=subject.n_steps,
+    )
+    found = dict(explanation.as_map()[target])
+    return text.scores([found[place] for place in range(text.n_words)])

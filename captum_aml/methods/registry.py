@@ -1,11 +1,11 @@
-"""The registry: names, what each method is, and how it is made."""
+"""The registry of methods: names, what each method is, and how it is made."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 
 from torch import Tensor, nn
 
@@ -25,6 +25,7 @@ MaskerLike: TypeAlias = "str | os.PathLike[str] | nn.Module | AMLAttribution | L
 
 #: What a method goes by. A user's own may be "other".
 Family: TypeAlias = Literal["learned", "gradient", "perturbation", "attention", "random", "other"]
+_FAMILIES: tuple[str, ...] = get_args(Family)
 
 
 class TokenMethod(Protocol):
@@ -38,7 +39,7 @@ class TokenMethod(Protocol):
     def __call__(
         self,
         ids: Tensor,
-        reference_ids: Tensor,
+        baselines: Tensor,
         *,
         target: Tensor | int | None = None,
         additional_forward_args: tuple[object, ...] = (),
@@ -48,7 +49,7 @@ class TokenMethod(Protocol):
 
         Args:
             ids: Token ids (N, L).
-            reference_ids: The same ids with the baseline token wherever there is something to
+            baselines: The same ids with the baseline token wherever there is something to
                 explain (N, L). Where the two agree the score is 0.
             target (Tensor or int, optional): The explained class, one for all or one per example
                 (N,). Default: None, each example's predicted class.
@@ -160,8 +161,8 @@ def register(method: MethodSpec, *, replace: bool = False) -> None:
 
 
 def available() -> tuple[str, ...]:
-    """The methods' names, without aliases, in the order of their registration."""
-    return tuple(_REGISTRY)
+    """The methods' names, without aliases: by family, then in the order of their registration."""
+    return tuple(sorted(_REGISTRY, key=lambda name: _FAMILIES.index(_REGISTRY[name].family)))
 
 
 def spec(name: str) -> MethodSpec:
@@ -215,7 +216,7 @@ def create(
                 f"n_steps: expected a positive number of {method.steps}, got {n_steps}"
             )
     if masker is not None and not method.takes_masker:
-        with_masker = ", ".join(n for n, s in _REGISTRY.items() if s.takes_masker)
+        with_masker = ", ".join(n for n in available() if _REGISTRY[n].takes_masker)
         raise InvalidInputError(
             f"masker: method {name!r} uses none; those that do are {with_masker}"
         )

@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from captum_aml._optional import require
 from captum_aml._utils.checks import as_count
+from captum_aml._utils.random import seeded
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.methods._inputs import seeded
 from captum_aml.metrics.scoring import parse_scores
 from captum_aml.readout import as_float
 

@@ -20,7 +20,7 @@ from captum_aml.benchmark.explaining import (
 )
 from captum_aml.benchmark.plan import Plan
 from captum_aml.exceptions import CheckpointError, InvalidInputError
-from captum_aml.methods.masked import MaskMethod
+from captum_aml.methods.learned import MaskMethod
 from captum_aml.reviews import reviews_masker_path
 from captum_aml.text import TextClassifier, TextExplainer, fit_batches
 from captum_aml.training import Checkpoint

@@ -156,8 +156,6 @@ class TestContract:
             assert method.settings["seed"] == 5
 
     def test_a_negative_class_is_refused(self, name: str) -> None:
-        if methods.spec(name).family == "learned":
-            pytest.skip("counts from the last class, as in Captum")
         with pytest.raises(InvalidInputError, match=r"target: expected .*got -1|-1"):
             run(name, subject(name), target=-1, n_steps=few(name))
 

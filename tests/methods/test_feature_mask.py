@@ -11,7 +11,8 @@ from torch import Tensor
 
 from captum_aml import AMLAttribution, LAAttribution, methods
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.methods._inputs import number_groups
+from captum_aml.masking.call import parse_call
+from captum_aml.methods.groups import number_groups
 from captum_aml.methods.packages import MaskedText
 from tests._helpers.methods import (
     IDS,
@@ -300,13 +301,10 @@ def test_a_long_text_in_few_groups_takes_few_passes(name: str) -> None:
 
 
 def test_pieces_of_words_stand_together() -> None:
-    class Call:
-        explained = torch.tensor([[False, True, True, True, False, True]])
-        groups = torch.tensor([[-1, 0, 1, 0, -1, 2]])
-        ids = torch.tensor([[1, 5, 6, 7, 1, 8]])
-        n_groups = 3
-
-    text = MaskedText(lambda ids: ids, Call(), 8)  # type: ignore[arg-type]
+    groups = torch.tensor([[-1, 0, 1, 0, -1, 2]])
+    call = parse_call(torch.tensor([[1, 5, 6, 7, 1, 8]]), 1, 0, feature_mask=groups)
+    text = MaskedText(lambda ids: ids, call, 8)
+    assert text.n_words == 3
     assert text.pieces(lambda ids: ids) == ["5 7 ", "6 ", "8 "]
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 from captum_aml import methods
+from captum_aml.benchmark import BenchmarkSettings, run_benchmark
+from captum_aml.cli.main import main
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.masking.call import Call
+from captum_aml.methods.adapter import Subject, scoring_method
+from captum_aml.text import LabelledText, TextClassifier, TextExplainer
 from tests._helpers.methods import IDS, LINEAR, MASK, REFERENCE, run
+from tests._helpers.text_models import save_classifier
 
 
 class TestBadInput:
@@ -58,7 +66,7 @@ class TestBadInput:
             run("ig", LINEAR, ids=IDS.float())
 
     def test_reference_of_another_shape(self) -> None:
-        with pytest.raises(InvalidInputError, match=r"reference_ids: .*\(2, 6\).*got.*\(2, 5\)"):
+        with pytest.raises(InvalidInputError, match=r"baselines: .*\(2, 6\).*got.*\(2, 5\)"):
             run("occlusion", LINEAR, reference=REFERENCE[:, :5])
 
     def test_target_of_wrong_length(self) -> None:
@@ -91,6 +99,57 @@ class TestRegistry:
         with pytest.raises(InvalidInputError, match="registered already"):
             methods.register(entry)
         methods.register(entry, replace=True)
+
+    def test_a_method_is_found_everywhere_by_one_registration(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        capfdbinary: pytest.CaptureFixture[bytes],
+    ) -> None:
+        known = "captum_aml.methods.registry._REGISTRY"
+        monkeypatch.setattr(known, dict(methods.registry._REGISTRY))
+
+        @scoring_method(
+            "later",
+            "the later, the higher",
+            family="other",
+            aliases=("last",),
+            steps=("places", 3),
+            settings=lambda subject: {"n_steps": subject.n_steps},
+        )
+        def later(subject: Subject, call: Call) -> Tensor:
+            places = torch.arange(1.0, call.inputs[0].shape[1] + 1)
+            return places.expand(call.inputs[0].shape) * subject.n_steps
+
+        # By name, scored only where there is something to explain.
+        assert methods.available()[-1] == "later"
+        scores = run("last", LINEAR, n_steps=2)
+        assert scores.tolist() == [[0, 4, 6, 8, 0, 0], [0, 4, 6, 8, 10, 12]]
+        # In a text model's explanations.
+        model = save_classifier(tmp_path / "model")
+        explainer = TextExplainer(TextClassifier.from_pretrained(model), method="later")
+        (explanation,) = explainer("a good film")
+        assert explanation.method == "later"
+        assert list(explanation.scores) == sorted(explanation.scores)
+        # In the benchmark.
+        results = run_benchmark(
+            TextClassifier.from_pretrained(model),
+            [LabelledText("a good film"), LabelledText("a bad one")],
+            tmp_path / "out",
+            BenchmarkSettings(methods=("later",), metrics=("aopc-comprehensiveness",)),
+        )
+        assert results.rows[0].method == "later"
+        assert results.rows[0].settings["n_steps"] == 3
+        # On the command line.
+        for command in (
+            ["benchmark", "--methods", "list"],
+            ["explain", "--model", str(model), "--method", "later", "a good"],
+        ):
+            with pytest.raises(SystemExit) as stop:
+                main(command)
+            out, err = capfdbinary.readouterr()
+            assert stop.value.code in (0, None), err
+            assert b"later" in out
 
     def test_the_names_users_can_give(self) -> None:
         assert methods.available() == (

@@ -1,0 +1,280 @@
+"""The one adapter between a token method's call and what computes its scores.
+
+A method that is a function of the call's canonical form is registered by decorating it with
+:func:`scoring_method`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from captum_aml._utils.random import seeded
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.masking.call import Call, parse_call
+from captum_aml.methods.groups import maskable_of, parse_groups
+from captum_aml.methods.registry import Family, MethodOptions, MethodSpec, Setting, register
+from captum_aml.typing import ForwardFunc
+
+
+class Adapter(ABC):
+    """A token method; see :class:`~captum_aml.methods.TokenMethod`."""
+
+    #: Whether scores are taken with gradients enabled.
+    gradients: bool = True
+
+    @property
+    @abstractmethod
+    def settings(self) -> Mapping[str, Setting]:
+        """Everything that decides the scores, to be recorded with them."""
+
+    @abstractmethod
+    def _scores(self, call: Call) -> Tensor:
+        """Scores (N, L) of a call of one tensor of ids, whose groups are its ``feature_mask``.
+
+        Its target is None where the predicted classes are meant.
+        """
+
+    def __call__(
+        self,
+        ids: Tensor,
+        baselines: Tensor,
+        *,
+        target: Tensor | int | None = None,
+        additional_forward_args: tuple[object, ...] = (),
+        feature_mask: Tensor | None = None,
+    ) -> Tensor:
+        """See ``TokenMethod``."""
+        # Callers may be in no_grad or inference mode, where there would be no gradients to read.
+        with torch.inference_mode(False), torch.set_grad_enabled(self.gradients):
+            groups = parse_groups(ids, baselines, feature_mask)
+            classes = None if target is None else _classes(target, ids)
+            if not ids.numel():
+                return torch.zeros(ids.shape, device=ids.device)
+            call = parse_call(ids, baselines, classes, additional_forward_args, groups)
+            scores = self._scores(call)
+        return scores.detach().float() * maskable_of(call)
+
+
+def _classes(target: Tensor | int, ids: Tensor) -> Tensor:
+    """The explained class of each example (N,)."""
+    n_examples = ids.shape[0]
+    classes = torch.as_tensor(target, device=ids.device)
+    if classes.is_floating_point() or classes.shape not in ((), (n_examples,)):
+        raise InvalidInputError(
+            f"target: expected one class or a class per example ({n_examples},), got "
+            f"{classes.dtype} of shape {tuple(classes.shape)}"
+        )
+    if n_examples and int(classes.min()) < 0:
+        raise InvalidInputError(f"target: expected classes from 0, got {int(classes.min())}")
+    return classes.long().expand(n_examples)
+
+
+def classes_of(call: Call) -> Tensor:
+    """The explained classes of a call (N,)."""
+    assert call.target is not None
+    return call.target[:, 0]
+
+
+def examples_of(call: Call) -> Iterator[Call]:
+    """The N calls with one example each."""
+    return (call.rows(row, row + 1) for row in range(call.n_examples))
+
+
+def logits_of(forward_func: ForwardFunc, *, n_classes: int = 1) -> Callable[..., Tensor]:
+    """The forward function with its result checked: ids and arguments to logits (N, C).
+
+    Args:
+        forward_func: Token ids to logits (N, C).
+        n_classes: The smallest C that holds the explained classes. Default: 1.
+    """
+
+    def logits(ids: Tensor, *args: object) -> Tensor:
+        result = forward_func(ids, *args)
+        if not isinstance(result, Tensor) or result.dim() != 2:
+            came = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            raise InvalidInputError(f"forward_func: expected logits (N, C), got {came}")
+        if result.shape[1] < n_classes:
+            raise InvalidInputError(
+                f"target: expected classes from 0 to {result.shape[1] - 1}, got {n_classes - 1}"
+            )
+        return result.float()
+
+    return logits
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a function of a call explains, and the options that it has.
+
+    Attributes:
+        forward_func: Token ids to logits (N, C).
+        embedding_layer: The layer inside it that embeds the ids.
+        n_steps: Steps or samples.
+        seed: Seed of everything random.
+        batch_size: The most examples in one pass of the model.
+        n_classes: The smallest C that holds the explained classes.
+    """
+
+    forward_func: ForwardFunc
+    embedding_layer: nn.Module
+    n_steps: int
+    seed: int
+    batch_size: int
+    n_classes: int = 1
+
+    def logits(self, ids: Tensor, *args: object) -> Tensor:
+        """Ids and further arguments to checked logits (N, C)."""
+        return logits_of(self.forward_func, n_classes=self.n_classes)(ids, *args)
+
+    def probabilities(self, ids: Tensor, *args: object) -> Tensor:
+        """What all methods explain: class probabilities (N, C) instead of logits."""
+        return self.logits(ids, *args).softmax(dim=-1)
+
+
+#: Scores (N, L) of a call of N examples, in which the explained classes are filled in.
+Scorer: TypeAlias = Callable[[Subject, Call], Tensor]
+
+
+class ScoringMethod(Adapter):
+    """A token method that is a function of the call; what ``scoring_method`` makes.
+
+    Args:
+        scores: What scores. Tokens of one group get one score.
+        subject: What it explains.
+        settings: What is recorded.
+        gradients: Whether ``scores`` takes gradients.
+        uses_target: Whether scores depend on the explained class; a pass of the model to find the
+            predicted ones is saved where they do not.
+        one_by_one: Whether every example is scored on its own, from the same seed, so that none
+            depends on the others; those with nothing to explain are left out.
+    """
+
+    def __init__(
+        self,
+        scores: Scorer,
+        subject: Subject,
+        settings: Mapping[str, Setting],
+        *,
+        gradients: bool,
+        uses_target: bool,
+        one_by_one: bool,
+    ) -> None:
+        self._score, self._subject, self._settings = scores, subject, settings
+        self.gradients = gradients
+        self._uses_target, self._one_by_one = uses_target, one_by_one
+
+    @property
+    def settings(self) -> Mapping[str, Setting]:
+        """What is recorded."""
+        return self._settings
+
+    def _scores(self, call: Call) -> Tensor:
+        subject = self._subject
+        if call.target is None and self._uses_target:
+            with torch.no_grad():
+                logits = subject.logits(*call.inputs, *call.additional_forward_args)
+            call = replace(call, target=logits.argmax(dim=-1)[:, None])
+        if call.target is not None:
+            subject = replace(subject, n_classes=int(classes_of(call).max()) + 1)
+        if not self._one_by_one:
+            return self._score(subject, call)
+        ids = call.inputs[0]
+        result = torch.zeros(ids.shape, device=ids.device)
+        for row, example in enumerate(examples_of(call)):
+            if maskable_of(example).any():
+                with seeded(subject.seed):
+                    result[row] = self._score(subject, example)[0].detach().to(result)
+        return result
+
+
+def sampled(subject: Subject) -> dict[str, Setting]:
+    """What methods that draw samples record."""
+    return {"n_samples": subject.n_steps, "seed": subject.seed}
+
+
+def scoring_method(
+    name: str,
+    summary: str,
+    *,
+    family: Family,
+    aliases: tuple[str, ...] = (),
+    steps: tuple[str, int] | None = None,
+    settings: Callable[[Subject], Mapping[str, Setting]] = lambda _: {},
+    signed: bool = True,
+    stochastic: bool = False,
+    gradients: bool = False,
+    uses_target: bool = True,
+    one_by_one: bool = False,
+    check: Callable[[Subject], object] | None = None,
+) -> Callable[[Scorer], Scorer]:
+    """Registers the decorated function, a ``Scorer``, as a method.
+
+    Args:
+        name: See :class:`~captum_aml.methods.MethodSpec`.
+        summary: See there.
+        family: See there.
+        aliases: See there.
+        steps: What ``n_steps`` counts, and the method's own number; None where there is nothing to
+            count.
+        settings: What is recorded. Default: nothing.
+        signed: See there.
+        stochastic: See there.
+        gradients: See ``ScoringMethod``, as of the next two.
+        uses_target: See there.
+        one_by_one: See there.
+        check: Called when the method is made, to refuse what it cannot do.
+    """
+
+    def decorate(scores: Scorer) -> Scorer:
+        def factory(
+            forward_func: ForwardFunc, embedding_layer: nn.Module, options: MethodOptions
+        ) -> ScoringMethod:
+            n_steps = options.n_steps or (0 if steps is None else steps[1])
+            subject = Subject(
+                forward_func, embedding_layer, n_steps, options.seed, options.batch_size
+            )
+            if check is not None:
+                check(subject)
+            return ScoringMethod(
+                scores,
+                subject,
+                settings(subject),
+                gradients=gradients,
+                uses_target=uses_target,
+                one_by_one=one_by_one,
+            )
+
+        register(
+            MethodSpec(
+                name=name,
+                summary=summary,
+                factory=factory,
+                aliases=aliases,
+                family=family,
+                signed=signed,
+                stochastic=stochastic,
+                steps=None if steps is None else f"{steps[0]} ({steps[1]})",
+            )
+        )
+        return scores
+
+    return decorate
+
+
+__all__ = [
+    "Adapter",
+    "Scorer",
+    "ScoringMethod",
+    "Subject",
+    "classes_of",
+    "examples_of",
+    "logits_of",
+    "sampled",
+    "scoring_method",
+]
