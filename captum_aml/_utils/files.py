@@ -1,13 +1,19 @@
-"""Files that are either complete or not there."""
+"""Files that are either complete or not there, JSON with its own checksum, and the one lock."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from filelock import FileLock
+
+from captum_aml.exceptions import CheckpointError
 
 
 @contextmanager
@@ -32,25 +38,98 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise
 
 
-@contextmanager
-def locked_folder(path: str | os.PathLike[str]) -> Iterator[None]:
-    """A folder that no other process is in the middle of changing, where they all ask this way.
+def write_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Writes a file in a single step.
 
-    The lock is the operating system's and leaves no file; where there is none, as on Windows and on
-    some network drives, nothing is locked.
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with atomic_file(path) as stream:
+        stream.write(content)
+
+
+# JSON holds values of any type.
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Writes JSON in a single step.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    write_file(path, json.dumps(content, indent=2).encode("ascii") + b"\n")
+
+
+def signed_json(content: Mapping[str, Any]) -> bytes:
+    """JSON with its own checksum, as :func:`read_signed` takes it."""
+    # As it will be read again: JSON makes lists of tuples, and text of the keys of id2label, say.
+    signed = json.loads(json.dumps(content))
+    signed["sha256"] = content_digest(signed)
+    return json.dumps(signed, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def read_signed(file: Path, *, format: str, version: int, what: str) -> dict[str, Any]:
+    """A file of ours that holds its own checksum, :func:`content_digest`.
+
+    Args:
+        file: The file.
+        format: What its ``format`` has to be.
+        version: What its ``format_version`` has to be.
+        what: What the file is of, for an error.
+
+    Raises:
+        CheckpointError: It cannot be read, is something else, or does not fit its checksum.
     """
     try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{file}: damaged or truncated ({error})") from error
+    if not isinstance(config, dict) or config.get("format") != format:
+        raise CheckpointError(f"{file}: this is not {what} saved by captum_aml")
+    if config.get("format_version") != version:
+        raise CheckpointError(
+            f"{file}: expected format version {version}, "
+            f"got {config.get('format_version')!r}; another captum_aml wrote it"
+        )
+    if config.get("sha256") != content_digest(config):
+        raise CheckpointError(
+            f"{file}: damaged, or changed by hand (its checksum does not fit its content)"
+        )
+    return config
 
 
-__all__ = ["atomic_file", "locked_folder"]
+def content_digest(config: Mapping[str, Any]) -> str:
+    """A checksum over everything in a configuration but the checksum itself."""
+    content = {k: v for k, v in config.items() if k != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """A block that one process at a time is in; the others wait.
+
+    The lock is the operating system's: it goes with the process that has it, however that ends.
+
+    Args:
+        file: What is locked, a file of its own. It is made, and removed at the end.
+
+    Raises:
+        OSError: The file cannot be made, or a link stands in its place.
+    """
+    with FileLock(file):
+        try:
+            yield
+        finally:
+            # Before it is given back: who waits for a file that is gone makes a new one. Windows
+            # cannot remove it yet, and does by itself.
+            with suppress(OSError):
+                file.unlink()
+
+
+__all__ = [
+    "atomic_file",
+    "content_digest",
+    "locked",
+    "read_signed",
+    "signed_json",
+    "write_file",
+    "write_json",
+]

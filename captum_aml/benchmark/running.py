@@ -33,7 +33,7 @@ from captum_aml.benchmark.results import BenchmarkResults, Role
 from captum_aml.benchmark.scores_table import write_scores_parquet
 from captum_aml.benchmark.scoring import RunKey, Scored, Scorer
 from captum_aml.benchmark.settings import BenchmarkSettings
-from captum_aml.benchmark.store import JSON, MethodFile, RunFolder
+from captum_aml.benchmark.store import JSON, BenchmarkFolder, MethodFile
 from captum_aml.benchmark.summary import MethodFacts, method_rows, removal_curves
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.methods import TokenMethod
@@ -110,7 +110,7 @@ def run_benchmark(
         "baseline_token": classifier.baseline.token,
         "environment": environment(classifier),
     }
-    with RunFolder.open(out, identity, overwrite=overwrite) as folder:
+    with BenchmarkFolder.open(out, identity, overwrite=overwrite) as folder:
         # All are made before the first one runs: a missing package should not cost an hour.
         ready, missing = _created(runs, classifier, settings)
         notes += missing
@@ -215,7 +215,7 @@ def _created(
 
 
 def _score(
-    folder: RunFolder,
+    folder: BenchmarkFolder,
     scorer: Scorer,
     files: Mapping[RunKey, MethodFile],
     collected: Collected,

@@ -21,17 +21,14 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from captum_aml._utils.files import atomic_file
-from captum_aml._utils.held_folder import LOCK, HeldFolder
+from captum_aml._utils.files import write_json
 from captum_aml._utils.rows import shown
+from captum_aml._utils.run_folder import LOCK, RunFolder, check_same
 from captum_aml._version import __version__
 from captum_aml.exceptions import InvalidInputError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-if sys.platform != "win32":
-    pass
 
 #: What JSON can hold. Tuples are read back as lists.
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
@@ -49,10 +46,10 @@ _METHOD_FIELD = "captum_aml_explanations"
 _LONGEST_NAME = 100
 
 
-class RunFolder(HeldFolder):
+class BenchmarkFolder(RunFolder):
     """A folder that one process at a time writes one run's results to.
 
-    Use ``RunFolder.open``, and ``close`` at the end or a ``with`` block.
+    Use ``BenchmarkFolder.open``, and ``close`` at the end or a ``with`` block.
 
     Attributes:
         path: The folder.
@@ -90,11 +87,9 @@ class RunFolder(HeldFolder):
         fields = json.loads(
             _to_json({_RUN_FIELD: _FORMAT, "package_version": __version__, **identity}, "identity")
         )
-        if folder.exists() and not folder.is_dir():
-            raise InvalidInputError(f"out: expected a folder, got the file {os.fspath(path)!r}")
+        cls.check_path(folder)
         # Before anything is written to it, and again when nobody else can write.
         _identity_of(folder, may_be_foreign=overwrite)
-        folder.mkdir(parents=True, exist_ok=True)
         run = cls(folder, fields)
         try:
             there = _identity_of(folder, may_be_foreign=overwrite)
@@ -104,8 +99,7 @@ class RunFolder(HeldFolder):
             if overwrite:
                 _remove_results(folder, with_report=there is not None)
             if there is None or overwrite:
-                with atomic_file(folder / _IDENTITY) as stream:
-                    stream.write(json.dumps(fields, indent=2).encode("ascii") + b"\n")
+                write_json(folder / _IDENTITY, fields)
             (folder / _EXPLANATIONS).mkdir(exist_ok=True)
             _sync_folder(folder)
             # Which may not be ours to open.
@@ -196,7 +190,7 @@ class MethodFile:
     """The explanations of one method with one seed: a file that grows by whole batches.
 
     Iterating reads the complete records from disk, one at a time. Get it from
-    ``RunFolder.method_file``.
+    ``BenchmarkFolder.method_file``.
 
     Attributes:
         path: The file.
@@ -343,36 +337,6 @@ def _identity_of(folder: Path, *, may_be_foreign: bool) -> dict[str, Any] | None
             "another folder"
         )
     return fields
-
-
-def check_same(there: Mapping[str, Any], ours: Mapping[str, Any], what: str) -> None:
-    """Refuses a folder of another run.
-
-    Raises:
-        InvalidInputError: The fields differ; the message begins with ``what`` and names them.
-    """
-    theirs, own = _flat(there), _flat(ours)
-    differing = [
-        f"{name} is {shown(theirs[name]) if name in theirs else 'not'} there and "
-        f"{shown(own[name]) if name in own else 'not'} here"
-        for name in dict.fromkeys([*theirs, *own])
-        if name not in theirs or name not in own or theirs[name] != own[name]
-    ]
-    if differing:
-        raise InvalidInputError(
-            f"{what}: {'; '.join(differing)}. Choose another folder, or start anew with --overwrite"
-        )
-
-
-def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Fields of fields by their names with a dot between."""
-    flat: dict[str, Any] = {}
-    for name, value in fields.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _fragment(name: str) -> str:

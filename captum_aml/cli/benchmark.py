@@ -226,7 +226,7 @@ def evaluate(
     from captum_aml.benchmark.provenance import model_fingerprint
     from captum_aml.benchmark.report import write_report
     from captum_aml.benchmark.settings import BenchmarkSettings
-    from captum_aml.benchmark.store import RunFolder
+    from captum_aml.benchmark.store import BenchmarkFolder
     from captum_aml.metrics import LimitSearch
     from captum_aml.text.sources import prompt_of, text_model
 
@@ -251,7 +251,7 @@ def evaluate(
         "model": model_fingerprint(classifier),
         "explanations": hashlib.sha256(explanations.read_bytes()).hexdigest(),
     }
-    folder = None if out is None else RunFolder.open(out, identity, overwrite=overwrite)
+    folder = None if out is None else BenchmarkFolder.open(out, identity, overwrite=overwrite)
     with folder or nullcontext():
         results = evaluate_explanations(
             classifier,

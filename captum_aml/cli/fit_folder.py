@@ -15,13 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captum_aml._utils.files import atomic_file
-from captum_aml._utils.held_folder import HeldFolder
-from captum_aml.benchmark.store import check_same
+from captum_aml._utils.files import write_file, write_json
+from captum_aml._utils.run_folder import RunFolder, check_same
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers.checkpoint import FORMAT
-from captum_aml.training.run_folder import FORMAT as RUN_FORMAT
-from captum_aml.training.run_folder import RUN
+from captum_aml.training.resume import FORMAT as RUN_FORMAT
+from captum_aml.training.resume import RUN
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -37,7 +36,7 @@ _LOGS = "logs"
 _PROGRESS = ("complete", "summary")
 
 
-class FitFolder(HeldFolder):
+class FitFolder(RunFolder):
     """A folder that one run at a time writes its masker to. Use ``FitFolder.open``.
 
     Attributes:
@@ -74,10 +73,8 @@ class FitFolder(HeldFolder):
                 run than the one to go on with, or files of somebody else's.
         """
         folder = Path(path)
-        if folder.exists() and not folder.is_dir():
-            raise InvalidInputError(f"out: expected a folder, got the file {os.fspath(path)!r}")
+        cls.check_path(folder)
         check_free(folder, resume=resume, overwrite=overwrite)
-        folder.mkdir(parents=True, exist_ok=True)
         opened = cls(folder)
         try:
             opened._begin(json.loads(json.dumps(dict(identity))), config, overwrite=overwrite)
@@ -93,9 +90,8 @@ class FitFolder(HeldFolder):
 
     def finish(self, history: Sequence[Mapping[str, Any]], summary: str) -> None:
         """Notes that the run is complete, and removes what was needed to go on with it."""
-        with atomic_file(self.path / HISTORY) as stream:
-            stream.write(json.dumps(list(history), indent=2).encode() + b"\n")
-        self._write({**self._identity, "complete": True, "summary": summary})
+        write_json(self.path / HISTORY, list(history))
+        write_json(self.path / _RUN, {**self._identity, "complete": True, "summary": summary})
         for file in self.checkpoint.iterdir() if self.checkpoint.is_dir() else ():
             if file.name != _LOGS and not file.is_dir():
                 file.unlink()
@@ -114,14 +110,9 @@ class FitFolder(HeldFolder):
             check_same(same, self._identity, f"out: {os.fspath(self.path)!r} holds another run")
         else:
             # First of all: a folder with this file can be gone on with, whatever else is missing.
-            self._write(self._identity)
+            write_json(self.path / _RUN, self._identity)
         if not (self.path / CONFIG).exists():
-            with atomic_file(self.path / CONFIG) as stream:
-                stream.write(config.encode())
-
-    def _write(self, fields: Mapping[str, Any]) -> None:
-        with atomic_file(self.path / _RUN) as stream:
-            stream.write(json.dumps(fields, indent=2).encode() + b"\n")
+            write_file(self.path / CONFIG, config.encode())
 
 
 def check_free(folder: Path, *, resume: bool, overwrite: bool) -> None:

@@ -9,7 +9,6 @@ in a single step: a reader, or a crash, sees the old masker or the new one, neve
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,7 +20,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from captum_aml._utils.files import atomic_file, locked_folder
+from captum_aml._utils.files import locked, read_signed, signed_json, write_file
 from captum_aml._version import __version__
 from captum_aml.exceptions import CheckpointError
 from captum_aml.maskers.fingerprint import ModelFingerprint
@@ -29,6 +28,8 @@ from captum_aml.maskers.fingerprint import ModelFingerprint
 FORMAT = "captum_aml.masker"
 FORMAT_VERSION = 1
 _CONFIG = "config.json"
+#: While a masker is written; not a run's, which may be going on in the same folder.
+_LOCK = ".masker.lock"
 #: The other files of a masker's folder.
 _PARTS = ("masker-*.safetensors", "masker-*.json")
 
@@ -106,15 +107,11 @@ class Checkpoint:
             config["files"] = [
                 {"file": file, "sha256": key} for file, key in zip(parts, self.files, strict=True)
             ]
-        # As it will be read again: JSON turns the keys of id2label, say, into text.
-        config = json.loads(json.dumps(config))
-        config["sha256"] = content_digest(config)
-        text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        files = {name: weights, **parts, _CONFIG: signed_json(config)}
         # One writer at a time: to another, weights that are not named yet would be leftovers.
-        with locked_folder(path):
-            for file, content in ((name, weights), *parts.items(), (_CONFIG, text.encode())):
-                with atomic_file(path / file) as stream:
-                    stream.write(content)
+        with locked(path / _LOCK):
+            for file, content in files.items():
+                write_file(path / file, content)
             for pattern in _PARTS:
                 for old in path.glob(pattern):
                     if old.name != name and old.name not in parts:
@@ -213,42 +210,6 @@ def _read_config(path: Path) -> dict[str, Any]:
     return read_signed(file, format=FORMAT, version=FORMAT_VERSION, what="a masker")
 
 
-def read_signed(file: Path, *, format: str, version: int, what: str) -> dict[str, Any]:
-    """A file of ours that holds its own checksum, :func:`content_digest`.
-
-    Args:
-        file: The file.
-        format: What its ``format`` has to be.
-        version: What its ``format_version`` has to be.
-        what: What the file is of, for an error.
-
-    Raises:
-        CheckpointError: It cannot be read, is something else, or does not fit its checksum.
-    """
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{file}: damaged or truncated ({error})") from error
-    if not isinstance(config, dict) or config.get("format") != format:
-        raise CheckpointError(f"{file}: this is not {what} saved by captum_aml")
-    if config.get("format_version") != version:
-        raise CheckpointError(
-            f"{file}: expected format version {version}, "
-            f"got {config.get('format_version')!r}; another captum_aml wrote it"
-        )
-    if config.get("sha256") != content_digest(config):
-        raise CheckpointError(
-            f"{file}: damaged, or changed by hand (its checksum does not fit its content)"
-        )
-    return config
-
-
-def content_digest(config: dict[str, Any]) -> str:
-    """A checksum over everything in a configuration but the checksum itself."""
-    content = {k: v for k, v in config.items() if k != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def _download(name: str, others: Sequence[str] = ()) -> Path:
     # Imported here: most users load from a folder, and importing the hub client takes a while.
     from huggingface_hub import snapshot_download
@@ -267,7 +228,5 @@ def _download(name: str, others: Sequence[str] = ()) -> Path:
 __all__ = [
     "Checkpoint",
     "TrainingCost",
-    "content_digest",
     "folder_of",
-    "read_signed",
 ]

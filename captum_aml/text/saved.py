@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from captum_aml._utils.files import atomic_file
+from captum_aml._utils.files import read_signed, signed_json, write_file
 from captum_aml.exceptions import CheckpointError
-from captum_aml.maskers.checkpoint import content_digest, folder_of, read_signed
+from captum_aml.maskers.checkpoint import folder_of
 from captum_aml.text.model import TextModel
 from captum_aml.text.prompt import PromptClassifier
 
@@ -36,7 +36,7 @@ def write_saved(
         unit: What is masked as one. Default: "token".
         n_steps: Tuning steps; None for the method's own number. Default: None.
     """
-    content: dict[str, Any] = {
+    content = {
         "format": _FORMAT,
         "format_version": _VERSION,
         "method": method,
@@ -46,11 +46,7 @@ def write_saved(
         "n_steps": n_steps,
         "prompt": _prompt(model),
     }
-    content["sha256"] = content_digest(content)
-    # Not sorted: the order of the labels is that of the classes.
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    with atomic_file(Path(folder) / FILE) as stream:
-        stream.write(text.encode())
+    write_file(Path(folder) / FILE, signed_json(content))
 
 
 def read_saved(folder: str | Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from captum_aml._utils.run_folder import check_same
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.training.feeding import derived_seed
 from captum_aml.training.search import Trial
@@ -126,16 +127,9 @@ def open_study(
         ) from error
     if found is None:
         study.set_user_attr(_IDENTITY, wanted)
-    elif found != wanted:
-        differing = [
-            f"{name} is {json.dumps(found.get(name))} there and {json.dumps(wanted.get(name))} here"
-            for name in dict.fromkeys([*found, *wanted])
-            if found.get(name) != wanted.get(name)
-        ]
-        raise InvalidInputError(
-            f"storage: {os.fspath(storage or '')!r} holds another search: {'; '.join(differing)}. "
-            "Choose another file"
-        )
+    else:
+        what = f"storage: {os.fspath(storage or '')!r} holds another search"
+        check_same(found, wanted, what, remedy="Choose another file")
     return study
 
 

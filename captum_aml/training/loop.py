@@ -24,10 +24,15 @@ from captum_aml.training.feeding import (
 )
 from captum_aml.training.goal import FitGoal
 from captum_aml.training.gradients import StepGradients
-from captum_aml.training.keeping import Keeper, learned
 from captum_aml.training.processes import Processes
-from captum_aml.training.records import EpochRecord, FitSummary, Means, ValidationRecord
-from captum_aml.training.run_folder import Progress
+from captum_aml.training.records import (
+    EpochRecord,
+    FitSummary,
+    Means,
+    Progress,
+    ValidationRecord,
+)
+from captum_aml.training.resume import Keeper, learned
 from captum_aml.training.schedules import learning_rates, needs_length
 from captum_aml.training.settings import FitSettings
 from captum_aml.training.updating import Updater

@@ -1,9 +1,10 @@
-"""What is written down while a masker is fitted."""
+"""Records of a fit: its epochs and validations, its summary, and where it stands."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from captum_aml.objectives import Terms
 
@@ -115,4 +116,65 @@ class Means:
         }
 
 
-__all__ = ["EpochRecord", "FitSummary", "Means", "ValidationRecord"]
+@dataclass
+class Progress:
+    """Where a run stands, after the validations and records that were due.
+
+    Attributes:
+        epoch: The epoch that goes on, from 1.
+        step: Optimizer steps done, skipped ones included.
+        step_in_epoch: Those of them in this epoch.
+        batches: Training batches consumed in this epoch, over all processes.
+        means: Sums over the training examples of this epoch.
+        validations: The validations of this epoch.
+        history: The epochs that are done.
+        best: The best validation.
+        since_best: Validations since then.
+        skipped: Steps that were skipped.
+        skipped_in_epoch: Those of them in this epoch.
+        skipped_in_row: Those of them since the last step that was not.
+        classes: The explained classes that were seen, two at most.
+        seconds: Wall time so far.
+        stopped: Why the run is over, or None.
+    """
+
+    epoch: int = 1
+    step: int = 0
+    step_in_epoch: int = 0
+    batches: int = 0
+    means: Means = field(default_factory=Means)
+    validations: list[ValidationRecord] = field(default_factory=list)
+    history: list[EpochRecord] = field(default_factory=list)
+    best: ValidationRecord | None = None
+    since_best: int = 0
+    skipped: int = 0
+    skipped_in_epoch: int = 0
+    skipped_in_row: int = 0
+    classes: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    stopped: str | None = None
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Progress:
+        """What ``asdict`` made, after a round trip through JSON."""
+        epochs = [
+            EpochRecord(**{**record, "validations": tuple(_validations(record["validations"]))})
+            for record in values["history"]
+        ]
+        best = values["best"]
+        return cls(
+            **{
+                **values,
+                "means": Means(**values["means"]),
+                "validations": _validations(values["validations"]),
+                "history": epochs,
+                "best": None if best is None else ValidationRecord(**best),
+            }
+        )
+
+
+def _validations(values: list[dict[str, Any]]) -> list[ValidationRecord]:
+    return [ValidationRecord(**value) for value in values]
+
+
+__all__ = ["EpochRecord", "FitSummary", "Means", "Progress", "ValidationRecord"]

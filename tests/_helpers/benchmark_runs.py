@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from captum_aml.benchmark.explaining import MethodRun
 from captum_aml.benchmark.plan import Plan
-from captum_aml.benchmark.store import MethodFile, RunFolder
+from captum_aml.benchmark.store import BenchmarkFolder, MethodFile
 from captum_aml.methods import Family, MethodSpec, registry
 from captum_aml.reviews import generate_reviews, reviews_classifier_path
 from captum_aml.text import LabelledText, TextClassifier
@@ -85,7 +85,7 @@ def opened(
 ) -> Iterator[tuple[Any, MethodFile]]:
     """A run's method, and its file in a folder of its own."""
     method = run.create(classifier, batch_size=plan.batch_size)
-    with RunFolder.open(folder, {}) as opened_folder:
+    with BenchmarkFolder.open(folder, {}) as opened_folder:
         yield (
             method,
             opened_folder.method_file(

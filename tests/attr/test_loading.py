@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml import AMLAttribution, SharedMasker
+from captum_aml._utils.files import content_digest
 from captum_aml.exceptions import CheckpointError
 from captum_aml.maskers import TransformerMasker
-from captum_aml.maskers.checkpoint import content_digest
 from tests._helpers.models import PlantedClassifier, planted_texts
 from tests._helpers.text_models import bert_classifier
 

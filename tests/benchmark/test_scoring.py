@@ -15,7 +15,7 @@ from torch import Tensor
 from captum_aml import metrics
 from captum_aml.benchmark.plan import Plan
 from captum_aml.benchmark.scoring import RunKey, Scored, Scorer
-from captum_aml.benchmark.store import RunFolder
+from captum_aml.benchmark.store import BenchmarkFolder
 from captum_aml.metrics import (
     LimitSearch,
     Metric,
@@ -294,7 +294,7 @@ class TestFiles:
 
         ones = [1] * len(used.window_sizes)
         names = "-".join(entry.metric.name for entry in used.metrics)
-        with RunFolder.open(folder, {}) as run:
+        with BenchmarkFolder.open(folder, {}) as run:
             return used.score(
                 {key: records(used.plan, key) for key in keys},
                 values_file=lambda key: run.values_file(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from captum_aml.cli import fit_folder as _fit_folder
+from captum_aml._utils import files
 from captum_aml.cli.fit_folder import FitFolder
 
 IDENTITY = {"model": "some"}
@@ -24,7 +24,7 @@ def opened(path: Path, **flags: bool) -> FitFolder:
 def test_a_kill_while_it_is_made_leaves_one_to_go_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_files: int
 ) -> None:
-    write: Callable[[Any], Any] = _fit_folder.atomic_file
+    write: Callable[[Any], Any] = files.atomic_file
     written: list[Any] = []
 
     def killed(path: Any) -> Any:
@@ -33,7 +33,7 @@ def test_a_kill_while_it_is_made_leaves_one_to_go_on_with(
         written.append(path)
         return write(path)
 
-    monkeypatch.setattr(_fit_folder, "atomic_file", killed)
+    monkeypatch.setattr(files, "atomic_file", killed)
     with pytest.raises(KeyboardInterrupt):
         opened(tmp_path)
     monkeypatch.undo()

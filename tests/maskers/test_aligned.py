@@ -28,11 +28,11 @@ from transformers import (
 )
 
 from captum_aml import AlignedMasker, AMLAttribution, LayerAMLAttribution, TransformerMasker
+from captum_aml._utils.files import content_digest
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.maskers import MaskerInputs
 from captum_aml.maskers._decoding import TokenReader
 from captum_aml.maskers._windows import StoredTokenizer
-from captum_aml.maskers.checkpoint import content_digest
 from captum_aml.training import FitCallback, FitState
 from captum_aml.tuning._updates import MatrixUpdate, applied
 from tests._helpers.tokenizer_kinds import KINDS, LINES, byte_level, tokenizer_of, word_piece

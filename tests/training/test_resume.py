@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from captum_aml import AMLObjective
+from captum_aml._utils import files
 from captum_aml._utils.files import atomic_file
 from captum_aml.exceptions import CheckpointError, InvalidInputError
-from captum_aml.training import FitCallback, FitState, run_folder
+from captum_aml.training import FitCallback, FitState
 from tests._helpers import processes
 from tests._helpers.fit_runs import (
     Stream,
@@ -121,12 +122,12 @@ def test_an_interruption_while_writing_leaves_the_position_before(
             raise KeyboardInterrupt
         return atomic_file(path)
 
-    monkeypatch.setattr(run_folder, "atomic_file", breaking)
+    monkeypatch.setattr(files, "atomic_file", breaking)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, save_every=1)
     monkeypatch.undo()
     assert equal(weights_of(run(tmp_path, save_every=1, resume=True)), whole[0])
-    kinds = sorted(p.name.split("-")[0] for p in tmp_path.iterdir() if p.name != "run.lock")
+    kinds = sorted(p.name.split("-")[0] for p in tmp_path.iterdir() if p.name != ".lock")
     assert kinds == ["best", "run.json", "state"]
 
 
@@ -254,7 +255,9 @@ def test_a_run_of_another_objective_masker_or_data_is_refused(tmp_path: Path) ->
         fit(data=batches_of(3, 4))
     with pytest.raises(CheckpointError, match=r"masker\.config\.hidden_size is 16 there and 64"):
         fit(masker=None)
-    with pytest.raises(CheckpointError, match=r"masker\.type is embedding there and transformer"):
+    with pytest.raises(
+        CheckpointError, match=r"masker\.type is 'embedding' there and 'transformer'"
+    ):
         random_attribution().fit(
             random_batches(True), epochs=1, checkpoint_dir=tmp_path, resume=True
         )

@@ -219,7 +219,7 @@ class TestGoingOn:
     def test_another_search_is_refused(self, found: tuple[SearchResult, Path]) -> None:
         with pytest.raises(InvalidInputError, match=r"holds another search: seed is 0 there and 5"):
             search(found[1], seed=5)
-        with pytest.raises(InvalidInputError, match="model is null there and"):
+        with pytest.raises(InvalidInputError, match="model is not there and"):
             search(found[1], identity={"model": "another"})
 
     def test_another_file_is_refused(self, tmp_path: Path) -> None:

@@ -1,0 +1,323 @@
+"""A run on disk: what it takes to go on with it, bit for bit, after it was killed at any moment.
+
+``run.json`` says what the run is, where it stands and which files belong to it; weights and AdamW's
+state lie in ``state-<digest>.safetensors``, the best weights in ``best-<digest>.safetensors``.
+Those are written first, and ``run.json`` replaces the old one in a single step: whoever comes next
+finds one position or the other, never a mixture. Files of an older position go last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from captum_aml._utils.files import read_signed, signed_json, write_file
+from captum_aml._utils.run_folder import RunFolder, check_same
+from captum_aml._version import __version__
+from captum_aml.exceptions import CaptumAMLError, CheckpointError
+from captum_aml.training.feeding import Feed
+from captum_aml.training.processes import Processes
+from captum_aml.training.records import Progress
+from captum_aml.training.settings import NOT_OF_THE_RUN, FitSettings
+from captum_aml.training.updating import Updater
+
+FORMAT = "captum_aml.run"
+FORMAT_VERSION = 1
+RUN = "run.json"
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A run as it was read.
+
+    Attributes:
+        progress: Where it stands.
+        tensors: Weights, AdamW's state and generators' states, by name.
+        best: The best weights, or None.
+        scale: The state of the loss scale for fp16, or None.
+    """
+
+    progress: Progress
+    tensors: dict[str, Tensor]
+    best: dict[str, Tensor] | None
+    scale: dict[str, Any] | None
+
+
+class CheckpointFolder(RunFolder):
+    """The folder of one fit, held by one process at a time.
+
+    Args:
+        path: The folder, which is made if needed.
+
+    Raises:
+        CheckpointError: The path is a file, or another process writes the folder.
+    """
+
+    argument = "checkpoint_dir"
+    error = CheckpointError
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._best: dict[str, str] | None = None
+
+    def load(self, configuration: Mapping[str, Any], *, resume: bool) -> SavedRun | None:
+        """Reads the run that the folder holds.
+
+        Args:
+            configuration: What the run has to be, as JSON values.
+            resume: Whether there may be a run.
+
+        Returns:
+            The run, or None where there is none yet.
+
+        Raises:
+            CheckpointError: There is a run without ``resume``, it is another one, or it is damaged.
+        """
+        file = self.path / RUN
+        if not file.exists():
+            return None
+        if not resume:
+            raise CheckpointError(
+                f"checkpoint_dir: {self.path} holds a run already; pass resume=True to go on with "
+                "it, or another folder"
+            )
+        content = read_signed(file, format=FORMAT, version=FORMAT_VERSION, what="a run")
+        check_same(
+            content["configuration"],
+            json.loads(json.dumps(configuration)),
+            f"checkpoint_dir: the run in {self.path} has another configuration",
+            remedy="Use another folder, or the same settings",
+            error=CheckpointError,
+        )
+        try:
+            progress = Progress.from_json(content["progress"])
+            files, scale = content["files"], content["scale"]
+            self._best = files["best"]
+            state = self._tensors(files["state"])
+            best = None if self._best is None else self._tensors(self._best)
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{file}: incomplete or malformed ({error})") from error
+        return SavedRun(progress, state, best, scale)
+
+    def save(
+        self,
+        configuration: Mapping[str, Any],
+        progress: Progress,
+        tensors: Mapping[str, Tensor],
+        scale: dict[str, Any] | None,
+        *,
+        best: Mapping[str, Tensor] | None,
+    ) -> None:
+        """Writes the run.
+
+        Args:
+            configuration: What the run is, as JSON values.
+            progress: Where it stands.
+            tensors: Weights, AdamW's state and generators' states, by name.
+            scale: The state of the loss scale for fp16, or None.
+            best: The best weights if they are new, or None.
+        """
+        if best is not None:
+            self._best = self._write("best", best)
+        files = {"state": self._write("state", tensors), "best": self._best}
+        content = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "captum_aml_version": __version__,
+            "configuration": configuration,
+            "progress": asdict(progress),
+            "scale": scale,
+            "files": files,
+        }
+        write_file(self.path / RUN, signed_json(content))
+        needed = {entry["file"] for entry in files.values() if entry is not None}
+        for pattern in ("state-*.safetensors", "best-*.safetensors", ".*.part"):
+            for old in self.path.glob(pattern):
+                if old.name not in needed:
+                    old.unlink(missing_ok=True)
+
+    def _write(self, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+        content = save_tensors(
+            {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+        )
+        digest = hashlib.sha256(content).hexdigest()
+        name = f"{kind}-{digest[:16]}.safetensors"
+        write_file(self.path / name, content)
+        return {"file": name, "sha256": digest}
+
+    def _tensors(self, entry: dict[str, str]) -> dict[str, Tensor]:
+        name = entry["file"]
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise CheckpointError(f"{self.path / RUN}: expected a weights file name, got {name!r}")
+        try:
+            content = (self.path / name).read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: {name} cannot be read ({error})") from error
+        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            raise CheckpointError(
+                f"{self.path / name}: damaged or truncated (its checksum is not the one in {RUN})"
+            )
+        try:
+            return load_tensors(content)
+        except SafetensorError as error:
+            raise CheckpointError(f"{self.path / name}: not a safetensors file") from error
+
+
+class Keeper:
+    """Knows what has to be written to go on with a run; without a folder it does nothing.
+
+    Args:
+        masker: The masker.
+        updater: Its optimizer.
+        feed: The training batches.
+        settings: The settings, which name the folder.
+        processes: The processes; only the main one reads and writes.
+    """
+
+    def __init__(
+        self,
+        masker: nn.Module,
+        updater: Updater,
+        feed: Feed,
+        settings: FitSettings,
+        processes: Processes,
+    ) -> None:
+        self._masker = masker
+        self._updater = updater
+        self._feed = feed
+        self._settings = settings
+        self._processes = processes
+        self._folder: CheckpointFolder | None = None
+        self._configuration: dict[str, Any] = {}
+        self._generator_states: list[Tensor] = []
+        self._restored = False
+        self._saved_at: tuple[int, int, str | None] | None = None
+
+    def open(
+        self, stack: ExitStack, identity: Mapping[str, Any], n_batches: int | None
+    ) -> SavedRun | None:
+        """Opens the folder if there is to be one, and takes up the run that it holds.
+
+        Args:
+            stack: Closes the folder again.
+            identity: What the run is beside its settings, as JSON values.
+            n_batches: Training batches in an epoch, if they are known.
+
+        Returns:
+            The run, or None where a new one begins.
+
+        Raises:
+            CheckpointError: The folder holds another run, or is in use.
+        """
+        if self._settings.checkpoint_dir is None:
+            return None
+        settings = {k: v for k, v in self._settings.to_dict().items() if k not in NOT_OF_THE_RUN}
+        self._configuration = {
+            **identity,
+            "settings": settings,
+            "processes": self._processes.count,
+            "frozen": _digest_of_frozen(self._masker),
+            "batches": n_batches,
+            "weights": {
+                name: [str(tensor.dtype), list(tensor.shape)]
+                for name, tensor in learned(self._masker).items()
+            },
+        }
+        saved: SavedRun | None = None
+        error: CaptumAMLError | None = None
+        if self._processes.is_main:
+            try:
+                self._folder = stack.enter_context(
+                    CheckpointFolder(Path(self._settings.checkpoint_dir))
+                )
+                saved = self._folder.load(self._configuration, resume=self._settings.resume)
+            except CaptumAMLError as caught:
+                error = caught
+        # Every process hears of an error: one that waited for the others would wait for ever.
+        saved, error = self._processes.from_main((saved, error))
+        if error is not None:
+            raise error
+        if saved is not None:
+            self._restore(saved)
+        return saved
+
+    def _restore(self, saved: SavedRun) -> None:
+        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}, "generator": {}}
+        for name, tensor in saved.tensors.items():
+            kind, key = name.split(".", 1)
+            parts[kind][key] = tensor
+        self._masker.load_state_dict(parts["weights"], strict=False)
+        self._updater.restore(parts["optimizer"], saved.scale)
+        self._generator_states = [parts["generator"][key] for key in sorted(parts["generator"])]
+        self._restored = True
+
+    def begin_epoch(self) -> None:
+        """Notes, or restores, the generators with which an epoch's batches are drawn."""
+        generators = self._feed.generators
+        if self._restored:
+            for generator, state in zip(generators, self._generator_states, strict=False):
+                generator.set_state(state)
+            self._restored = False
+        self._generator_states = [generator.get_state() for generator in generators]
+
+    def save(self, progress: Progress, best: Mapping[str, Tensor] | None) -> bool:
+        """Writes the run, unless it stands in the folder already.
+
+        Args:
+            progress: Where it stands.
+            best: The best weights if they are new, or None.
+
+        Returns:
+            Whether it was written.
+        """
+        position = (progress.step, len(progress.history), progress.stopped)
+        if self._settings.checkpoint_dir is None or self._saved_at == position:
+            return False
+        self._saved_at = position
+        states = self._generator_states
+        if progress.step_in_epoch == 0:
+            states = [generator.get_state() for generator in self._feed.generators]
+        if self._folder is not None:
+            self._folder.save(
+                self._configuration,
+                progress,
+                {
+                    **{f"weights.{k}": t for k, t in learned(self._masker).items()},
+                    **{f"optimizer.{k}": t for k, t in self._updater.tensors().items()},
+                    **{f"generator.{i:03d}": state for i, state in enumerate(states)},
+                },
+                self._updater.scale(),
+                best=best,
+            )
+        return True
+
+
+def learned(masker: nn.Module) -> dict[str, Tensor]:
+    """What of a masker fitting may change: weights that learn, and buffers."""
+    frozen = {name for name, p in masker.named_parameters() if not p.requires_grad}
+    return {k: t for k, t in masker.state_dict().items() if k not in frozen}
+
+
+def _digest_of_frozen(masker: nn.Module) -> str:
+    """A checksum of the weights that do not learn, which a run does not keep."""
+    digest = hashlib.sha256()
+    for name, parameter in masker.named_parameters():
+        if not parameter.requires_grad:
+            content = parameter.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(name.encode())
+            digest.update(content.numpy().tobytes())
+    return digest.hexdigest()
+
+
+__all__ = ["FORMAT", "RUN", "CheckpointFolder", "Keeper", "SavedRun", "learned"]
