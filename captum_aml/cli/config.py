@@ -27,7 +27,7 @@ from captum_aml.cli.options import (
     TextColumn,
 )
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.training.rates import HEAD_LEARNING_RATE, LEARNING_RATE
+from captum_aml.training.defaults import default_loss, default_rate
 from captum_aml.training.settings import FitSettings, LossName, TrainingOptions
 
 if TYPE_CHECKING:
@@ -237,15 +237,15 @@ class FitConfig(TrainingOptions):
 
     @property
     def chosen_loss(self) -> LossName:
-        """The loss, where none was named the one that did best: regression knows nothing of LA."""
-        return self.loss or ("regression" if self.method == "aml" else "objective")
+        """The loss, where none was named the method's default."""
+        return self.loss or default_loss(self.method)
 
     @property
     def chosen_rate(self) -> float:
-        """The learning rate, where none was named that which did well with the masker."""
+        """The learning rate, where none was given the masker's default."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return HEAD_LEARNING_RATE if self.masker == "shared" else LEARNING_RATE
+        return default_rate(head=self.masker == "shared")
 
     def require_packages(self) -> None:
         """Checks that what the configuration needs is installed.

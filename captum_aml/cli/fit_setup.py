@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from captum_aml import AlignedMasker, AMLAttribution, LAAttribution
+from captum_aml.attr.aml import AMLAttribution
+from captum_aml.attr.la import LAAttribution
 from captum_aml.benchmark.provenance import model_fingerprint
 from captum_aml.cli.config import FitConfig
 from captum_aml.cli.console import quiet_libraries
 from captum_aml.cli.fit_data import FitData, load_data
-from captum_aml.exceptions import CheckpointError, InvalidInputError
+from captum_aml.exceptions import CaptumAMLError, InvalidInputError
+from captum_aml.maskers import AlignedMasker
 from captum_aml.objectives import AMLObjective, LAObjective
 from captum_aml.text import TextBatches, TextModel
 from captum_aml.text.data import LabelledText
-from captum_aml.text.maskers import encoder_masker, first_masker
-from captum_aml.text.removing import attention_removal
+from captum_aml.text.fitting import attention_removal, first_masker, text_attribution
 from captum_aml.text.sources import prompt_of, text_model
 from captum_aml.text.validation import validation_batches
-from captum_aml.training import Checkpoint, MaskerScore, ModelFingerprint
+from captum_aml.training import MaskerScore
 
 Say = Callable[[str], None]
-
-_METHODS: Mapping[str, type[AMLAttribution] | type[LAAttribution]] = {
-    "aml": AMLAttribution,
-    "la": LAAttribution,
-}
-#: What tells a folder with a fitted masker from one with an encoder.
-_MASKER_CONFIG = '"captum_aml.masker"'
 
 
 @dataclass(frozen=True)
@@ -61,13 +54,12 @@ class FitSetup:
     def attribution(self, objective: AMLObjective | LAObjective) -> AMLAttribution | LAAttribution:
         """An attribution with the first masker and an objective; it is not fitted."""
         assert self.config.perturbation is not None
-        return _METHODS[self.config.method](
+        return text_attribution(
             self.classifier,
-            embedding_layer=self.classifier.embedding_layer,
+            self.config.method,
             masker=self.masker,
             objective=objective,
             perturbation=self.config.perturbation,
-            output="logits",
             seed=self.config.seed,
         )
 
@@ -164,15 +156,9 @@ def _perturbation(config: FitConfig, classifier: TextModel, data: FitData, say: 
 
 def _first_masker(config: FitConfig, classifier: TextModel, say: Say) -> nn.Module:
     name = config.masker
-    assert name is not None
-    if name in ("transformer", "shared"):
-        return first_masker(name, classifier, seed=config.seed)
-    file = Path(name) / "config.json"
-    if file.is_file() and _MASKER_CONFIG in file.read_text("utf-8", errors="replace"):
-        return _fitted_masker(config, classifier)
     try:
-        masker = encoder_masker(name, classifier, seed=config.seed)
-    except InvalidInputError:
+        masker = first_masker(name, classifier, method=config.method, seed=config.seed)
+    except CaptumAMLError:
         raise
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -185,24 +171,6 @@ def _first_masker(config: FitConfig, classifier: TextModel, say: Say) -> nn.Modu
             "Masker: an encoder with a tokenizer of its own; scores are carried over by characters."
         )
     return masker
-
-
-def _fitted_masker(config: FitConfig, classifier: TextModel) -> nn.Module:
-    assert config.masker is not None
-    loaded = _METHODS[config.method].from_pretrained(
-        config.masker, classifier, embedding_layer=classifier.embedding_layer, output="logits"
-    )
-    layer: Any = classifier.embedding_layer
-    Checkpoint.load(config.masker).fingerprint.check(
-        ModelFingerprint(
-            embedding_dim=getattr(layer, "embedding_dim", None),
-            vocab_size=getattr(layer, "num_embeddings", None),
-            n_classes=classifier.n_classes,
-        )
-    )
-    if loaded.masker_ is None:
-        raise CheckpointError(f"masker: there is none in {os.fspath(config.masker)!r}")
-    return loaded.masker_
 
 
 def _device(name: str) -> str:

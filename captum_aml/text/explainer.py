@@ -21,22 +21,22 @@ from captum_aml.methods import TokenMethod
 from captum_aml.text.batches import TextBatches
 from captum_aml.text.explaining import BatchExplainer, explain_stream
 from captum_aml.text.explanation import Explanation
+from captum_aml.text.fitting import (
+    LEARNED,
+    attention_removal,
+    first_masker,
+    load_text_attribution,
+    text_attribution,
+)
 from captum_aml.text.inputs import TextLike, is_one_text
-from captum_aml.text.maskers import first_masker
 from captum_aml.text.model import TextModel
 from captum_aml.text.prompt import Prompt
-from captum_aml.text.removing import attention_removal
 from captum_aml.text.saved import FILE, check_masker, check_same, read_saved, write_saved
 from captum_aml.text.segmentation import Segmenter, Unit
 from captum_aml.text.sources import ModelLike, asked, text_model
 from captum_aml.text.units import TextUnits
-from captum_aml.training.rates import HEAD_LEARNING_RATE, LEARNING_RATE
+from captum_aml.training.defaults import default_loss, default_rate
 from captum_aml.training.settings import LossName
-
-_LEARNED: Mapping[str, type[AMLAttribution] | type[LAAttribution]] = {
-    "aml": AMLAttribution,
-    "la": LAAttribution,
-}
 
 
 class TextExplainer:
@@ -227,10 +227,10 @@ class TextExplainer:
             texts: Training texts, which are read once for each epoch: a list, say.
             val_texts (optional): Texts by whose loss the best weights are kept. Default: None.
             masker (optional): ``transformer``, the published one, from the model's own encoder;
-                ``shared``, a head on the model's hidden states; the folder or hub id of an encoder
-                with a tokenizer of its own, whose scores are carried over by characters; or a
-                module. Default: None: the loaded or given masker, else ``transformer`` for an
-                encoder and ``shared`` for a decoder.
+                ``shared``, a head on the model's hidden states; the folder of a fitted masker; the
+                folder or hub id of an encoder with a tokenizer of its own, whose scores are carried
+                over by characters; or a module. Default: None: the loaded or given masker, else
+                ``transformer`` for an encoder and ``shared`` for a decoder.
             perturbation (str, optional): How a mask is applied. Default: None, through attention
                 where the model takes it, otherwise by blending.
             epochs: The number of epochs. Default: 6.
@@ -257,24 +257,18 @@ class TextExplainer:
         first = list(training.first)
         if perturbation is None:
             perturbation = attention_removal(self.text_model, first) or "blend"
-        module = self._first_masker(masker)
+        module = self._first_masker(masker, name)
         if learning_rate is None:
-            is_head = isinstance(module, SharedMasker)
-            learning_rate = HEAD_LEARNING_RATE if is_head else LEARNING_RATE
-        attribution = _LEARNED[name](
-            self.text_model,
-            embedding_layer=self.text_model.embedding_layer,
-            masker=module,
-            perturbation=perturbation,
-            output="logits",
-            seed=self.seed,
+            learning_rate = default_rate(head=isinstance(module, SharedMasker))
+        attribution = text_attribution(
+            self.text_model, name, masker=module, perturbation=perturbation, seed=self.seed
         )
         with self.text_model.evaluating():
             attribution.fit(
                 training,
                 None if val_texts is None else self._batches(val_texts, 32, shuffle=False),
                 epochs=epochs,
-                loss=loss or ("regression" if name == "aml" else "objective"),
+                loss=loss or default_loss(name),
                 n_subsets=n_subsets,
                 learning_rate=learning_rate,
                 patience=patience,
@@ -368,16 +362,10 @@ class TextExplainer:
             seed=seed,
         )
         explainer.n_steps = saved.get("n_steps") if n_steps is None else n_steps
-        learned = _LEARNED[explainer._learned_name()]
+        learned = explainer._learned_name()
         with explainer.text_model.evaluating():
             explainer._use(
-                learned.from_pretrained(
-                    place,
-                    explainer.text_model,
-                    embedding_layer=explainer.text_model.embedding_layer,
-                    output="logits",
-                    seed=seed,
-                )
+                load_text_attribution(place, explainer.text_model, learned, seed=explainer.seed)
             )
         assert explainer.attribution_ is not None
         explainer._loaded = explainer.attribution_.masker_
@@ -410,7 +398,7 @@ class TextExplainer:
     def _learned_name(self) -> str:
         """``aml`` or ``la``."""
         name = self.method_name.split("-")[0]
-        if not isinstance(self.method, str) or name not in _LEARNED:
+        if not isinstance(self.method, str) or name not in LEARNED:
             raise InvalidInputError(
                 f"method: {self.method_name!r} learns nothing from texts; fit needs method='aml' "
                 "or 'la' (an attribution instance has a fit of its own)"
@@ -429,11 +417,13 @@ class TextExplainer:
             units=self.units,
         )
 
-    def _first_masker(self, given: str | os.PathLike[str] | nn.Module | None) -> nn.Module:
+    def _first_masker(
+        self, given: str | os.PathLike[str] | nn.Module | None, method: str
+    ) -> nn.Module:
         own = self.masker if isinstance(self.masker, nn.Module) else None
         # A second fit forgets the first; what was loaded, or given, is where fits start.
         chosen = next((m for m in (given, self._loaded, own) if m is not None), None)
-        return first_masker(chosen, self.text_model, seed=self.seed)
+        return first_masker(chosen, self.text_model, method=method, seed=self.seed)
 
 
 __all__ = ["TextExplainer"]

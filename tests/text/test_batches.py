@@ -11,7 +11,7 @@ from captum_aml import AMLAttribution
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.reviews import load_reviews_classifier
 from captum_aml.text import TextBatches, TextClassifier, fit_batches
-from captum_aml.text.removing import attention_removal
+from captum_aml.text.fitting import attention_removal
 
 TEXTS = ["good", "the plot was slow", "bad", "it was not a good film at all", "fine , really"]
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from captum_aml import AMLAttribution
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text import PromptClassifier
-from captum_aml.text.removing import attention_removal
+from captum_aml.text.fitting import attention_removal
 from tests._helpers.decoders import DECODERS, bpe_tokenizer, language_model
 
 TEMPLATE = "Text: {text} Label:"

@@ -1,0 +1,227 @@
+"""The recipe for fitting a masker on texts: perturbation, first masker, and what is fitted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from captum_aml.attr.aml import AMLAttribution
+from captum_aml.attr.la import LAAttribution
+from captum_aml.exceptions import CheckpointError, InvalidInputError
+from captum_aml.maskers import AlignedMasker, SharedMasker, TransformerMasker
+from captum_aml.maskers.checkpoint import Checkpoint, ModelFingerprint
+from captum_aml.masking.attention import taken_removal
+from captum_aml.objectives import AMLObjective, LAObjective
+from captum_aml.text.inputs import TextLike
+from captum_aml.text.model import TextModel
+from captum_aml.text.prompt import PromptClassifier
+
+#: The methods that learn a masker, by name.
+LEARNED: Mapping[str, type[AMLAttribution] | type[LAAttribution]] = {
+    "aml": AMLAttribution,
+    "la": LAAttribution,
+}
+#: What tells a folder with a fitted masker from one with an encoder.
+_MASKER_CONFIG = '"captum_aml.masker"'
+
+
+def text_attribution(
+    text_model: TextModel,
+    method: str,
+    *,
+    masker: nn.Module,
+    perturbation: str,
+    objective: AMLObjective | LAObjective | None = None,
+    seed: int = 0,
+) -> AMLAttribution | LAAttribution:
+    """An attribution whose ``fit`` learns from a text model.
+
+    Args:
+        text_model: The model to explain.
+        method: ``aml`` or ``la``.
+        masker: What fitting starts from.
+        perturbation: How a mask is applied.
+        objective: Default: None, the method's own.
+        seed: The seed of everything random. Default: 0.
+    """
+    return LEARNED[method](
+        text_model,
+        embedding_layer=text_model.embedding_layer,
+        masker=masker,
+        objective=objective,
+        perturbation=perturbation,
+        output="logits",
+        seed=seed,
+    )
+
+
+def load_text_attribution(
+    folder: str | os.PathLike[str], text_model: TextModel, method: str, *, seed: int = 0
+) -> AMLAttribution | LAAttribution:
+    """A fitted attribution from a folder that it, or another of its masker, was saved to.
+
+    Raises:
+        CheckpointError: The folder is missing, damaged, or of another model.
+    """
+    return LEARNED[method].from_pretrained(
+        folder,
+        text_model,
+        embedding_layer=text_model.embedding_layer,
+        output="logits",
+        seed=seed,
+    )
+
+
+def attention_removal(text_model: TextModel, texts: Sequence[TextLike]) -> str | None:
+    """The perturbation that hides tokens from a model's attention, if the model takes it.
+
+    ``attention`` and ``causal-attention`` give the model an additive mask (N, 1, Q, L). Whether it
+    takes such a mask, and whether its own attention is causal, is tried out: with nothing hidden
+    the logits have to be those of the ordinary mask, and with something hidden others.
+
+    Args:
+        text_model: The model.
+        texts: One or more, of which the two shortest and the two longest are tried, so that
+            padding takes part, and windows of attention.
+
+    Returns:
+        ``attention``, ``causal-attention``, or None where the model takes neither.
+    """
+    ordered = sorted(text_model.tokenize(texts), key=len)
+    batch = text_model.collate(ordered[:2] + ordered[2:][-2:])
+    with text_model.evaluating():
+        removal = taken_removal(
+            text_model, batch.input_ids, batch.ordinary, batch.forward_args, attention_mask=0
+        )
+    return None if removal is None else removal.name
+
+
+def first_masker(
+    given: str | os.PathLike[str] | nn.Module | None,
+    text_model: TextModel,
+    *,
+    method: str = "aml",
+    seed: int = 0,
+) -> nn.Module:
+    """What fitting starts from.
+
+    Args:
+        given: ``transformer``, a copy of the model's own encoder; ``shared``, a head on its hidden
+            states; the folder of a fitted masker; an encoder's folder or hub id; a module; or None,
+            for the first of these for an encoder and the second for a decoder.
+        text_model: The model to explain.
+        method: ``aml`` or ``la``, as which a fitted masker is loaded. Default: "aml".
+        seed: The seed of first weights. Default: 0.
+
+    Raises:
+        InvalidInputError: The model has no such masker.
+        CheckpointError: The fitted masker is of another model.
+        OSError: There is no such encoder.
+    """
+    if isinstance(given, nn.Module):
+        return given
+    if given is None:
+        given = "shared" if text_model.is_decoder else "transformer"
+    model, n_classes = text_model.model, text_model.n_classes
+    if given == "transformer":
+        return TransformerMasker.from_model(model, n_classes=n_classes, seed=seed)
+    if given == "shared":
+        _check_runs_once(text_model)
+        return SharedMasker.from_model(model, n_classes=n_classes, seed=seed)
+    file = Path(given) / "config.json"
+    if file.is_file() and _MASKER_CONFIG in file.read_text("utf-8", errors="replace"):
+        return _fitted_masker(given, text_model, method)
+    return _encoder_masker(given, text_model, seed=seed)
+
+
+def _check_runs_once(text_model: TextModel) -> None:
+    """Checks that a pass has the texts' rows and positions, for a head on its hidden states."""
+    if isinstance(text_model, PromptClassifier) and not text_model.model.config.is_encoder_decoder:
+        longer = [
+            name
+            for name, ids in zip(text_model.label_names, text_model.label_ids, strict=True)
+            if len(ids) > 1
+        ]
+        if longer:
+            raise InvalidInputError(
+                "masker: a head on the model's hidden states needs label words of one token each, "
+                f"since longer ones are read in passes of their own; got {', '.join(longer)}. "
+                "Choose other words, or give an encoder's folder or hub id as masker="
+            )
+
+
+def _fitted_masker(folder: str | os.PathLike[str], text_model: TextModel, method: str) -> nn.Module:
+    loaded = load_text_attribution(folder, text_model, method)
+    layer: Any = text_model.embedding_layer
+    Checkpoint.load(folder).fingerprint.check(
+        ModelFingerprint(
+            embedding_dim=getattr(layer, "embedding_dim", None),
+            vocab_size=getattr(layer, "num_embeddings", None),
+            n_classes=text_model.n_classes,
+        )
+    )
+    if loaded.masker_ is None:
+        raise CheckpointError(f"masker: there is none in {os.fspath(folder)!r}")
+    return loaded.masker_
+
+
+def _encoder_masker(
+    source: str | os.PathLike[str], text_model: TextModel, *, seed: int
+) -> nn.Module:
+    """A masker from an encoder, aligned by characters where it has a tokenizer of its own.
+
+    Where there is no tokenizer beside it, it takes the model's.
+
+    Raises:
+        InvalidInputError: It has neither a tokenizer of its own nor the model's vocabulary.
+        OSError: There is no such encoder.
+    """
+    name = os.fspath(source)
+    own = _tokenizer(name)
+    if own is not None and not _same(own, text_model.tokenizer):
+        return AlignedMasker.from_pretrained(
+            name,
+            tokenizer=text_model.tokenizer,
+            masker_tokenizer=own,
+            n_classes=text_model.n_classes,
+            seed=seed,
+        )
+    masker = TransformerMasker.from_pretrained(name, n_classes=text_model.n_classes, seed=seed)
+    entries = getattr(masker.encoder.get_input_embeddings(), "num_embeddings", None)
+    known = getattr(text_model.embedding_layer, "num_embeddings", None)
+    if entries != known:
+        raise InvalidInputError(
+            "masker: expected an encoder with a tokenizer of its own beside it, or with the "
+            f"model's vocabulary of {known} entries, got {name!r} with {entries}"
+        )
+    return masker
+
+
+def _tokenizer(name: str) -> PreTrainedTokenizerBase | None:
+    """The fast tokenizer beside an encoder; None where there is none."""
+    try:
+        found = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception:  # transformers raises errors of many types where there is no tokenizer
+        return None
+    # Without files of one, some architectures give a tokenizer that knows special tokens only.
+    known = len(found) > len(set(found.all_special_ids))
+    return found if known and getattr(found, "is_fast", False) else None
+
+
+def _same(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Whether two tokenizers give every token the same id."""
+    return one.get_vocab() == other.get_vocab()
+
+
+__all__ = [
+    "LEARNED",
+    "attention_removal",
+    "first_masker",
+    "load_text_attribution",
+    "text_attribution",
+]
