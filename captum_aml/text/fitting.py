@@ -14,7 +14,8 @@ from captum_aml.attr.aml import AMLAttribution
 from captum_aml.attr.la import LAAttribution
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.maskers import AlignedMasker, SharedMasker, TransformerMasker
-from captum_aml.maskers.checkpoint import Checkpoint, ModelFingerprint
+from captum_aml.maskers.checkpoint import Checkpoint
+from captum_aml.maskers.fingerprint import ModelFingerprint
 from captum_aml.masking.attention import taken_removal
 from captum_aml.objectives import AMLObjective, LAObjective
 from captum_aml.text.inputs import TextLike
