@@ -6,7 +6,7 @@ writes a report; ``captum-aml benchmark`` does the same from the command line.
 
 from captum_aml.benchmark.report import results_from_json, results_to_json, write_report
 from captum_aml.benchmark.results import BenchmarkResults
-from captum_aml.benchmark.running import run_benchmark
+from captum_aml.benchmark.run import run_benchmark
 from captum_aml.benchmark.settings import BenchmarkSettings
 
 __all__ = [

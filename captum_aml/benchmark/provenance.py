@@ -10,9 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from captum_aml._version import __version__
-from captum_aml.benchmark.data import label_indices
-from captum_aml.benchmark.plan import Plan
-from captum_aml.benchmark.scoring import Scored, Scorer
+from captum_aml.benchmark.plan import Plan, label_indices
+from captum_aml.benchmark.score import Scored, Scorer
 from captum_aml.benchmark.settings import BenchmarkSettings
 from captum_aml.metrics import Convention
 from captum_aml.metrics.registry import BoundMetric

@@ -1,4 +1,4 @@
-"""From values per text to the rows of a report: intervals, tests, ranks, costs."""
+"""Rows, costs and examples of a report, from values per text and from the records."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from captum_aml.benchmark.plan import Plan
 from captum_aml.benchmark.results import (
     Cell,
     Comparison,
@@ -18,7 +19,7 @@ from captum_aml.benchmark.results import (
     MethodRow,
     Role,
 )
-from captum_aml.benchmark.scoring import Scored
+from captum_aml.benchmark.score import RunKey, Scored
 from captum_aml.benchmark.statistics import (
     bootstrap_interval,
     example_means,
@@ -28,6 +29,8 @@ from captum_aml.benchmark.statistics import (
 )
 from captum_aml.methods import Setting
 from captum_aml.metrics import Metric
+from captum_aml.text import TextModel
+from captum_aml.visualization import ScoredText, TextCard
 
 
 @dataclass
@@ -217,4 +220,57 @@ def _best_baseline(rows: Sequence[MethodRow], metric: Metric) -> str | None:
     return max(others, key=lambda row: sign * row.cells[metric.name].mean).method
 
 
-__all__ = ["MethodFacts", "Tally", "method_rows", "removal_curves"]
+@dataclass
+class Collected:
+    """What is kept of the records on their way to be scored."""
+
+    shown: range
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    scores: dict[tuple[str, int], Mapping[str, Any]] = field(default_factory=dict)
+
+    def add(self, key: RunKey, record: Mapping[str, Any]) -> None:
+        """Takes a record on its way."""
+        self.tallies.setdefault(key.method, Tally()).add(key.seed, record)
+        if record["index"] in self.shown and record.get("scores") is not None:
+            # The first seed's.
+            self.scores.setdefault((key.method, record["index"]), record)
+
+    def cards(
+        self, classifier: TextModel, plan: Plan, signed: Mapping[str, bool]
+    ) -> list[TextCard]:
+        """Texts with every method's scores; ``signed`` says of each what its scores can be."""
+        places = {index: place for place, index in enumerate(plan.indices)}
+        labels = classifier.label_names
+        cards = []
+        for index in self.shown:
+            text = plan.texts[places[index]]
+            offsets = [
+                o for o, ordinary in zip(text.offsets, text.ordinary, strict=True) if ordinary
+            ]
+            records = {m: self.scores[m, index] for m in signed if (m, index) in self.scores}
+            if not records:
+                continue
+            first = next(iter(records.values()))
+            last = max((end for _, end in offsets), default=0)
+            cards.append(
+                TextCard(
+                    text=text.text,
+                    predicted=labels[first["predicted"]],
+                    probability=first["probability"],
+                    rows=[
+                        ScoredText(
+                            method=method,
+                            offsets=offsets,
+                            scores=record["scores"],
+                            signed=signed[method],
+                            explained=labels[record["predicted"]],
+                        )
+                        for method, record in records.items()
+                    ],
+                    seen=last if text.n_tokens_cut else None,
+                )
+            )
+        return cards
+
+
+__all__ = ["Collected", "MethodFacts", "Tally", "method_rows", "removal_curves"]

@@ -136,7 +136,7 @@ def benchmark(
     """
     start = time.perf_counter()
     from captum_aml import methods as registry
-    from captum_aml.benchmark.running import run_benchmark
+    from captum_aml.benchmark.run import run_benchmark
     from captum_aml.benchmark.settings import BenchmarkSettings
     from captum_aml.metrics import LimitSearch
     from captum_aml.metrics.conventions import resolve_convention
@@ -221,7 +221,7 @@ def evaluate(
     Any library's explanations will do: scores of tokens, words or spans are carried to the model's
     own tokens by their characters. The output of captum-aml explain can be read as it is.
     """
-    from captum_aml.benchmark.evaluating import evaluate_explanations
+    from captum_aml.benchmark.evaluate import evaluate_explanations
     from captum_aml.benchmark.explanations import read_explanations
     from captum_aml.benchmark.provenance import model_fingerprint
     from captum_aml.benchmark.report import write_report

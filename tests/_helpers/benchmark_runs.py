@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from torch import Tensor, nn
 
-from captum_aml.benchmark.explaining import MethodRun
+from captum_aml.benchmark.explain import MethodRun
 from captum_aml.benchmark.plan import Plan
 from captum_aml.benchmark.store import BenchmarkFolder, MethodFile
 from captum_aml.methods import Family, MethodSpec, registry

@@ -12,8 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml import methods
-from captum_aml.benchmark.cost import Meter, metered, shared_equally
-from captum_aml.benchmark.explaining import MethodRun, explain_run, load_masker
+from captum_aml.benchmark.explain import (
+    Meter,
+    MethodRun,
+    explain_run,
+    load_masker,
+    metered,
+    shared_equally,
+)
 from captum_aml.benchmark.plan import Plan
 from captum_aml.reviews import reviews_masker_path
 from tests._helpers.benchmark_runs import Passes, opened, reviews, reviews_classifier

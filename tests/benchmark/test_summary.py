@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from captum_aml.benchmark.results import Cost, Failure
-from captum_aml.benchmark.scoring import RunKey, Scored
+from captum_aml.benchmark.score import RunKey, Scored
 from captum_aml.benchmark.summary import MethodFacts, Tally, method_rows, removal_curves
 from captum_aml.metrics import Metric
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 
-from captum_aml.benchmark.figures import Mode, cost_figure, removal_figure
+from captum_aml.benchmark.report.figures import Mode, cost_figure, removal_figure
 from captum_aml.benchmark.report.markdown import legend
 from captum_aml.benchmark.report.tables import result_tables, summary
 from captum_aml.benchmark.results import BenchmarkResults

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from captum_aml.benchmark.scores_table import SCORE_COLUMNS, write_scores_parquet
+from captum_aml.benchmark.report.serialization import SCORE_COLUMNS, write_scores_parquet
 from captum_aml.exceptions import InvalidInputError
 
 

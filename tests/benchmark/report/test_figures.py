@@ -11,9 +11,8 @@ from xml.dom import minidom
 import matplotlib
 import pytest
 
-from captum_aml.benchmark._canvas import COLORS
-from captum_aml.benchmark._placing import Box, place_labels
-from captum_aml.benchmark.figures import Mode, cost_figure, removal_figure
+from captum_aml.benchmark.report._canvas import COLORS, Box, place_labels
+from captum_aml.benchmark.report.figures import Mode, cost_figure, removal_figure
 from captum_aml.benchmark.results import (
     Cell,
     Cost,

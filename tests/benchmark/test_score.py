@@ -14,7 +14,7 @@ from torch import Tensor
 
 from captum_aml import metrics
 from captum_aml.benchmark.plan import Plan
-from captum_aml.benchmark.scoring import RunKey, Scored, Scorer
+from captum_aml.benchmark.score import RunKey, Scored, Scorer
 from captum_aml.benchmark.store import BenchmarkFolder
 from captum_aml.metrics import (
     LimitSearch,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_aml import AMLAttribution, SharedMasker, TransformerMasker, methods
-from captum_aml.benchmark.explaining import (
+from captum_aml.benchmark.explain import (
     FittedMasker,
     MethodRun,
     explain_run,

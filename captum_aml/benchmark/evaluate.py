@@ -8,11 +8,9 @@ from dataclasses import replace
 
 from tqdm.auto import tqdm
 
-from captum_aml.benchmark.collecting import Collected
-from captum_aml.benchmark.data import data_fingerprint, label_indices
-from captum_aml.benchmark.explaining import Record
+from captum_aml.benchmark.explain import Record
 from captum_aml.benchmark.explanations import GivenExplanation, scores_for_tokens
-from captum_aml.benchmark.plan import Plan
+from captum_aml.benchmark.plan import Plan, data_fingerprint, label_indices
 from captum_aml.benchmark.provenance import (
     model_fingerprint,
     package_versions,
@@ -20,9 +18,9 @@ from captum_aml.benchmark.provenance import (
     recorded_settings,
 )
 from captum_aml.benchmark.results import BenchmarkResults, Cost
-from captum_aml.benchmark.scoring import RunKey, Scorer
+from captum_aml.benchmark.score import RunKey, Scorer
 from captum_aml.benchmark.settings import BenchmarkSettings
-from captum_aml.benchmark.summary import MethodFacts, method_rows, removal_curves
+from captum_aml.benchmark.summary import Collected, MethodFacts, method_rows, removal_curves
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.metrics.conventions import resolve_convention
 from captum_aml.metrics.registry import bind, default_metrics

@@ -338,11 +338,11 @@ class TestResuming:
     def test_an_interruption_while_scoring(
         self, tmp_path: Path, classifier: TextClassifier, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from captum_aml.benchmark import scoring
+        from captum_aml.benchmark import score
 
         whole = tmp_path / "whole"
         bench(classifier, whole)
-        of_curve = scoring.curve_of
+        of_curve = score.curve_of
         left = 5
 
         def interrupted(*arguments: Any, **options: Any) -> Tensor:
@@ -352,7 +352,7 @@ class TestResuming:
                 raise KeyboardInterrupt
             return of_curve(*arguments, **options)
 
-        monkeypatch.setattr(scoring, "curve_of", interrupted)
+        monkeypatch.setattr(score, "curve_of", interrupted)
         with pytest.raises(KeyboardInterrupt):
             bench(classifier, tmp_path / "cut")
         assert not (tmp_path / "cut" / "results.json").exists()

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_aml.benchmark.explaining import Record
+from captum_aml.benchmark.explain import Record
 from captum_aml.benchmark.plan import Plan, ranges
 from captum_aml.benchmark.store import JSON, MethodFile
 from captum_aml.metrics import AOPCLimits, Convention, Removal, RemovalEvaluator

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from captum_aml.benchmark import BenchmarkResults, BenchmarkSettings
-from captum_aml.benchmark.evaluating import evaluate_explanations
+from captum_aml.benchmark.evaluate import evaluate_explanations
 from captum_aml.benchmark.explanations import GivenExplanation, read_explanations
-from captum_aml.benchmark.running import run_benchmark
+from captum_aml.benchmark.run import run_benchmark
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.metrics import LimitSearch
 from captum_aml.text import LabelledText, TextClassifier, TextExplainer, write_explanations

@@ -10,16 +10,14 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from captum_aml._optional import require
-from captum_aml.benchmark.collecting import Collected
-from captum_aml.benchmark.data import data_fingerprint, label_indices
-from captum_aml.benchmark.explaining import (
+from captum_aml.benchmark.explain import (
     FittedMasker,
     MethodRun,
     explain_run,
     load_masker,
     plan_runs,
 )
-from captum_aml.benchmark.plan import Plan
+from captum_aml.benchmark.plan import Plan, data_fingerprint, label_indices
 from captum_aml.benchmark.provenance import (
     environment,
     model_fingerprint,
@@ -29,12 +27,12 @@ from captum_aml.benchmark.provenance import (
     text_notes,
 )
 from captum_aml.benchmark.report import write_report
+from captum_aml.benchmark.report.serialization import write_scores_parquet
 from captum_aml.benchmark.results import BenchmarkResults, Role
-from captum_aml.benchmark.scores_table import write_scores_parquet
-from captum_aml.benchmark.scoring import RunKey, Scored, Scorer
+from captum_aml.benchmark.score import RunKey, Scored, Scorer
 from captum_aml.benchmark.settings import BenchmarkSettings
 from captum_aml.benchmark.store import JSON, BenchmarkFolder, MethodFile
-from captum_aml.benchmark.summary import MethodFacts, method_rows, removal_curves
+from captum_aml.benchmark.summary import Collected, MethodFacts, method_rows, removal_curves
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.methods import TokenMethod
 from captum_aml.metrics import Removal

@@ -13,18 +13,19 @@ from dataclasses import dataclass
 from itertools import cycle, pairwise
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from captum_aml.benchmark._canvas import (
+from captum_aml.benchmark.report._canvas import (
     COLORS,
     FONT_SIZE,
+    Box,
     Mode,
     drawing,
     empty_figure,
     grid,
+    place_labels,
     quiet,
     shown,
     to_svg,
 )
-from captum_aml.benchmark._placing import Box, place_labels
 from captum_aml.benchmark.results import Curve, MethodRow, Role
 from captum_aml.benchmark.statistics import pareto_front
 from captum_aml.exceptions import InvalidInputError
