@@ -18,7 +18,6 @@ from captum_aml.attr.base import MaskAttribution
 from captum_aml.attr.input import attribute_to_inputs, checked_embedding_layers, input_site
 from captum_aml.attr.layer import attribute_to_layer, checked_layer, layer_site
 from captum_aml.attr.settings import AttributionOptions
-from captum_aml.objectives import AMLObjective
 from captum_aml.typing import ForwardFunc
 
 
@@ -38,7 +37,6 @@ class AMLAttribution(MaskAttribution):
     """
 
     _method = "aml"
-    _default_objective = AMLObjective
     _site = input_site
     attribute = attribute_to_inputs
 
@@ -51,11 +49,6 @@ class AMLAttribution(MaskAttribution):
     ) -> None:
         super().__init__(forward_func, **options)
         self.embedding_layers = checked_embedding_layers(embedding_layer)
-
-    @classmethod
-    def get_name(cls) -> str:
-        """The method's name in figures and tables."""
-        return "AML"
 
 
 class LayerAMLAttribution(LayerAttribution, MaskAttribution):
@@ -75,7 +68,6 @@ class LayerAMLAttribution(LayerAttribution, MaskAttribution):
     """
 
     _method = "aml"
-    _default_objective = AMLObjective
     _site = layer_site
     attribute = attribute_to_layer
 
@@ -88,11 +80,6 @@ class LayerAMLAttribution(LayerAttribution, MaskAttribution):
     ) -> None:
         LayerAttribution.__init__(self, forward_func, checked_layer(layer), device_ids)
         MaskAttribution.__init__(self, forward_func, **options)
-
-    @classmethod
-    def get_name(cls) -> str:
-        """The method's name in figures and tables."""
-        return "Layer AML"
 
 
 __all__ = ["AMLAttribution", "LayerAMLAttribution"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from typing_extensions import Self, Unpack
 from captum_aml._captum import GradientAttribution, LayerAttribution
 from captum_aml._utils.checks import as_count
 from captum_aml._utils.hooks import tensors_in
-from captum_aml._utils.modules import unwrapped, without_inference_tensors
+from captum_aml._utils.modules import without_inference_tensors
 from captum_aml._utils.random import isolated_rng
 from captum_aml.attr.explain import (
     Explained,
@@ -27,13 +27,18 @@ from captum_aml.attr.explain import (
     row_sums,
 )
 from captum_aml.attr.fitting import learn
-from captum_aml.attr.persistence import restored, saved
-from captum_aml.attr.settings import AttributionOptions, AttributionSettings, PretrainedOptions
+from captum_aml.attr.persistence import restored, saved, seen_fingerprint
+from captum_aml.attr.settings import (
+    OBJECTIVES,
+    AttributionOptions,
+    AttributionSettings,
+    PretrainedOptions,
+)
 from captum_aml.exceptions import InvalidInputError, NotFittedError
 from captum_aml.maskers.checkpoint import Checkpoint, TrainingCost
 from captum_aml.maskers.fingerprint import ModelFingerprint
 from captum_aml.masking.call import Call, parse_call
-from captum_aml.masking.forward import run_forward, underlying_model
+from captum_aml.masking.forward import run_forward
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.masking.sites import Capture, Site
 from captum_aml.objectives import Objective, Terms
@@ -76,8 +81,8 @@ class MaskAttribution(GradientAttribution, ABC):
             error, and for outputs of more dimensions, which can be large.
     """
 
+    #: The method's name in :data:`~captum_aml.attr.settings.OBJECTIVES`.
     _method: ClassVar[str]
-    _default_objective: ClassVar[Callable[[], Objective]]
 
     def __init__(self, forward_func: ForwardFunc, **options: Unpack[AttributionOptions]) -> None:
         super().__init__(forward_func)
@@ -87,7 +92,8 @@ class MaskAttribution(GradientAttribution, ABC):
             )
         settings = AttributionSettings(**options)
         self.masker = settings.masker
-        self.objective = settings.objective or type(self)._default_objective()
+        given = settings.objective
+        self.objective: Objective = OBJECTIVES[self._method]() if given is None else given
         self.perturbation = resolve_perturbation(settings.perturbation)
         self.output = settings.output
         self.scores = settings.scores
@@ -103,6 +109,11 @@ class MaskAttribution(GradientAttribution, ABC):
         self.best_step_: Tensor | None = None
         self.output_: str | None = None
         self.last_outputs_: Tensor | None = None
+
+    @classmethod
+    def get_name(cls) -> str:
+        """The method's name in figures and tables, such as ``AML`` or ``Layer LA``."""
+        return ("Layer " if issubclass(cls, LayerAttribution) else "") + cls._method.upper()
 
     def has_convergence_delta(self) -> bool:
         """True, so that code written for Integrated Gradients runs unchanged."""
@@ -348,7 +359,7 @@ class MaskAttribution(GradientAttribution, ABC):
         if masker is None:
             return
         if self.fingerprint_ is not None:
-            self.fingerprint_.check(self._seen_fingerprint(problem))
+            self.fingerprint_.check(seen_fingerprint(self, problem))
         without_inference_tensors(masker).to(problem.capture.features[0].device)
 
     def _active_masker(self) -> nn.Module | None:
@@ -386,30 +397,6 @@ class MaskAttribution(GradientAttribution, ABC):
                 "or tune with n_steps above 0"
             )
         return n_steps
-
-    def _known_fingerprint(self) -> ModelFingerprint:
-        """What is known of the explained model without running it."""
-        # Every configuration of transformers has num_labels, but only these models return them, and
-        # only a distribution has them as outcomes.
-        name = type(unwrapped(self.forward_func)).__name__
-        classifies = name.endswith("ForSequenceClassification") and (
-            self.output not in ("probability", "log_probability", "value")
-        )
-        return ModelFingerprint.of(
-            underlying_model(self.forward_func),
-            self._site().embedding_layer(),
-            classifies=classifies,
-        )
-
-    def _seen_fingerprint(self, problem: MaskingProblem) -> ModelFingerprint:
-        """That, completed by what a pass showed."""
-        known, feature = self._known_fingerprint(), problem.capture.features[0]
-        channels = feature.shape[-1] if feature.dim() == 3 else None
-        return replace(
-            known,
-            embedding_dim=known.embedding_dim if known.embedding_dim is not None else channels,
-            n_classes=problem.readout.probabilities.shape[1],
-        )
 
 
 __all__ = ["DEFAULT_STEPS", "MaskAttribution"]

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from captum_aml._utils.modules import frozen_weights, without_inference_tensors
 from captum_aml._utils.random import isolated_rng
-from captum_aml.attr.persistence import mark_fitted, objective_description
+from captum_aml.attr.persistence import (
+    known_fingerprint,
+    mark_fitted,
+    objective_description,
+    seen_fingerprint,
+)
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import EmbeddingMasker, explained_layers_of
 from captum_aml.maskers.fingerprint import ModelFingerprint
@@ -73,7 +78,7 @@ def learn(
             problem = attribution._problem(call, site, capture)
             if not fingerprints:
                 model = underlying_model(attribution.forward_func)
-                fingerprints.append(attribution._seen_fingerprint(problem).with_weights_of(model))
+                fingerprints.append(seen_fingerprint(attribution, problem).with_weights_of(model))
             return problem
 
         return build
@@ -119,7 +124,7 @@ def learn(
                 "perturbation": attribution.perturbation.name,
                 "output": attribution.output,
                 "masker": describe_masker(masker),
-                "model": asdict(attribution._known_fingerprint()),
+                "model": asdict(known_fingerprint(attribution)),
                 "validates": val_batches is not None,
             },
         )

@@ -17,7 +17,6 @@ from captum_aml.attr.base import MaskAttribution
 from captum_aml.attr.input import attribute_to_inputs, checked_embedding_layers, input_site
 from captum_aml.attr.layer import attribute_to_layer, checked_layer, layer_site
 from captum_aml.attr.settings import AttributionOptions
-from captum_aml.objectives import LAObjective
 from captum_aml.typing import ForwardFunc
 
 
@@ -37,7 +36,6 @@ class LAAttribution(MaskAttribution):
     """
 
     _method = "la"
-    _default_objective = LAObjective
     _site = input_site
     attribute = attribute_to_inputs
 
@@ -50,11 +48,6 @@ class LAAttribution(MaskAttribution):
     ) -> None:
         super().__init__(forward_func, **options)
         self.embedding_layers = checked_embedding_layers(embedding_layer)
-
-    @classmethod
-    def get_name(cls) -> str:
-        """The method's name in figures and tables."""
-        return "LA"
 
 
 class LayerLAAttribution(LayerAttribution, MaskAttribution):
@@ -74,7 +67,6 @@ class LayerLAAttribution(LayerAttribution, MaskAttribution):
     """
 
     _method = "la"
-    _default_objective = LAObjective
     _site = layer_site
     attribute = attribute_to_layer
 
@@ -87,11 +79,6 @@ class LayerLAAttribution(LayerAttribution, MaskAttribution):
     ) -> None:
         LayerAttribution.__init__(self, forward_func, checked_layer(layer), device_ids)
         MaskAttribution.__init__(self, forward_func, **options)
-
-    @classmethod
-    def get_name(cls) -> str:
-        """The method's name in figures and tables."""
-        return "Layer LA"
 
 
 __all__ = ["LAAttribution", "LayerLAAttribution"]

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
 from typing_extensions import Unpack
 
+from captum_aml._utils.modules import unwrapped
 from captum_aml._utils.random import isolated_rng
-from captum_aml.attr.settings import PretrainedOptions
+from captum_aml.attr.settings import OBJECTIVES, PretrainedOptions
 from captum_aml.exceptions import CheckpointError, NotFittedError
 from captum_aml.maskers.checkpoint import Checkpoint
+from captum_aml.maskers.fingerprint import ModelFingerprint
 from captum_aml.maskers.registry import describe_masker, masker_files, rebuild_masker
 from captum_aml.masking.forward import underlying_model
-from captum_aml.objectives import AMLObjective, LAObjective, Objective
+from captum_aml.masking.problem import MaskingProblem
+from captum_aml.objectives import Objective
 from captum_aml.typing import ForwardFunc
 
 if TYPE_CHECKING:
     from captum_aml.attr.base import MaskAttribution
 
 _Attribution = TypeVar("_Attribution", bound="MaskAttribution")
-
-_OBJECTIVES: dict[str, type[AMLObjective] | type[LAObjective]] = {
-    "aml": AMLObjective,
-    "la": LAObjective,
-}
 
 
 def saved(attribution: MaskAttribution) -> Checkpoint:
@@ -78,7 +76,7 @@ def restored(
         make: Any = cls  # the constructors differ in where the mask enters
         attribution: _Attribution = make(forward_func, *args, **{**kept, **options})
         model = underlying_model(forward_func)
-        checkpoint.fingerprint.check(attribution._known_fingerprint().with_weights_of(model))
+        checkpoint.fingerprint.check(known_fingerprint(attribution).with_weights_of(model))
         module = rebuild_masker(checkpoint, given, model).eval()
     mark_fitted(module)
     # A later fit goes on from it.
@@ -86,6 +84,30 @@ def restored(
     attribution.masker_, attribution.fingerprint_ = module, checkpoint.fingerprint
     attribution.training_cost_ = checkpoint.training
     return attribution
+
+
+def known_fingerprint(attribution: MaskAttribution) -> ModelFingerprint:
+    """What is known of the explained model without running it."""
+    # Every configuration of transformers has num_labels, but only these models return them, and
+    # only a distribution has them as outcomes.
+    name = type(unwrapped(attribution.forward_func)).__name__
+    return ModelFingerprint.of(
+        underlying_model(attribution.forward_func),
+        attribution._site().embedding_layer(),
+        classifies=name.endswith("ForSequenceClassification")
+        and attribution.output not in ("probability", "log_probability", "value"),
+    )
+
+
+def seen_fingerprint(attribution: MaskAttribution, problem: MaskingProblem) -> ModelFingerprint:
+    """That, completed by what a pass showed."""
+    known, feature = known_fingerprint(attribution), problem.capture.features[0]
+    channels = feature.shape[-1] if feature.dim() == 3 else None
+    return replace(
+        known,
+        embedding_dim=known.embedding_dim if known.embedding_dim is not None else channels,
+        n_classes=problem.readout.probabilities.shape[1],
+    )
 
 
 def mark_fitted(masker: nn.Module) -> None:
@@ -96,7 +118,7 @@ def mark_fitted(masker: nn.Module) -> None:
 
 def objective_description(objective: Objective) -> dict[str, Any]:
     """An objective of this package by name and fields; one of the user's own as ``custom``."""
-    for name, cls in _OBJECTIVES.items():
+    for name, cls in OBJECTIVES.items():
         if type(objective) is cls:
             return {"name": name, **asdict(objective)}
     return {"name": "custom"}
@@ -116,7 +138,7 @@ def rebuild_objective(description: Any) -> Objective:  # whatever the file holds
                 "objective: the masker was fitted with an objective that is not this package's; "
                 "pass it as objective="
             )
-        return _OBJECTIVES[name](**fields)
+        return OBJECTIVES[name](**fields)
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
@@ -124,9 +146,11 @@ def rebuild_objective(description: Any) -> Objective:  # whatever the file holds
 
 
 __all__ = [
+    "known_fingerprint",
     "mark_fitted",
     "objective_description",
     "rebuild_objective",
     "restored",
     "saved",
+    "seen_fingerprint",
 ]

@@ -10,9 +10,15 @@ from torch import nn
 from captum_aml._utils.checks import as_count, check_learning_rate
 from captum_aml.attr.explain import ScoreKind, TuneKind
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.objectives import Objective
+from captum_aml.objectives import AMLObjective, LAObjective, Objective
 from captum_aml.perturbation import Perturbation, resolve_perturbation
 from captum_aml.readout import check_output_kind
+
+#: The objectives of the methods by name: a method's default, and what a saved masker names.
+OBJECTIVES: dict[str, type[AMLObjective] | type[LAObjective]] = {
+    "aml": AMLObjective,
+    "la": LAObjective,
+}
 
 
 @dataclass(kw_only=True)
@@ -93,4 +99,4 @@ class PretrainedOptions(AttributionOptions, total=False):
     device_ids: list[int] | None
 
 
-__all__ = ["AttributionOptions", "AttributionSettings", "PretrainedOptions"]
+__all__ = ["OBJECTIVES", "AttributionOptions", "AttributionSettings", "PretrainedOptions"]

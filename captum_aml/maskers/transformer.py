@@ -20,11 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml._utils.checks import as_count, is_integral
-from captum_aml._utils.modules import copy_without_hooks, without_inference_tensors
+from captum_aml._utils.modules import (
+    copy_without_hooks,
+    evaluating,
+    without_hooks,
+    without_inference_tensors,
+)
 from captum_aml._utils.random import isolated_rng
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers.base import MaskerInputs
-from captum_aml.maskers.encoders import is_causal
 from captum_aml.maskers.prediction import PredictionEmbedding
 from captum_aml.maskers.registry import register_masker
 
@@ -274,7 +278,7 @@ class TransformerMasker(nn.Module):
 
 
 def _check_hears_all(encoder: PreTrainedModel) -> None:
-    if is_causal(encoder, _table(encoder)):
+    if _is_causal(encoder, _table(encoder)):
         raise InvalidInputError(
             "encoder: expected one in which every token hears those after it, but in this "
             f"{type(encoder).__name__} none does, so that none would hear the prediction, which "
@@ -282,6 +286,41 @@ def _check_hears_all(encoder: PreTrainedModel) -> None:
             "TransformerMasker.from_pretrained(encoder) with a bidirectional encoder of the "
             "same vocabulary"
         )
+
+
+@torch.no_grad()
+def _is_causal(encoder: nn.Module, table: Tensor) -> bool:
+    """Whether no position hears those after it, found out by changing one embedding at a time.
+
+    Args:
+        encoder: A network that takes ``inputs_embeds`` and returns ``last_hidden_state``.
+        table: Its word embeddings (V, D), for their size and scale.
+
+    Returns:
+        False also where that cannot be told, as of a network that cannot be run like this, or
+        without any exchange between positions.
+    """
+    if table.is_meta:
+        return False
+    generator = torch.Generator().manual_seed(0)
+    scale = table[:64].float().std().nan_to_num() if table.numel() > 1 else torch.ones(())
+    embeddings = torch.randn(3, 4, table.shape[1], generator=generator).to(table.device)
+    embeddings = (embeddings * torch.where(scale > 0, scale, 1.0)).to(table.dtype)
+    plain, first, last = embeddings[:1], embeddings[:1].clone(), embeddings[:1].clone()
+    first[:, 0], last[:, -1] = embeddings[1, 0], embeddings[1, -1]
+    ones = torch.ones(1, 4, dtype=torch.long, device=table.device)
+    try:
+        with evaluating(encoder), without_hooks(encoder):
+            # One by one: rows of a batch may differ in their last bits.
+            states, after_first, after_last = (
+                encoder(inputs_embeds=x, attention_mask=ones).last_hidden_state.float()
+                for x in (plain, first, last)
+            )
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        return False  # what does not run says so itself when it is used
+    onwards = (after_first - states)[:, 1:].abs().max()
+    backwards = (after_last - states)[:, :-1].abs().max()
+    return bool((onwards > 0) & (backwards <= 1e-3 * onwards))
 
 
 def _table(encoder: PreTrainedModel) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml._captum import DEFAULT_GEN_ARGS, TextTokenInput
+from captum_aml._utils.checks import is_integral
 from captum_aml._utils.tokenizers import baseline_id
 from captum_aml.attr.llm.inputs import Prompt, as_prompt
 from captum_aml.attr.llm.rows import Example
-from captum_aml.attr.llm.targets import check_ids, given_ids, written_ids
 from captum_aml.exceptions import InvalidInputError
 
 #: What is explained: one of Captum's text inputs, which have no types, or a plain prompt.
@@ -52,18 +53,18 @@ class ExampleReader:
         prompt = as_prompt(
             inp, self.tokenizer, 0 if own else baseline_id(self.tokenizer, self.baseline)
         )
-        check_ids("inp", prompt.ids, self.layer)
-        check_ids("inp (baselines)", prompt.reference, self.layer)
+        _check_ids("inp", prompt.ids, self.layer)
+        _check_ids("inp (baselines)", prompt.reference, self.layer)
         room = 1 + self._room(prompt, 1)
         if target is None:
             if gen_args is None and self._limit is not None:
                 # What is generated here has to fit, too.
                 most = min(room, DEFAULT_GEN_ARGS["max_new_tokens"])
                 gen_args = {**DEFAULT_GEN_ARGS, "max_new_tokens": most}
-            ids = written_ids(self.model, prompt.ids.to(self.device), gen_args)
+            ids = _written_ids(self.model, prompt.ids.to(self.device), gen_args)
         else:
-            ids = given_ids(self.tokenizer, target, gen_args)
-        check_ids("target", ids, self.layer)
+            ids = _given_ids(self.tokenizer, target, gen_args)
+        _check_ids("target", ids, self.layer)
         # Any token tells that the whole is meant: best what follows an answer that is over.
         end = getattr(self.tokenizer, "eos_token_id", None)
         known = range(getattr(self.layer, "num_embeddings", 0))
@@ -124,6 +125,81 @@ class ExampleReader:
                 f"takes, got {len(prompt.ids)} and {n_tokens}"
             )
         return room
+
+
+def _given_ids(tokenizer: Any, target: str | Tensor, gen_args: Mapping[str, Any] | None) -> Tensor:
+    """A target as token ids (T,), on the CPU; of a string without special tokens.
+
+    Args:
+        tokenizer: The model's, any that Captum takes.
+        target: Text or ids.
+        gen_args: What has to be None, since nothing is generated.
+
+    Raises:
+        InvalidInputError: It is neither, or empty, or there are arguments to generate with.
+    """
+    if gen_args is not None:
+        raise InvalidInputError(
+            "gen_args: expected None, since the target is given and nothing is generated, got "
+            f"{dict(gen_args)}"
+        )
+    if isinstance(target, str):
+        ids = torch.tensor(tokenizer.encode(target, add_special_tokens=False), dtype=torch.long)
+    elif isinstance(target, Tensor) and is_integral(target):
+        ids = target.detach().clone().cpu().long()
+    else:
+        got = target.dtype if isinstance(target, Tensor) else type(target).__name__
+        raise InvalidInputError(f"target: expected a string or token ids (T,), got {got}")
+    if ids.dim() != 1:
+        raise InvalidInputError(f"target: expected token ids (T,), got shape {tuple(ids.shape)}")
+    if not len(ids):
+        raise InvalidInputError(f"target: expected at least one token, got {target!r}")
+    return ids
+
+
+def _written_ids(model: nn.Module, ids: Tensor, gen_args: Mapping[str, Any] | None) -> Tensor:
+    """What a model writes after a prompt, (T,), on the CPU.
+
+    Args:
+        model: The model.
+        ids: The prompt's ids, (L,), where the model takes them.
+        gen_args: Arguments of its ``generate``; None for Captum's own.
+
+    Raises:
+        InvalidInputError: It has no ``generate``, or writes nothing.
+    """
+    generate = getattr(model, "generate", None)
+    if not callable(generate):
+        raise InvalidInputError(
+            f"target: expected a string or token ids, since the {type(model).__name__} has no "
+            "method `generate` to write one; got None"
+        )
+    ids = ids.unsqueeze(0)
+    named: dict[str, Any] = {"input_ids": ids}
+    named.update(DEFAULT_GEN_ARGS if gen_args is None else gen_args)
+    parameters = inspect.signature(generate).parameters.values()
+    if any(p.name == "attention_mask" or p.kind is p.VAR_KEYWORD for p in parameters):
+        named.setdefault("attention_mask", torch.ones_like(ids))
+    written = generate(**named)
+    written = getattr(written, "sequences", written)
+    answer: Tensor = written[0][ids.shape[1] :].cpu()
+    if not len(answer):
+        raise InvalidInputError("target: expected an answer, but the model writes none")
+    return answer
+
+
+def _check_ids(name: str, ids: Tensor, layer: nn.Module) -> None:
+    """Checks that a layer can embed token ids, where it says how many it knows.
+
+    Raises:
+        InvalidInputError: It cannot; the message has the name.
+    """
+    size = getattr(layer, "num_embeddings", None)
+    if isinstance(size, int) and not bool(((ids >= 0) & (ids < size)).all()):
+        raise InvalidInputError(
+            f"{name}: expected token ids from 0 to {size - 1}, got {int(ids.min())} to "
+            f"{int(ids.max())}; does the tokenizer belong to the model?"
+        )
 
 
 __all__ = ["ExampleReader", "TextInput"]
