@@ -12,7 +12,6 @@ from captum_aml.benchmark.explain import Record
 from captum_aml.benchmark.explanations import GivenExplanation, scores_for_tokens
 from captum_aml.benchmark.plan import Plan, data_fingerprint, label_indices
 from captum_aml.benchmark.provenance import (
-    model_fingerprint,
     package_versions,
     protocol,
     recorded_settings,
@@ -26,6 +25,7 @@ from captum_aml.metrics.conventions import resolve_convention
 from captum_aml.metrics.registry import bind, default_metrics
 from captum_aml.text import TextModel
 from captum_aml.text.data import LabelledText
+from captum_aml.text.saved import model_fingerprint
 
 _UNNAMED = "given"
 #: Settings that say how explanations are made, which is not known here.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -47,18 +46,6 @@ _HOW_MADE = (
     "and wall time, per text, without scoring. Peak memory is the most in use beyond what was in "
     "use before a batch.",
 )
-
-
-def model_fingerprint(classifier: TextModel) -> str:
-    """SHA-256 of a model's weights, by name, of its classes' names, and of a prompt."""
-    digest = hashlib.sha256(repr(classifier.label_names).encode())
-    if classifier.settings:
-        digest.update(repr(sorted(classifier.settings.items())).encode())
-    for name, tensor in sorted(classifier.model.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        plain = tensor.detach().cpu().contiguous()
-        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def environment(classifier: TextModel) -> dict[str, str]:
@@ -166,7 +153,6 @@ def recorded_settings(
 
 __all__ = [
     "environment",
-    "model_fingerprint",
     "package_versions",
     "protocol",
     "recorded_settings",

@@ -20,7 +20,6 @@ from captum_aml.benchmark.explain import (
 from captum_aml.benchmark.plan import Plan, data_fingerprint, label_indices
 from captum_aml.benchmark.provenance import (
     environment,
-    model_fingerprint,
     package_versions,
     protocol,
     recorded_settings,
@@ -40,7 +39,7 @@ from captum_aml.metrics.conventions import resolve_convention
 from captum_aml.metrics.registry import BoundMetric, bind, default_metrics
 from captum_aml.text import TextModel
 from captum_aml.text.data import LabelledText
-from captum_aml.text.saved import check_masker
+from captum_aml.text.saved import check_masker, model_fingerprint
 
 _ROLES: Mapping[str, Role] = {"learned": "learned", "random": "random"}
 

@@ -223,11 +223,11 @@ def evaluate(
     """
     from captum_aml.benchmark.evaluate import evaluate_explanations
     from captum_aml.benchmark.explanations import read_explanations
-    from captum_aml.benchmark.provenance import model_fingerprint
     from captum_aml.benchmark.report import write_report
     from captum_aml.benchmark.settings import BenchmarkSettings
     from captum_aml.benchmark.store import BenchmarkFolder
     from captum_aml.metrics import LimitSearch
+    from captum_aml.text.saved import model_fingerprint
     from captum_aml.text.sources import prompt_of, text_model
 
     settings = BenchmarkSettings(

@@ -1,13 +1,25 @@
-"""The command ``fit``."""
+"""The command ``fit``, and its folder: the masker, how it was made, and the run while it goes on.
+
+The folder holds ``fit.yaml``, the configuration; ``fit.json``, which says which model, texts and
+settings the run is of; ``checkpoint``, the run itself until it is complete; then the masker
+(``config.json`` and its weights) and ``history.json``.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from captum_aml._utils.files import write_file, write_json
+from captum_aml._utils.run_folder import RunFolder, check_same
 from captum_aml.cli.config import ConfigFile, FitConfig, config_flags, config_text
 from captum_aml.cli.console import (
     duration,
@@ -19,7 +31,20 @@ from captum_aml.cli.console import (
 from captum_aml.exceptions import InvalidInputError
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from captum_aml.training import FitSummary
+
+
+CONFIG = "fit.yaml"
+HISTORY = "history.json"
+CHECKPOINT = "checkpoint"
+_RUN = "fit.json"
+_MASKER = "config.json"
+_FIELD = "captum_aml_fit"
+_LOGS = "logs"
+#: What does not belong to what a folder is of.
+_PROGRESS = ("complete", "summary")
 
 
 @config_flags()
@@ -43,8 +68,6 @@ def fit(
     interrupted goes on with --resume and ends with the same masker. Several processes or GPUs:
     accelerate launch -m captum_aml.cli fit ...
     """
-    from captum_aml.cli.fit_folder import CONFIG, FitFolder, check_free, is_complete
-
     if resume and overwrite:
         raise InvalidInputError("resume: expected --resume or --overwrite, got both")
     chosen = FitConfig.of(options, config)
@@ -54,9 +77,9 @@ def fit(
         check_free(out, resume=resume, overwrite=overwrite)
     elif resume and is_complete(out):
         return
-    from captum_aml.cli.fit_setup import prepare
+    from captum_aml.cli.fit_setup import FitLines, prepare
 
-    setup = prepare(chosen, say)
+    setup = prepare(chosen)
     text = config_text(
         setup.config.to_dict(), comment="Repeat with: captum-aml fit --config fit.yaml --out FOLDER"
     )
@@ -79,7 +102,6 @@ def fit(
             typer.echo(folder.summary)
             return
         say(f"Settings: {out / CONFIG}. After an interruption go on with --resume.")
-        from captum_aml.cli.fit_progress import FitLines
         from captum_aml.text.saved import write_saved
 
         lines = FitLines(bar=shows_progress())
@@ -102,7 +124,7 @@ def _summary(summary: FitSummary, out: Path) -> str:
     best = summary.best
     words = [f"Fitted in {duration(summary.seconds)}"]
     if best is not None:
-        from captum_aml.cli.fit_progress import means_text
+        from captum_aml.cli.fit_setup import means_text
 
         words.append(
             f"validation loss {means_text(best.means)} at step {best.step} of {summary.n_steps}"
@@ -114,4 +136,167 @@ def _summary(summary: FitSummary, out: Path) -> str:
     return f"{'; '.join(words)}. The masker: {out}"
 
 
-__all__ = ["fit"]
+class FitFolder(RunFolder):
+    """A folder that one run at a time writes its masker to. Use ``FitFolder.open``.
+
+    Attributes:
+        path: The folder.
+        summary: Of a run that is complete, what it said at its end; else None.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.summary: str | None = None
+        self._identity: dict[str, Any] = {}
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        identity: Mapping[str, Any],
+        config: str,
+        *,
+        resume: bool,
+        overwrite: bool,
+    ) -> Self:
+        """Makes the folder, or opens it to go on.
+
+        Args:
+            path: The folder.
+            identity: What a run that goes on has to agree in, as JSON values.
+            config: The configuration as YAML.
+            resume: Whether to go on with the run that is there; without one it starts.
+            overwrite: Whether to remove the run or the masker that is there.
+
+        Raises:
+            InvalidInputError: The folder holds a run or a masker and neither flag is set, another
+                run than the one to go on with, or files of somebody else's.
+        """
+        folder = Path(path)
+        cls.check_path(folder)
+        check_free(folder, resume=resume, overwrite=overwrite)
+        opened = cls(folder)
+        try:
+            opened._begin(json.loads(json.dumps(dict(identity))), config, overwrite=overwrite)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the run is kept until it is complete."""
+        return self.path / CHECKPOINT
+
+    def finish(self, history: Sequence[Mapping[str, Any]], summary: str) -> None:
+        """Notes that the run is complete, and removes what was needed to go on with it."""
+        write_json(self.path / HISTORY, list(history))
+        write_json(self.path / _RUN, {**self._identity, "complete": True, "summary": summary})
+        for file in self.checkpoint.iterdir() if self.checkpoint.is_dir() else ():
+            if file.name != _LOGS and not file.is_dir():
+                file.unlink()
+        if self.checkpoint.is_dir() and not any(self.checkpoint.iterdir()):
+            self.checkpoint.rmdir()
+
+    def _begin(self, identity: dict[str, Any], config: str, *, overwrite: bool) -> None:
+        if overwrite:
+            _remove(self.path)
+        there = _run_of(self.path)
+        self._identity = {_FIELD: 1, **identity}
+        if there is not None:
+            is_complete = there.get("complete", False)
+            self.summary = str(there.get("summary", "")) if is_complete else None
+            same = {k: v for k, v in there.items() if k not in _PROGRESS}
+            check_same(same, self._identity, f"out: {os.fspath(self.path)!r} holds another run")
+        else:
+            # First of all: a folder with this file can be gone on with, whatever else is missing.
+            write_json(self.path / _RUN, self._identity)
+        if not (self.path / CONFIG).exists():
+            write_file(self.path / CONFIG, config.encode())
+
+
+def check_free(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuses a folder that may not be written to; nothing is changed.
+
+    Raises:
+        InvalidInputError: As ``FitFolder.open`` describes.
+    """
+    if not folder.is_dir():
+        return
+    name = os.fspath(folder)
+    run, masker = _run_of(folder), _masker_of(folder)
+    if (folder / _MASKER).exists() and masker is None:
+        raise InvalidInputError(
+            f"out: {name!r} holds a {_MASKER} that is not of a masker; choose another folder"
+        )
+    if overwrite or (resume and run is not None):
+        return
+    if run is not None:
+        what = "a fitted masker" if run.get("complete") else "a run that is not complete"
+        raise InvalidInputError(
+            f"out: {name!r} holds {what}; go on with it with --resume, remove it with "
+            "--overwrite, or choose another folder"
+        )
+    if masker is not None:
+        raise InvalidInputError(
+            f"out: {name!r} holds a masker that was not fitted by this command; replace it with "
+            "--overwrite, or choose another folder"
+        )
+    if any(not file.name.startswith(".") for file in folder.iterdir()):
+        raise InvalidInputError(
+            f"out: expected a new folder, an empty one or one of a run, got {name!r}, which holds "
+            "other files; choose another folder, or write among them with --overwrite"
+        )
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a folder holds a run that is complete."""
+    run = _run_of(folder)
+    return run is not None and bool(run.get("complete"))
+
+
+def _run_of(folder: Path) -> dict[str, Any] | None:
+    fields = _json(folder / _RUN)
+    if fields is not None and _FIELD not in fields:
+        raise InvalidInputError(
+            f"out: {os.fspath(folder)!r} holds a {_RUN} that is not of this command; choose "
+            "another folder"
+        )
+    return fields
+
+
+def _masker_of(folder: Path) -> dict[str, Any] | None:
+    from captum_aml.maskers.checkpoint import FORMAT
+
+    fields = _json(folder / _MASKER)
+    return fields if fields is not None and fields.get("format") == FORMAT else None
+
+
+def _json(file: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _remove(folder: Path) -> None:
+    """Removes what this command writes, and nothing else."""
+    from captum_aml.training.resume import FORMAT, RUN
+
+    if _masker_of(folder) is not None:
+        beside = (*folder.glob("masker-*"), *folder.glob("explainer.json"))
+        for file in (folder / _MASKER, *beside):
+            file.unlink()
+    ours = (folder / _RUN).exists()
+    if ours or (_json(folder / CHECKPOINT / RUN) or {}).get("format") == FORMAT:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder / CHECKPOINT)
+    if ours:
+        for name in (HISTORY, CONFIG, _RUN):
+            (folder / name).unlink(missing_ok=True)
+
+
+__all__ = ["CHECKPOINT", "CONFIG", "HISTORY", "FitFolder", "fit"]

@@ -1,32 +1,130 @@
-"""From a configuration to what is fitted: model, texts, first masker, attribution."""
+"""The setup of a fit from its configuration: texts, model, first masker, lines of progress."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
-from captum_aml.attr.aml import AMLAttribution
-from captum_aml.attr.la import LAAttribution
-from captum_aml.benchmark.provenance import model_fingerprint
 from captum_aml.cli.config import FitConfig
-from captum_aml.cli.console import quiet_libraries
-from captum_aml.cli.fit_data import FitData, load_data
+from captum_aml.cli.console import quiet_libraries, say
 from captum_aml.exceptions import CaptumAMLError, InvalidInputError
 from captum_aml.maskers import AlignedMasker
-from captum_aml.objectives import AMLObjective, LAObjective
-from captum_aml.text import TextBatches, TextModel
-from captum_aml.text.data import LabelledText
-from captum_aml.text.fitting import attention_removal, first_masker, text_attribution
+from captum_aml.text.batches import TextBatches
+from captum_aml.text.data import LabelledText, TextSource, is_text_file, load_texts
+from captum_aml.text.fitting import (
+    attention_removal,
+    default_masker,
+    first_masker,
+    text_attribution,
+)
+from captum_aml.text.model import TextModel
+from captum_aml.text.saved import model_fingerprint
 from captum_aml.text.sources import prompt_of, text_model
-from captum_aml.text.validation import validation_batches
-from captum_aml.training import MaskerScore
+from captum_aml.training.callbacks import FitCallback, FitState
 
-Say = Callable[[str], None]
+if TYPE_CHECKING:
+    from captum_aml.attr import AMLAttribution, LAAttribution
+    from captum_aml.objectives import AMLObjective, LAObjective
+    from captum_aml.training import MaskerScore
+
+#: Of the training texts, the share that is held out where there are no validation texts.
+_HELD_OUT = 10
+
+
+class TrainingTexts(Iterable[str]):
+    """The strings of a source but those that are held out, read anew each time.
+
+    Args:
+        source: The texts.
+        held_out: Numbers of texts to leave out, from 0.
+    """
+
+    def __init__(self, source: TextSource, held_out: Container[int]) -> None:
+        self._source = source
+        self._held_out = held_out
+
+    def __iter__(self) -> Iterator[str]:
+        return (item.text for i, item in enumerate(self._source) if i not in self._held_out)
+
+
+@dataclass(frozen=True)
+class FitData:
+    """Texts for fitting.
+
+    Attributes:
+        training: The training texts, which are read anew in each epoch.
+        n_training: Their number.
+        validation: The validation texts.
+        held_out: Whether these are some of the data, for lack of others.
+        digest: Of all texts in their order.
+        first: The first training texts, to try the model with.
+    """
+
+    training: TrainingTexts
+    n_training: int
+    validation: list[LabelledText]
+    held_out: bool
+    digest: str
+    first: list[str]
+
+
+def load_data(config: FitConfig) -> FitData:
+    """Reads all texts once, so that what is wrong with them is told before anything is fitted.
+
+    Without validation texts every so many-th text of the data is held out: a tenth of them, and no
+    more than ``validation_limit``.
+
+    Raises:
+        InvalidInputError: A file is missing or broken, or has too few texts.
+    """
+    split = config.split
+    if split is None and not is_text_file(config.data):
+        split = "train"
+    source = TextSource(
+        config.data, split=split, limit=config.limit, text_column=config.text_column
+    )
+    digest, n_texts = hashlib.sha256(), 0
+    first: list[str] = []
+    for item in source:
+        digest.update(item.text.encode() + b"\n")
+        n_texts += 1
+        if len(first) < 64:
+            first.append(item.text)
+    if n_texts == 0:
+        raise InvalidInputError(f"data: expected texts to fit on, got none in {config.data!r}")
+    if n_texts == 1:
+        raise InvalidInputError(
+            f"data: expected two texts or more, got one in {config.data!r}; a masker learns from "
+            "many, hundreds at least"
+        )
+    held_out: frozenset[int] = frozenset()
+    if config.validation is not None:
+        validation = load_texts(
+            config.validation, limit=config.validation_limit, text_column=config.text_column
+        )
+    else:
+        n_held_out = min(config.validation_limit, max(1, n_texts // _HELD_OUT))
+        held_out = frozenset(i * n_texts // n_held_out for i in range(n_held_out))
+        validation = [item for i, item in enumerate(source) if i in held_out]
+    for item in validation:
+        digest.update(b"validation" + item.text.encode() + b"\n")
+    return FitData(
+        training=TrainingTexts(source, held_out),
+        n_training=n_texts - len(held_out),
+        validation=validation,
+        held_out=config.validation is None,
+        digest=digest.hexdigest(),
+        first=first,
+    )
 
 
 @dataclass(frozen=True)
@@ -78,12 +176,11 @@ class FitSetup:
         }
 
 
-def prepare(config: FitConfig, say: Say) -> FitSetup:
-    """Reads the texts, loads the model and makes the first masker.
+def prepare(config: FitConfig) -> FitSetup:
+    """Reads the texts, loads the model, makes the first masker, and says what was chosen.
 
     Args:
         config: The configuration.
-        say: Is told in a sentence whatever was chosen, or lost.
 
     Raises:
         InvalidInputError: Texts, model or masker are not what they should be.
@@ -100,16 +197,19 @@ def prepare(config: FitConfig, say: Say) -> FitSetup:
     )
     config = replace(
         config,
-        perturbation=_perturbation(config, classifier, data, say),
-        masker=config.masker or ("shared" if classifier.is_decoder else "transformer"),
+        perturbation=_perturbation(config, classifier, data),
+        masker=config.masker or default_masker(classifier),
     )
-    masker = _first_masker(config, classifier, say)
+    masker = _first_masker(config, classifier)
     training = TextBatches(
         classifier, data.training, batch_size=config.batch_size, seed=config.seed
     )
-    _tell_of_texts(data, training, classifier, say)
+    _tell_of_texts(data, training, classifier)
     score = None
     if config.metrics:
+        from captum_aml.text.validation import validation_batches
+        from captum_aml.training import MaskerScore
+
         validation, rationales = validation_batches(classifier, data.validation)
         score = MaskerScore(config.metrics, validation, rationales, convention=config.preset)
     else:
@@ -122,7 +222,7 @@ def _plain(classifier: TextModel, items: list[LabelledText]) -> list[dict[str, A
     return list(TextBatches(classifier, texts, batch_size=32, shuffle=False))
 
 
-def _tell_of_texts(data: FitData, training: TextBatches, classifier: TextModel, say: Say) -> None:
+def _tell_of_texts(data: FitData, training: TextBatches, classifier: TextModel) -> None:
     n_validation = len(data.validation)
     where = ", held out of the data" if data.held_out else ""
     say(f"{data.n_training} training texts, {n_validation} validation texts{where}.")
@@ -137,7 +237,7 @@ def _tell_of_texts(data: FitData, training: TextBatches, classifier: TextModel, 
         raise InvalidInputError("data: expected texts with tokens to explain, got none")
 
 
-def _perturbation(config: FitConfig, classifier: TextModel, data: FitData, say: Say) -> str:
+def _perturbation(config: FitConfig, classifier: TextModel, data: FitData) -> str:
     taken = None if config.perturbation == "blend" else attention_removal(classifier, data.first)
     if config.perturbation is None:
         if taken is None:
@@ -154,7 +254,7 @@ def _perturbation(config: FitConfig, classifier: TextModel, data: FitData, say: 
     return config.perturbation
 
 
-def _first_masker(config: FitConfig, classifier: TextModel, say: Say) -> nn.Module:
+def _first_masker(config: FitConfig, classifier: TextModel) -> nn.Module:
     name = config.masker
     try:
         masker = first_masker(name, classifier, method=config.method, seed=config.seed)
@@ -180,4 +280,72 @@ def _device(name: str) -> str:
     return name
 
 
-__all__ = ["FitSetup", "Say", "prepare"]
+class FitLines(FitCallback):
+    """A line for every validation and epoch, and in a terminal a bar with the time left.
+
+    Args:
+        bar: Whether there is a bar, too.
+    """
+
+    def __init__(self, *, bar: bool) -> None:
+        self._wants_bar = bar
+        self._bar: tqdm | None = None
+        self._start = time.perf_counter()
+        self._first = 0
+
+    def on_fit_start(self, state: FitState) -> None:
+        """Shows where a run that goes on stands."""
+        self._start, self._first = time.perf_counter(), state.step
+        if state.step:
+            self._write(f"Goes on after step {state.step} of {state.n_steps}.")
+        if self._wants_bar:
+            self._bar = tqdm(total=state.n_steps, initial=state.step, desc="Fitting", unit="step")
+
+    def on_step_end(self, state: FitState) -> None:
+        """Moves the bar."""
+        if self._bar is not None:
+            shown = {name: f"{value:.3f}" for name, value in state.epoch_means.items()}
+            self._bar.set_postfix(shown, refresh=False)
+            self._bar.update()
+
+    def on_validation_end(self, state: FitState) -> None:
+        """Says what the validation gave."""
+        assert state.validation is not None
+        best = ", the best so far" if state.validation.improved else ""
+        self._write(
+            f"Epoch {state.epoch}/{state.n_epochs}, step {state.step}/{state.n_steps or '?'}: "
+            f"training loss {means_text(state.epoch_means)}; "
+            f"validation {means_text(state.validation.means)}{best}{self._left(state)}"
+        )
+
+    def on_fit_end(self, state: FitState) -> None:
+        """Ends the bar."""
+        self.close()
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _left(self, state: FitState) -> str:
+        now, done = time.perf_counter(), state.step - self._first
+        since, self._start, self._first = now - self._start, now, state.step
+        if not done or state.n_steps is None or state.step >= state.n_steps:
+            return ""
+        # By the pace since the last validation: the first epoch computes what later ones reuse.
+        seconds = since / done * (state.n_steps - state.step)
+        left = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+        return f"; about {left} left"
+
+    def _write(self, line: str) -> None:
+        tqdm.write(line, file=sys.stderr)
+
+
+def means_text(means: Mapping[str, float]) -> str:
+    """Means in words: the total, and in brackets the rest."""
+    rest = ", ".join(f"{name} {value:.4f}" for name, value in means.items() if name != "total")
+    return f"{means.get('total', float('nan')):.4f}" + (f" ({rest})" if rest else "")
+
+
+__all__ = ["FitLines", "FitSetup", "means_text", "prepare"]

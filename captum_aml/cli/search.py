@@ -113,7 +113,7 @@ def _run(config: FitConfig, settings: SearchSettings, out: Path, storage: Path) 
     if out.exists() and not out.is_dir():
         raise InvalidInputError(f"out: expected a folder, got the file {os.fspath(out)!r}")
     refuse_several_processes()
-    setup = prepare(config, say)
+    setup = prepare(config)
     score = setup.score
     assert score is not None, "a search is by a metric"
     out.mkdir(parents=True, exist_ok=True)

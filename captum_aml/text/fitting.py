@@ -102,6 +102,11 @@ def attention_removal(text_model: TextModel, texts: Sequence[TextLike]) -> str |
     return None if removal is None else removal.name
 
 
+def default_masker(text_model: TextModel) -> str:
+    """The name of the first masker: a copy of an encoder, or a head on a decoder's states."""
+    return "shared" if text_model.is_decoder else "transformer"
+
+
 def first_masker(
     given: str | os.PathLike[str] | nn.Module | None,
     text_model: TextModel,
@@ -127,7 +132,7 @@ def first_masker(
     if isinstance(given, nn.Module):
         return given
     if given is None:
-        given = "shared" if text_model.is_decoder else "transformer"
+        given = default_masker(text_model)
     model, n_classes = text_model.model, text_model.n_classes
     if given == "transformer":
         return TransformerMasker.from_model(model, n_classes=n_classes, seed=seed)
@@ -222,6 +227,7 @@ def _same(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
 __all__ = [
     "LEARNED",
     "attention_removal",
+    "default_masker",
     "first_masker",
     "load_text_attribution",
     "text_attribution",

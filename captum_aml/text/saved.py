@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from captum_aml._utils.files import read_signed, signed_json, write_file
 from captum_aml.exceptions import CheckpointError
@@ -90,4 +93,16 @@ def _prompt(model: TextModel) -> dict[str, Any] | None:
     return model.asked.to_dict() if isinstance(model, PromptClassifier) else None
 
 
-__all__ = ["FILE", "check_masker", "check_same", "read_saved", "write_saved"]
+def model_fingerprint(text_model: TextModel) -> str:
+    """SHA-256 of a model's weights, by name, of its classes' names, and of a prompt."""
+    digest = hashlib.sha256(repr(text_model.label_names).encode())
+    if text_model.settings:
+        digest.update(repr(sorted(text_model.settings.items())).encode())
+    for name, tensor in sorted(text_model.model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+__all__ = ["FILE", "check_masker", "check_same", "model_fingerprint", "read_saved", "write_saved"]

@@ -26,12 +26,13 @@ from captum_aml.benchmark import (
     results_from_json,
     run_benchmark,
 )
-from captum_aml.benchmark.provenance import model_fingerprint, package_versions
+from captum_aml.benchmark.provenance import package_versions
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.methods import MethodOptions
 from captum_aml.metrics import LimitSearch
 from captum_aml.reviews import reviews_masker_path
 from captum_aml.text import LabelledText, TextClassifier
+from captum_aml.text.saved import model_fingerprint
 from tests._helpers import processes
 from tests._helpers.benchmark_runs import (
     by_id,

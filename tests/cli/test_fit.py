@@ -20,7 +20,7 @@ import yaml
 from captum_aml.benchmark import results_from_json
 from captum_aml.cli import main as cli
 from captum_aml.cli.config import FitConfig
-from captum_aml.cli.fit_progress import FitLines
+from captum_aml.cli.fit_setup import FitLines
 from captum_aml.training import Checkpoint
 from tests._helpers.text_models import WORDS, save_classifier
 
