@@ -103,18 +103,20 @@ def content_digest(config: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def locked(file: Path) -> Iterator[None]:
+def locked(file: Path, *, wait: bool = True) -> Iterator[None]:
     """A block that one process at a time is in; the others wait.
 
     The lock is the operating system's: it goes with the process that has it, however that ends.
 
     Args:
         file: What is locked, a file of its own. It is made, and removed at the end.
+        wait: Whether to wait for who has it. Default: True
 
     Raises:
+        Timeout: Another one has it, and ``wait`` is not set.
         OSError: The file cannot be made, or a link stands in its place.
     """
-    with FileLock(file):
+    with FileLock(file, timeout=-1 if wait else 0):
         try:
             yield
         finally:

@@ -27,10 +27,8 @@ from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import Objective
 from captum_aml.training import FitCallback, FitGoal, FitSettings, FitSummary, fit_masker
 from captum_aml.training.callbacks import check_callbacks
-from captum_aml.training.feeding import reusable
-from captum_aml.training.goal import BuildProblem, resolve_metric
-from captum_aml.training.losses import FitLoss, ObjectiveLoss
-from captum_aml.training.predictions import PredictionCache
+from captum_aml.training.data import PredictionCache, reusable
+from captum_aml.training.losses import BuildProblem, FitLoss, ObjectiveLoss, resolve_metric
 from captum_aml.training.regression import RegressionLoss
 from captum_aml.typing import Batch, Batches
 

@@ -8,13 +8,14 @@ if TYPE_CHECKING:
     from captum_aml.maskers.checkpoint import Checkpoint, TrainingCost
     from captum_aml.maskers.fingerprint import ModelFingerprint
     from captum_aml.training.callbacks import FitCallback, FitState, ProgressBar
-    from captum_aml.training.fit import evaluate_masker, fit_masker
-    from captum_aml.training.goal import FitGoal
+    from captum_aml.training.fit import fit_masker
+    from captum_aml.training.losses import FitGoal
     from captum_aml.training.recipes import PUBLISHED, RECIPES, Recipe, recipe_of
-    from captum_aml.training.records import EpochRecord, FitSummary, ValidationRecord
-    from captum_aml.training.search import SearchResult, SearchSettings, Trial, search_weights
+    from captum_aml.training.records import EpochRecord, FitSummary, Trial, ValidationRecord
+    from captum_aml.training.search import SearchResult, SearchSettings, search_weights
     from captum_aml.training.selection import MaskerScore, validation_metrics
     from captum_aml.training.settings import FitSettings, ValidationMetric
+    from captum_aml.training.validation import evaluate_masker
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -22,11 +23,12 @@ __getattr__, __dir__ = lazy_names(
         "captum_aml.maskers.checkpoint": ("Checkpoint", "TrainingCost"),
         "captum_aml.maskers.fingerprint": ("ModelFingerprint",),
         "captum_aml.training.callbacks": ("FitCallback", "FitState", "ProgressBar"),
-        "captum_aml.training.fit": ("evaluate_masker", "fit_masker"),
-        "captum_aml.training.goal": ("FitGoal",),
+        "captum_aml.training.fit": ("fit_masker",),
+        "captum_aml.training.validation": ("evaluate_masker",),
+        "captum_aml.training.losses": ("FitGoal",),
         "captum_aml.training.recipes": ("PUBLISHED", "RECIPES", "Recipe", "recipe_of"),
-        "captum_aml.training.records": ("EpochRecord", "FitSummary", "ValidationRecord"),
-        "captum_aml.training.search": ("SearchResult", "SearchSettings", "Trial", "search_weights"),
+        "captum_aml.training.records": ("EpochRecord", "FitSummary", "Trial", "ValidationRecord"),
+        "captum_aml.training.search": ("SearchResult", "SearchSettings", "search_weights"),
         "captum_aml.training.selection": ("MaskerScore", "validation_metrics"),
         "captum_aml.training.settings": ("FitSettings", "ValidationMetric"),
     },

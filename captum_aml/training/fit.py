@@ -8,25 +8,41 @@ adds nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from captum_aml.exceptions import InvalidInputError
-from captum_aml.objectives import Objective
-from captum_aml.training.callbacks import FitCallback, ProgressBar
-from captum_aml.training.feeding import check_unshared
-from captum_aml.training.goal import BuildProblem, FitGoal
-from captum_aml.training.loop import FitLoop
-from captum_aml.training.losses import ObjectiveLoss
+from captum_aml.exceptions import InvalidInputError, NonFiniteError
+from captum_aml.training.callbacks import FitCallback, FitState, ProgressBar
+from captum_aml.training.data import (
+    Feed,
+    check_unshared,
+    derived_seed,
+    length_of,
+    own_share,
+    seed_torch,
+    validation_steps,
+)
+from captum_aml.training.losses import FitGoal
+from captum_aml.training.optimizer import StepGradients, Updater, learning_rates, needs_length
 from captum_aml.training.processes import Processes
-from captum_aml.training.records import FitSummary
+from captum_aml.training.records import (
+    EpochRecord,
+    FitSummary,
+    Means,
+    Progress,
+    ValidationRecord,
+)
+from captum_aml.training.resume import Keeper, learned
 from captum_aml.training.settings import FitSettings
-from captum_aml.training.trackers import TrackerLog
-from captum_aml.training.validating import sums_of_terms
-from captum_aml.typing import Batches
+from captum_aml.training.validation import validation_means
+from captum_aml.typing import Batch, Batches
 
 
 def fit_masker(
@@ -79,6 +95,8 @@ def fit_masker(
     with ExitStack() as stack:
         told = list(callbacks)
         if processes.is_main and trackers:
+            from captum_aml.training.trackers import TrackerLog
+
             log = TrackerLog(
                 trackers,
                 folder=None if settings.checkpoint_dir is None else str(settings.checkpoint_dir),
@@ -96,21 +114,298 @@ def fit_masker(
         return fit.run()
 
 
-def evaluate_masker(
-    masker: nn.Module,
-    build: BuildProblem,
-    objective: Objective,
-    batches: Batches,
-) -> dict[str, float]:
-    """Means over examples of the objective and its terms for a masker's own proposals.
+class FitLoop:
+    """One fit, with what it needs and where it stands.
 
-    Raises:
-        InvalidInputError: There is no batch.
+    Args:
+        masker: The masker, which is trained in place.
+        goal: What it is fitted for.
+        train_batches: Training batches.
+        val_batches: Validation batches, or None.
+        settings: The settings.
+        processes: The processes.
+        callbacks: Are told what happens, on the main process.
     """
-    means = sums_of_terms(masker, build, ObjectiveLoss(objective), batches, FitSettings())
-    if means.count == 0:
-        raise InvalidInputError("val_batches: expected at least one batch, got none")
-    return means.result()
+
+    def __init__(
+        self,
+        masker: nn.Module,
+        goal: FitGoal,
+        train_batches: Batches,
+        val_batches: Batches | None,
+        settings: FitSettings,
+        processes: Processes,
+        callbacks: Sequence[FitCallback],
+    ) -> None:
+        self.masker = masker
+        self.goal = goal
+        self.val_batches = val_batches
+        self.settings = settings
+        self.processes = processes
+        self.callbacks = callbacks if processes.is_main else ()
+        self.updater = Updater(masker, settings)
+        self.seed = settings.seed or 0
+        self.feed = Feed(train_batches, seed=self.seed)
+        self.batches_per_step = settings.gradient_accumulation_steps * processes.count
+        counted = needs_length(settings) or settings.validations_per_epoch > 1
+        self.n_batches = self.feed.count() if counted else length_of(train_batches)
+        self.epoch_steps: int | None = None
+        if self.n_batches is not None:
+            self.epoch_steps = -(-self.n_batches // self.batches_per_step)
+        self.n_steps = None if self.epoch_steps is None else self.epoch_steps * settings.epochs
+        self.rate = learning_rates(settings, self.n_steps)
+        self.validate_after = validation_steps(self.epoch_steps, settings.validations_per_epoch)
+        self.progress = Progress()
+        self.best: dict[str, Tensor] | None = None
+        self.best_is_new = False
+        self.terms: dict[str, float] = {}
+        self.last_error = ""
+        self.requests: list[str] = []
+        self.keeper = Keeper(masker, self.updater, self.feed, settings, processes)
+        self.gradients = StepGradients(masker, goal, settings, self.updater, processes)
+        self.started = time.perf_counter()
+
+    # The loop
+
+    def run(self) -> FitSummary:
+        """Goes on from where the run stands to its end."""
+        progress, settings = self.progress, self.settings
+        if progress.stopped is None:
+            self._tell("on_fit_start")
+            while self._goes_on() and progress.epoch <= settings.epochs:
+                self._epoch()
+            if not self.requests and progress.stopped is None:
+                if progress.skipped == progress.step:
+                    raise NonFiniteError(_too_many(self.last_error, "every step"))
+                progress.stopped = "completed"
+                self._save()
+            self._tell("on_fit_end")
+        if self.best is not None:
+            self.masker.load_state_dict(self.best, strict=False)
+        self.masker.eval()
+        return FitSummary(
+            history=[*progress.history, *self._partial_record()],
+            n_steps=progress.step,
+            n_skipped_steps=progress.skipped,
+            best=progress.best,
+            stopped=progress.stopped or "callback",
+            seconds=time.perf_counter() - self.started,
+        )
+
+    def _goes_on(self) -> bool:
+        # Callbacks run on the main process; every process has to know that one asked to stop. This
+        # is the only place where they tell each other, and all of them come by equally often.
+        if self.processes.count > 1 and self.processes.any(bool(self.requests)):
+            self.requests[:] = ["stop"]
+        return self.progress.stopped is None and not self.requests
+
+    def _epoch(self) -> None:
+        progress = self.progress
+        self.keeper.begin_epoch()
+        batches = self.feed.epoch(progress.epoch, skip=progress.batches)
+        self._tell("on_epoch_start")
+        every = self.settings.save_every
+        while self._goes_on():
+            if not self._step(batches):
+                break
+            progress.step_in_epoch += 1
+            progress.step += 1
+            self._tell("on_step_end")
+            if progress.step_in_epoch in self.validate_after:
+                self._validate()
+                self._save()
+            elif every is not None and progress.step % every == 0:
+                self._save()
+        if not self._goes_on():
+            # In the middle of an epoch: a run that patience ended is over, one that a callback
+            # ended can be resumed from here.
+            self._save()
+            return
+        self._end_epoch()
+
+    def _end_epoch(self) -> None:
+        progress = self.progress
+        if progress.step_in_epoch == 0:
+            raise InvalidInputError("train_batches: expected at least one batch, got none")
+        self._validate()
+        progress.history += self._partial_record()
+        if progress.epoch == 1:
+            self._warn_of_poor_data()
+        progress.epoch += 1
+        progress.step_in_epoch = progress.batches = progress.skipped_in_epoch = 0
+        progress.means, progress.validations = Means(), []
+        self._tell("on_epoch_end", epoch=progress.epoch - 1)
+        self._save()
+
+    def _partial_record(self) -> list[EpochRecord]:
+        """A record of what was done of the epoch, if anything was."""
+        progress = self.progress
+        if progress.step_in_epoch == 0:
+            return []
+        validations = tuple(progress.validations)
+        return [
+            EpochRecord(
+                epoch=progress.epoch,
+                train=progress.means.result(),
+                validation=validations[-1].means if validations else None,
+                learning_rate=self.rate(progress.step),
+                n_examples=progress.means.count,
+                n_steps=progress.step_in_epoch,
+                n_skipped_steps=progress.skipped_in_epoch,
+                validations=validations,
+            )
+        ]
+
+    # One step
+
+    def _step(self, batches: Iterator[Batch]) -> bool:
+        """Goes one step; False where there is no batch left for any process."""
+        progress, processes = self.progress, self.processes
+        taken = list(islice(batches, self.batches_per_step))
+        share = own_share(taken, index=processes.index, count=processes.count)
+        seed_torch(derived_seed(self.seed, "step", progress.step, processes.index))
+        found, gradients = self.gradients(share, first=progress.batches, step=progress.step)
+        results = processes.gather(found)
+        if not any(result.n_batches for result in results):
+            return False
+        progress.batches += len(taken)
+        errors = [result.error for result in results if result.error is not None]
+        means = Means()
+        for result in results:
+            means.merge(result.means)
+        if not errors:
+            total = processes.sum_gradients(gradients, self.updater.parameters)
+            if not self.updater.step(total, means.count, self.rate(progress.step)):
+                errors.append(
+                    f"masker: expected a finite gradient at training step {progress.step}"
+                )
+                if self.updater.lowered_scale:
+                    # Usual with fp16 until the scale fits; it cannot go on for ever.
+                    progress.skipped_in_row -= 1
+        if errors:
+            self._skip(errors[0])
+            return True
+        progress.skipped_in_row = 0
+        progress.means.merge(means)
+        self.terms = means.result()
+        for result in results:
+            # Two are enough to know that there is more than one.
+            new = [c for c in result.classes if c not in progress.classes]
+            progress.classes = (progress.classes + new)[:2]
+        return True
+
+    def _skip(self, error: str) -> None:
+        progress = self.progress
+        progress.skipped += 1
+        progress.skipped_in_epoch += 1
+        progress.skipped_in_row += 1
+        self.terms = {}
+        self.last_error = error
+        if progress.skipped_in_row > self.settings.max_skipped_steps:
+            raise NonFiniteError(_too_many(error, f"{progress.skipped_in_row} steps in a row"))
+
+    # Validation
+
+    def _validate(self) -> None:
+        if self.val_batches is None:
+            return
+        progress, goal = self.progress, self.goal
+        seed_torch(derived_seed(self.seed, "validation", progress.step, self.processes.index))
+        result = validation_means(
+            self.masker,
+            goal,
+            self.val_batches,
+            self.settings,
+            self.processes,
+            # Without the number of the process: all read the same batches.
+            seed=derived_seed(self.seed, "validation batches", progress.step),
+        )
+        name = "total" if goal.metric is None else goal.metric.name
+        sign = -1 if goal.metric is not None and goal.metric.higher_is_better else 1
+        value = result[name]
+        # What is not finite improves on nothing, and anything finite improves on it.
+        improved = math.isfinite(value) and (
+            progress.best is None
+            or not math.isfinite(progress.best.value)
+            or sign * value < sign * progress.best.value
+        )
+        record = ValidationRecord(progress.epoch, progress.step, result, value, improved)
+        progress.validations.append(record)
+        progress.since_best = 0 if improved else progress.since_best + 1
+        if improved:
+            progress.best = record
+            self.best = {k: t.detach().clone() for k, t in learned(self.masker).items()}
+            self.best_is_new = True
+        self._tell("on_validation_end")
+        patience = self.settings.patience
+        if patience is not None and progress.since_best >= patience:
+            progress.stopped = "patience"
+
+    # Keeping and telling
+
+    def open(self, stack: ExitStack, identity: Mapping[str, Any]) -> None:
+        """Takes up the run that the folder holds, if there is one; see :class:`Keeper`."""
+        saved = self.keeper.open(stack, identity, self.n_batches)
+        if saved is not None:
+            self.progress, self.best = saved.progress, saved.best
+            self.started -= saved.progress.seconds
+
+    def _save(self) -> None:
+        self.progress.seconds = time.perf_counter() - self.started
+        if self.keeper.save(self.progress, self.best if self.best_is_new else None):
+            self.best_is_new = False
+            self._tell("on_checkpoint")
+
+    def _tell(self, event: str, epoch: int | None = None) -> None:
+        if not self.callbacks:
+            return
+        progress = self.progress
+        last = progress.validations or [
+            v for record in progress.history[-1:] for v in record.validations
+        ]
+        folder = self.settings.checkpoint_dir
+        state = FitState(
+            epoch=min(progress.epoch, self.settings.epochs) if epoch is None else epoch,
+            n_epochs=self.settings.epochs,
+            step=progress.step,
+            n_steps=self.n_steps,
+            terms=dict(self.terms),
+            epoch_means=progress.means.result(),
+            learning_rate=self.rate(progress.step),
+            n_skipped_steps=progress.skipped,
+            validation=last[-1] if last else None,
+            best=progress.best,
+            history=tuple(progress.history),
+            folder=None if folder is None else str(folder),
+            _requests=self.requests,
+        )
+        for callback in self.callbacks:
+            getattr(callback, event)(state)
+
+    def _warn_of_poor_data(self) -> None:
+        progress = self.progress
+        if not self.processes.is_main:
+            return
+        if progress.means.count == 1:
+            warnings.warn(
+                "train_batches: expected several examples, got one; the masker knows no other",
+                stacklevel=8,
+            )
+        elif len(progress.classes) == 1:
+            warnings.warn(
+                "train_batches: expected examples of several classes, but every one is explained "
+                f"for class {progress.classes[0]}; the masker learns what speaks for this class "
+                "only",
+                stacklevel=8,
+            )
 
 
-__all__ = ["evaluate_masker", "fit_masker"]
+def _too_many(error: str, what: str) -> str:
+    return (
+        f"{error}; {what} had a loss or gradient that is not finite. Try a lower learning_rate, "
+        "mixed_precision='no', or a lower max_gradient_norm, and look for examples for which the "
+        "explained model gives NaN"
+    )
+
+
+__all__ = ["FitLoop", "fit_masker"]

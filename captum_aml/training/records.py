@@ -1,12 +1,15 @@
-"""Records of a fit: its epochs and validations, its summary, and where it stands."""
+"""Records of fits: epochs, validations, a summary, where a fit stands, and a search's trials."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from captum_aml.objectives import Terms
+
+TrialState = Literal["complete", "pruned", "failed"]
 
 
 @dataclass(frozen=True)
@@ -177,4 +180,37 @@ def _validations(values: list[dict[str, Any]]) -> list[ValidationRecord]:
     return [ValidationRecord(**value) for value in values]
 
 
-__all__ = ["EpochRecord", "FitSummary", "Means", "Progress", "ValidationRecord"]
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a search.
+
+    Attributes:
+        number: Its number in the study, from 0.
+        state: ``complete``, ``pruned`` or ``failed``.
+        weights: The objective's weights by name.
+        learning_rate: The learning rate.
+        value: The metric at the best checkpoint; of a pruned trial the last one; None if it failed.
+        values: What ``score`` gave for a complete trial, by name.
+        seconds: Wall time.
+        error: Why it failed, or "".
+    """
+
+    number: int
+    state: TrialState
+    weights: Mapping[str, float]
+    learning_rate: float
+    value: float | None
+    values: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = math.nan
+    error: str = ""
+
+
+__all__ = [
+    "EpochRecord",
+    "FitSummary",
+    "Means",
+    "Progress",
+    "Trial",
+    "TrialState",
+    "ValidationRecord",
+]

@@ -33,7 +33,7 @@ from captum_aml._utils.checks import as_count
 from captum_aml.masking.problem import GradientWatch, MaskingProblem, full_precision
 from captum_aml.objectives import Terms
 from captum_aml.readout import as_float
-from captum_aml.training.predictions import MAX_EXAMPLES, example_keys, in_training
+from captum_aml.training.data import MAX_EXAMPLES, example_keys, in_training
 
 #: The logit of no contribution before the shift, and how many stand for a probability of one.
 NEUTRAL_LOGIT = -2.0

@@ -26,11 +26,11 @@ from captum_aml._utils.files import read_signed, signed_json, write_file
 from captum_aml._utils.run_folder import RunFolder, check_same
 from captum_aml._version import __version__
 from captum_aml.exceptions import CaptumAMLError, CheckpointError
-from captum_aml.training.feeding import Feed
+from captum_aml.training.data import Feed
+from captum_aml.training.optimizer import Updater
 from captum_aml.training.processes import Processes
 from captum_aml.training.records import Progress
 from captum_aml.training.settings import NOT_OF_THE_RUN, FitSettings
-from captum_aml.training.updating import Updater
 
 FORMAT = "captum_aml.run"
 FORMAT_VERSION = 1

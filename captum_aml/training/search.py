@@ -17,14 +17,16 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from captum_aml._optional import require
 from captum_aml._utils.checks import as_count, check_learning_rate
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.training.callbacks import FitCallback, FitState
 from captum_aml.training.processes import n_launched
+from captum_aml.training.records import Trial
 from captum_aml.training.settings import FitSettings, ValidationMetric
 from captum_aml.typing import Batches
 
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
 O = TypeVar("O")  # noqa: E741  (an objective: a dataclass with weights)
 
-TrialState = Literal["complete", "pruned", "failed"]
 _WEIGHT = "_weight"
 _RATE = "learning_rate"
 
@@ -77,31 +78,6 @@ class SearchSettings:
                 "learning_rates: expected the lowest and the highest, got "
                 f"{self.learning_rates[0]} and {self.learning_rates[1]}"
             )
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One trial.
-
-    Attributes:
-        number: Its number in the study, from 0.
-        state: ``complete``, ``pruned`` or ``failed``.
-        weights: The objective's weights by name.
-        learning_rate: The learning rate.
-        value: The metric at the best checkpoint; of a pruned trial the last one; None if it failed.
-        values: What ``score`` gave for a complete trial, by name.
-        seconds: Wall time.
-        error: Why it failed, or "".
-    """
-
-    number: int
-    state: TrialState
-    weights: Mapping[str, float]
-    learning_rate: float
-    value: float | None
-    values: Mapping[str, float] = field(default_factory=dict)
-    seconds: float = math.nan
-    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -206,7 +182,7 @@ def search_weights(
     """
     require("optuna", package="optuna", feature="searching weights", extra="train")
     refuse_several_processes()
-    from captum_aml.training import _studies
+    from captum_aml.training import studies
 
     settings = settings or SearchSettings()
     fit = fit or FitSettings(epochs=2, seed=settings.seed)
@@ -220,8 +196,8 @@ def search_weights(
         "fit": {k: v for k, v in fit.to_dict().items() if k not in (_RATE, "select_by")},
         **(identity or {}),
     }
-    with _studies.quiet():
-        study = _studies.open_study(
+    with studies.quiet(), ExitStack() as stack:
+        study = studies.open_study(
             storage,
             described,
             higher_is_better=metric.higher_is_better,
@@ -229,8 +205,9 @@ def search_weights(
             n_startup_trials=settings.n_startup_trials,
             prune=settings.prune,
         )
+        owner = stack.enter_context(studies.presence(storage))
         n_added = 0
-        for trial in _studies.missing_trials(study, settings.trials):
+        for trial in studies.missing_trials(study, settings.trials, owner):
             weights = {name: trial.suggest_float(name, 0.0, 1.0) for name in names}
             low, high = settings.learning_rates
             rate = trial.suggest_float(_RATE, low, high, log=True)
@@ -248,13 +225,13 @@ def search_weights(
                 score,
             )
             n_added += 1
-            on_trial(_studies.record(study.trials[trial.number], names))
+            on_trial(studies.record(study.trials[trial.number], names))
         return SearchResult(
             metric=metric.name,
             higher_is_better=metric.higher_is_better,
-            trials=tuple(_studies.record(t, names) for t in _studies.finished(study)),
+            trials=tuple(studies.record(t, names) for t in studies.finished(study)),
             n_added=n_added,
-            n_running=_studies.n_running(study),
+            n_running=studies.n_running(study),
         )
 
 
@@ -284,7 +261,7 @@ def _run(
     """Fits once and tells the study how it went."""
     from optuna.trial import TrialState as State
 
-    from captum_aml.training import _studies
+    from captum_aml.training import studies
 
     start = time.perf_counter()
     report = _Report(trial, n_validations)
@@ -294,14 +271,14 @@ def _run(
         if not report.pruned and report.best is None:
             raise NonFiniteError(f"{arguments['select_by'].name}: expected a finite value")
     except NonFiniteError as error:
-        _studies.note(trial, seconds=time.perf_counter() - start, error=str(error))
+        studies.note(trial, seconds=time.perf_counter() - start, error=str(error))
         study.tell(trial, state=State.FAIL)
         return
     except BaseException:
         # Interrupted, or a mistake: without a note the trial is not counted and is made again.
         study.tell(trial, state=State.FAIL)
         raise
-    _studies.note(trial, seconds=time.perf_counter() - start, values=values)
+    studies.note(trial, seconds=time.perf_counter() - start, values=values)
     if report.pruned:
         study.tell(trial, state=State.PRUNED)
     else:
@@ -333,4 +310,4 @@ class _Report(FitCallback):
             state.request_stop()
 
 
-__all__ = ["SearchResult", "SearchSettings", "Trial", "search_weights", "weight_names"]
+__all__ = ["SearchResult", "SearchSettings", "search_weights", "weight_names"]

@@ -16,7 +16,7 @@ from captum_aml.metrics import AOPCLimits, Convention, MetricInputs, Removal, Re
 from captum_aml.metrics.limits import LimitSearch
 from captum_aml.metrics.registry import available_metrics, bind, directions, spec_of
 from captum_aml.metrics.scoring import unit_scores
-from captum_aml.training.predictions import example_keys
+from captum_aml.training.data import example_keys
 from captum_aml.training.settings import ValidationMetric
 
 

@@ -11,7 +11,7 @@ from captum_aml import AMLAttribution, LayerAMLAttribution
 from captum_aml.maskers import TransformerMasker
 from captum_aml.masking.call import parse_call
 from captum_aml.masking.sites import InputSite, LayerSite
-from captum_aml.training.predictions import PredictionCache
+from captum_aml.training.data import PredictionCache
 from tests._helpers.fit_runs import equal, weights_of
 from tests._helpers.models import tiny_encoder
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.training import EpochRecord, ValidationRecord
-from captum_aml.training.feeding import check_unshared
+from captum_aml.training.data import check_unshared
 from captum_aml.training.processes import Processes
 from tests._helpers.fit_runs import Stream, batches_of, equal, planted, weights_of
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import optuna
-import psutil
 import pytest
 import torch
 from optuna.storages import JournalStorage
@@ -17,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from torch import Tensor
 
 from captum_aml import AMLAttribution, AMLObjective, LAAttribution, LAObjective
+from captum_aml._utils.files import locked
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.maskers import EmbeddingMasker
 from captum_aml.training import (
@@ -25,8 +25,8 @@ from captum_aml.training import (
     SearchSettings,
     Trial,
     ValidationMetric,
-    _studies,
     search_weights,
+    studies,
 )
 from tests._helpers.models import PlantedClassifier, planted_texts
 
@@ -187,29 +187,33 @@ class TestGoingOn:
         assert [trial.number for trial in result.trials] == [0, 2, 3]
         assert result.n_added == 2
 
-    @pytest.mark.parametrize("owner", ["own", "reused", "gone", "alive"])
+    @pytest.mark.parametrize("owner", ["gone", "killed", "alive"])
     def test_a_killed_searchs_trial_is_made_again(self, tmp_path: Path, owner: str) -> None:
-        process = psutil.Process(os.getppid())
-        start = process.create_time()
-        pid, began = {
-            "own": (os.getpid(), start),
-            "reused": (process.pid, start - 3600),
-            "gone": (2**22 + 1, start),
-            "alive": (process.pid, start),
-        }[owner]
+        storage = tmp_path / "trials.log"
         search(tmp_path / "trials.log", trials=1)
         study = optuna.load_study(
             study_name="captum-aml",
             storage=JournalStorage(JournalFileBackend(str(tmp_path / "trials.log"))),
         )
-        study.ask().set_user_attr("captum_aml_process", [platform.node(), pid, began])
         made = []
-        for trial in _studies.missing_trials(study, 2):
-            made.append(trial.number)
-            _studies.note(trial, seconds=0.0)
-            study.tell(trial, 0.0)
+        with ExitStack() as stack:
+            with studies.presence(storage) as other:
+                lock = other.lock_of(other.name)
+                assert lock is not None
+                assert lock.exists()
+            assert not lock.exists()
+            study.ask().set_user_attr("captum_aml_owner", [platform.node(), other.name])
+            if owner == "killed":
+                lock.touch()
+            elif owner == "alive":
+                stack.enter_context(locked(lock))
+            with studies.presence(storage) as own:
+                for trial in studies.missing_trials(study, 2, own):
+                    made.append(trial.number)
+                    studies.note(trial, seconds=0.0)
+                    study.tell(trial, 0.0)
         assert made == ([] if owner == "alive" else [2])
-        assert _studies.n_running(study) == (1 if owner == "alive" else 0)
+        assert studies.n_running(study) == (1 if owner == "alive" else 0)
 
     def test_a_launchers_processes_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("WORLD_SIZE", "2")

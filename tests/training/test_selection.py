@@ -16,7 +16,7 @@ from captum_aml import AMLAttribution, LayerAMLAttribution
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.metrics import comprehensiveness, log_odds, sufficiency
 from captum_aml.training import FitCallback, FitState, ValidationMetric, validation_metrics
-from captum_aml.training.validating import Share
+from captum_aml.training.validation import Share
 from tests._helpers.fit_runs import Stream, batches_of, equal, planted, weights_of
 from tests._helpers.models import PlantedClassifier
 

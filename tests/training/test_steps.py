@@ -17,8 +17,7 @@ from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import MaskedOutcome, Terms
 from captum_aml.training import FitCallback, FitSettings, FitState
-from captum_aml.training.schedules import learning_rates
-from captum_aml.training.updating import Updater
+from captum_aml.training.optimizer import Updater, learning_rates
 from captum_aml.typing import Batch
 from tests._helpers.fit_runs import (
     batches_of,

@@ -12,13 +12,13 @@ from torch import nn
 
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.maskers import as_masker
-from captum_aml.training.feeding import Feed
-from captum_aml.training.goal import BuildProblem, FitGoal, problems_of
-from captum_aml.training.losses import FitLoss
+from captum_aml.objectives import Objective
+from captum_aml.training.data import Feed
+from captum_aml.training.losses import BuildProblem, FitGoal, FitLoss, ObjectiveLoss, problems_of
+from captum_aml.training.optimizer import autocast
 from captum_aml.training.processes import Processes
 from captum_aml.training.records import Means
 from captum_aml.training.settings import FitSettings
-from captum_aml.training.updating import autocast
 from captum_aml.typing import Batch, Batches
 
 
@@ -97,6 +97,23 @@ def sums_of_terms(
     return means
 
 
+def evaluate_masker(
+    masker: nn.Module,
+    build: BuildProblem,
+    objective: Objective,
+    batches: Batches,
+) -> dict[str, float]:
+    """Means over examples of the objective and its terms for a masker's own proposals.
+
+    Raises:
+        InvalidInputError: There is no batch.
+    """
+    means = sums_of_terms(masker, build, ObjectiveLoss(objective), batches, FitSettings())
+    if means.count == 0:
+        raise InvalidInputError("val_batches: expected at least one batch, got none")
+    return means.result()
+
+
 class Share:
     """Of batches those that are for this process."""
 
@@ -111,4 +128,4 @@ class Share:
         return islice(batches, self._processes.index, None, self._processes.count)
 
 
-__all__ = ["Share", "sums_of_terms", "validation_means"]
+__all__ = ["Share", "evaluate_masker", "sums_of_terms", "validation_means"]

@@ -6,29 +6,30 @@ import json
 import math
 import os
 import platform
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-import psutil  # a dependency of Accelerate
+from filelock import Timeout
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from captum_aml._utils.files import locked
 from captum_aml._utils.run_folder import check_same
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.training.feeding import derived_seed
-from captum_aml.training.search import Trial
+from captum_aml.training.data import derived_seed
+from captum_aml.training.records import Trial
 
-#: Seconds: the time that a process began at is derived from a clock that may be set.
-_SAME_START = 10.0
 _STUDY = "captum-aml"
 _IDENTITY = "captum_aml_search"
 _NOTE = "captum_aml_trial"
-_OWNER = "captum_aml_process"
+_OWNER = "captum_aml_owner"
 _RATE = "learning_rate"
 _SQLITE = (".db", ".sqlite", ".sqlite3")
 _STATES = {
@@ -164,19 +165,64 @@ def _check_journal(file: Path) -> None:
         )
 
 
-def missing_trials(study: optuna.Study, n_trials: int) -> Iterator[optuna.Trial]:
-    """New trials until there are enough, those that other processes are busy with included.
+@dataclass(frozen=True)
+class Owner:
+    """A search among those that share a storage; its trials carry its name.
 
-    One search of a storage at a time in a process: what this one left behind is over.
+    It has a lock beside the storage as long as it goes on, which the system takes back however its
+    process ends: a trial under way is over if its search's lock can be had. Optuna's heartbeats are
+    of databases only, its journal has none.
+
+    Attributes:
+        storage: The storage, or None for one in memory, which nobody shares.
+        name: The search's name.
+    """
+
+    storage: Path | None
+    name: str
+
+    def lock_of(self, name: str) -> Path | None:
+        """The file that the search of a name has locked while it goes on."""
+        storage = self.storage
+        return None if storage is None else storage.with_name(f".{storage.name}.{name}.lock")
+
+    def goes_on(self, name: str) -> bool:
+        """Whether the search of a name goes on."""
+        lock = self.lock_of(name)
+        if lock is None:
+            return False
+        try:
+            with locked(lock, wait=False):
+                return False
+        except Timeout:
+            return True
+
+
+@contextmanager
+def presence(storage: str | os.PathLike[str] | None) -> Iterator[Owner]:
+    """A block in which a search of a storage goes on, as others can see."""
+    owner = Owner(None if storage is None else Path(storage), secrets.token_hex(8))
+    lock = owner.lock_of(owner.name)
+    with nullcontext() if lock is None else locked(lock):
+        yield owner
+
+
+def missing_trials(study: optuna.Study, n_trials: int, owner: Owner) -> Iterator[optuna.Trial]:
+    """New trials until there are enough, those that other searches are busy with included.
+
+    Args:
+        study: The study.
+        n_trials: How many are enough.
+        owner: Whose they are. What searches of this machine that are over left behind has failed.
     """
     here = platform.node()
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        owner = frozen.user_attrs.get(_OWNER)
-        if isinstance(owner, list) and owner[0] == here and not _is_of_another(*owner[1:]):
+        left = frozen.user_attrs.get(_OWNER)
+        if isinstance(left, list) and left[0] == here and not owner.goes_on(str(left[1])):
             study.tell(frozen.number, state=TrialState.FAIL)
     while len(_counted(study)) < n_trials:
         trial = study.ask()
-        trial.set_user_attr(_OWNER, [here, os.getpid(), _started(os.getpid())])
+        trial.set_user_attr(_OWNER, [here, owner.name])
         # Others may have asked at the same time: the lower number goes on.
         if sum(number < trial.number for number in _counted(study)) >= n_trials:
             study.tell(trial, state=TrialState.FAIL)
@@ -197,24 +243,6 @@ def _is_finished(trial: FrozenTrial) -> bool:
 def n_running(study: optuna.Study) -> int:
     """How many trials count as under way."""
     return len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
-
-
-def _is_of_another(process: int, started: float | None = None) -> bool:
-    """Whether another process that goes on has this number, and began then."""
-    if process == os.getpid():
-        return False
-    now = _started(process)
-    if now is None:
-        return bool(psutil.pid_exists(process))
-    return started is None or abs(now - started) < _SAME_START
-
-
-def _started(process: int) -> float | None:
-    """When a process began, in seconds; None where that cannot be known, or there is none."""
-    try:
-        return float(psutil.Process(process).create_time())
-    except psutil.Error:
-        return None
 
 
 def note(
@@ -251,4 +279,14 @@ def record(trial: FrozenTrial, weights: Sequence[str]) -> Trial:
     )
 
 
-__all__ = ["finished", "missing_trials", "n_running", "note", "open_study", "quiet", "record"]
+__all__ = [
+    "Owner",
+    "finished",
+    "missing_trials",
+    "n_running",
+    "note",
+    "open_study",
+    "presence",
+    "quiet",
+    "record",
+]
