@@ -116,7 +116,7 @@ def learn(
             callbacks=callbacks,
             trackers=trackers,
             show_progress=show_progress,
-            identity={
+            identity=lambda: {
                 "method": attribution._method,
                 "objective": objective_description(attribution.objective),
                 "perturbation": attribution.perturbation.name,

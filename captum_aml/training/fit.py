@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from typing import Any
@@ -55,7 +55,7 @@ def fit_masker(
     callbacks: Sequence[FitCallback] = (),
     trackers: Sequence[object] = (),
     show_progress: bool = False,
-    identity: Mapping[str, Any] | None = None,
+    identity: Callable[[], Mapping[str, Any]] = dict,
 ) -> FitSummary:
     """Trains a masker in place so that its proposals minimize an objective.
 
@@ -71,8 +71,8 @@ def fit_masker(
         callbacks: Are told what happens.
         trackers: Names or trackers of Accelerate to log to.
         show_progress: Whether to show a progress bar.
-        identity: What a resumed run has to have in common with the one in the folder beside the
-            settings, as JSON values.
+        identity: Gives what a resumed run has to have in common with the one in the folder beside
+            the settings, as JSON values. Called where there is a folder. Default: nothing
 
     Returns:
         How it went, with a record of each epoch.
@@ -110,7 +110,7 @@ def fit_masker(
             told.append(bar)
         processes.share(masker)
         fit = FitLoop(masker, goal, train_batches, val_batches, settings, processes, told)
-        fit.open(stack, identity or {})
+        fit.open(stack, identity)
         return fit.run()
 
 
@@ -161,7 +161,7 @@ class FitLoop:
         self.terms: dict[str, float] = {}
         self.last_error = ""
         self.requests: list[str] = []
-        self.keeper = Keeper(masker, self.updater, self.feed, settings, processes)
+        self.keeper: Keeper | None = None
         self.gradients = StepGradients(masker, goal, settings, self.updater, processes)
         self.started = time.perf_counter()
 
@@ -201,7 +201,8 @@ class FitLoop:
 
     def _epoch(self) -> None:
         progress = self.progress
-        self.keeper.begin_epoch()
+        if self.keeper is not None:
+            self.keeper.begin_epoch()
         batches = self.feed.epoch(progress.epoch, skip=progress.batches)
         self._tell("on_epoch_start")
         every = self.settings.save_every
@@ -343,14 +344,22 @@ class FitLoop:
 
     # Keeping and telling
 
-    def open(self, stack: ExitStack, identity: Mapping[str, Any]) -> None:
-        """Takes up the run that the folder holds, if there is one; see :class:`Keeper`."""
-        saved = self.keeper.open(stack, identity, self.n_batches)
+    def open(self, stack: ExitStack, identity: Callable[[], Mapping[str, Any]]) -> None:
+        """Opens the folder, if there is to be one, and takes up the run that it holds."""
+        folder = self.settings.checkpoint_dir
+        if folder is None:
+            return
+        self.keeper = Keeper(
+            self.masker, self.updater, self.feed, self.settings, self.processes, folder
+        )
+        saved = self.keeper.open(stack, identity(), self.n_batches)
         if saved is not None:
             self.progress, self.best = saved.progress, saved.best
             self.started -= saved.progress.seconds
 
     def _save(self) -> None:
+        if self.keeper is None:
+            return
         self.progress.seconds = time.perf_counter() - self.started
         if self.keeper.save(self.progress, self.best if self.best_is_new else None):
             self.best_is_new = False

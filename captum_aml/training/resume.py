@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -175,14 +176,15 @@ class CheckpointFolder(RunFolder):
 
 
 class Keeper:
-    """Knows what has to be written to go on with a run; without a folder it does nothing.
+    """Keeps a run in its folder, and takes it up again.
 
     Args:
         masker: The masker.
         updater: Its optimizer.
         feed: The training batches.
-        settings: The settings, which name the folder.
+        settings: The settings.
         processes: The processes; only the main one reads and writes.
+        folder: The folder.
     """
 
     def __init__(
@@ -192,12 +194,14 @@ class Keeper:
         feed: Feed,
         settings: FitSettings,
         processes: Processes,
+        folder: str | os.PathLike[str],
     ) -> None:
         self._masker = masker
         self._updater = updater
         self._feed = feed
         self._settings = settings
         self._processes = processes
+        self._path = Path(folder)
         self._folder: CheckpointFolder | None = None
         self._configuration: dict[str, Any] = {}
         self._generator_states: list[Tensor] = []
@@ -207,7 +211,7 @@ class Keeper:
     def open(
         self, stack: ExitStack, identity: Mapping[str, Any], n_batches: int | None
     ) -> SavedRun | None:
-        """Opens the folder if there is to be one, and takes up the run that it holds.
+        """Opens the folder, and takes up the run that it holds.
 
         Args:
             stack: Closes the folder again.
@@ -220,8 +224,6 @@ class Keeper:
         Raises:
             CheckpointError: The folder holds another run, or is in use.
         """
-        if self._settings.checkpoint_dir is None:
-            return None
         settings = {k: v for k, v in self._settings.to_dict().items() if k not in NOT_OF_THE_RUN}
         self._configuration = {
             **identity,
@@ -238,9 +240,7 @@ class Keeper:
         error: CaptumAMLError | None = None
         if self._processes.is_main:
             try:
-                self._folder = stack.enter_context(
-                    CheckpointFolder(Path(self._settings.checkpoint_dir))
-                )
+                self._folder = stack.enter_context(CheckpointFolder(self._path))
                 saved = self._folder.load(self._configuration, resume=self._settings.resume)
             except CaptumAMLError as caught:
                 error = caught
@@ -282,7 +282,7 @@ class Keeper:
             Whether it was written.
         """
         position = (progress.step, len(progress.history), progress.stopped)
-        if self._settings.checkpoint_dir is None or self._saved_at == position:
+        if self._saved_at == position:
             return False
         self._saved_at = position
         states = self._generator_states
