@@ -46,24 +46,24 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen_weights(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """No weight of the modules asks for a gradient inside the block.
+    """No weight of the modules requires a gradient inside the block.
 
     Of a model that is only passed through, every layer would keep what its own weights' gradient
     needs.
     """
-    asked = [
+    trainable = [
         parameter
         for module in modules
         for parameter in module.parameters()
-        # What was made in inference mode could not be asked again.
+        # What was made in inference mode could not be made to require one again.
         if parameter.requires_grad and not parameter.is_inference()
     ]
     try:
-        for parameter in asked:
+        for parameter in trainable:
             parameter.requires_grad_(False)
         yield
     finally:
-        for parameter in asked:
+        for parameter in trainable:
             parameter.requires_grad_(True)
 
 

@@ -47,7 +47,7 @@ class Call:
         return self.inputs[0].shape[0]
 
     def with_args(self, args: tuple[Any, ...]) -> Call:
-        """The same call with other further arguments; which go with the examples is told anew."""
+        """The same call with other further arguments, of which those with N rows are batched."""
         batched = tuple(i for i, arg in enumerate(args) if has_rows(arg, self.n_examples))
         return replace(self, additional_forward_args=args, batched=batched)
 

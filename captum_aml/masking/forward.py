@@ -1,4 +1,4 @@
-"""The forward function: how it is run, and what can be told of it without running it.
+"""The forward function: running it, its model, embedding layer, modules and arguments.
 
 A forward function is any callable of the user's. One rule says what stands behind it
 (:func:`underlying_model`), and of wrappers only ``DataParallel`` and ``DistributedDataParallel``
@@ -33,7 +33,7 @@ def run_forward(forward_func: ForwardFunc, inputs: Sequence[Tensor], args: Seque
 
 
 def underlying_model(forward_func: object) -> nn.Module | None:
-    """The model that a forward function runs, where that can be told without calling it.
+    """The model that a forward function runs, where that is known without calling it.
 
     The forward function itself, its method's or ``functools.partial``'s, or its attribute
     ``model``, as of :class:`~captum_aml.text.TextClassifier`; without ``DataParallel``. What a

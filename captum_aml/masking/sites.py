@@ -1,4 +1,4 @@
-"""Where a mask enters the forward function: its inputs, their embeddings, or a layer."""
+"""Sites where a mask enters the forward function: its inputs, their embeddings, or a layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which Captum attributions can explain token ids, and what to use instead of the others."""
+"""Captum attributions that can explain token ids, and what to use instead of the others."""
 
 from __future__ import annotations
 

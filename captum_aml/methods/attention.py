@@ -1,8 +1,8 @@
-"""What a transformer attends to: the last layer's attention, and attention rollout.
+"""Attention of a transformer as scores: the last layer's, and attention rollout.
 
-Both read how much the position that is read out attends to each token: the first token of an
+Both take how much the position that is read out attends to each token: the first token of an
 encoder (``[CLS]``), the last token of a causal model. Attention does not depend on the explained
-class and says nothing about for which side a token speaks.
+class and does not say whether a token supports it.
 
     attention          Ā_K[r, i]
     attention-rollout  (Â_K ··· Â_1)[r, i]        Â_k = (Ā_k + I) / 2
@@ -138,7 +138,7 @@ def _transformer(name: str, forward_func: ForwardFunc) -> PreTrainedModel:
 
 
 def _tokens(call: Call) -> Tensor:
-    """True at tokens (N, L): where the attention mask, the first argument, says so."""
+    """True at tokens (N, L): where the attention mask, the first argument, is not 0."""
     (ids,), mask = call.inputs, next(iter(call.additional_forward_args), None)
     if isinstance(mask, Tensor) and mask.shape == ids.shape:
         return mask != 0

@@ -2,8 +2,8 @@
 
 Gradient methods work on the embeddings of the tokens. Where a method multiplies gradients with
 embeddings, a token's score is the sum over its channels; where it gives bare gradients, their norm
-over the channels, which tells how much the token matters but not for which side it speaks. So is it
-for a group of tokens: the sum over the channels of all of them, or the norm over these, the root of
+over the channels, which measures how much the token matters and not which class it supports. A
+group of tokens has the sum over the channels of all of them, or the norm over these, the root of
 the sum of the tokens' squared norms.
 
 Perturbation methods replace tokens, or groups of them, by the baseline token.

@@ -71,7 +71,7 @@ class ClassProbability(nn.Module):
 
     Args:
         subject: What is explained. Its modules are those of the model behind the forward function,
-            where that can be told.
+            where that is known.
     """
 
     def __init__(self, subject: Subject) -> None:

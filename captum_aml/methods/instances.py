@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import torch
 from captum.attr import (
@@ -108,9 +107,17 @@ class AttributionMethod(Adapter):
         self._forward_func = forward_func
         self._seed = as_count("seed", seed)
         self._batch_size = as_count("batch_size", batch_size, least=1)
-        parameters = inspect.signature(attribution.attribute).parameters
-        self._takes = frozenset(parameters)
-        self._steps = _Steps.of(attribution, parameters, n_steps)
+        self._takes = dict(inspect.signature(attribution.attribute).parameters)
+        # What its argument for steps or samples is called, if it has one.
+        self._counts = next((name for name in _STEPS if name in self._takes), None)
+        if n_steps is not None:
+            if self._counts is None:
+                raise InvalidInputError(
+                    f"n_steps: {type(attribution).__name__} has no steps or samples to choose"
+                )
+            least = 0 if isinstance(attribution, MaskAttribution) else 1
+            n_steps = as_count("n_steps", n_steps, least=least)
+        self._n_steps = n_steps
         self.gradients = not isinstance(attribution, PerturbationAttribution)
         self._output_shape: tuple[int, ...] | None = None
         self._last_outputs: Tensor | None = None
@@ -127,8 +134,12 @@ class AttributionMethod(Adapter):
         """What decides the scores, to be recorded with them."""
         name = {"attribution": type(self.attribution).__name__}
         if isinstance(self.attribution, MaskAttribution):
-            return {**name, **mask_settings(self.attribution, self._steps.given)}
-        return {**name, **self._steps.settings, "seed": self._seed}
+            return {**name, **mask_settings(self.attribution, self._n_steps)}
+        steps = {}
+        if self._counts is not None:
+            own = self._takes[self._counts].default if self._n_steps is None else self._n_steps
+            steps[self._counts] = own if isinstance(own, int) else None
+        return {**name, **steps, "seed": self._seed}
 
     @property
     def last_outputs(self) -> Tensor | None:
@@ -231,7 +242,7 @@ class AttributionMethod(Adapter):
             "target": classes,
             "additional_forward_args": call.additional_forward_args,
             **self._features(call),
-            **self._steps.arguments,
+            **({self._counts: self._n_steps} if self._counts and self._n_steps is not None else {}),
             **self._sizes(call),
         }
         takes = inspect.signature(attribution.attribute).parameters
@@ -242,7 +253,7 @@ class AttributionMethod(Adapter):
                 call.inputs[0], **{name: value for name, value in named.items() if name in takes}
             )
         by_token = _by_token(result, call.inputs[0], shares_channels="layer_mask" in takes)
-        return by_token if self._takes & set(_FEATURES) else group_sums(by_token, call)
+        return by_token if self._takes.keys() & set(_FEATURES) else group_sums(by_token, call)
 
     def _features(self, call: Call) -> dict[str, Tensor | None]:
         """What says which tokens are one feature, whatever it is called."""
@@ -270,52 +281,6 @@ class AttributionMethod(Adapter):
             sizes["perturbations_per_eval"] = at_once
             sizes["internal_batch_size"] = max(at_once, call.n_examples)
         return sizes
-
-
-@dataclass(frozen=True)
-class _Steps:
-    """How many steps or samples an attribution takes.
-
-    Attributes:
-        name: What its argument is called; None where it takes none.
-        given: The number, None for its own.
-        default: Its own number; None where that is no plain one.
-    """
-
-    name: str | None
-    given: int | None
-    default: int | None
-
-    @classmethod
-    def of(
-        cls,
-        attribution: Attribution,
-        parameters: Mapping[str, inspect.Parameter],
-        given: int | None,
-    ) -> _Steps:
-        name = next((name for name in _STEPS if name in parameters), None)
-        if given is not None:
-            if name is None:
-                raise InvalidInputError(
-                    f"n_steps: {type(attribution).__name__} has no steps or samples to choose"
-                )
-            given = as_count(
-                "n_steps", given, least=0 if isinstance(attribution, MaskAttribution) else 1
-            )
-        default = None if name is None else parameters[name].default
-        return cls(name, given, default if isinstance(default, int) else None)
-
-    @property
-    def arguments(self) -> dict[str, int]:
-        """What ``attribute`` is given."""
-        return {} if self.name is None or self.given is None else {self.name: self.given}
-
-    @property
-    def settings(self) -> dict[str, Setting]:
-        """What is recorded."""
-        if self.name is None:
-            return {}
-        return {self.name: self.default if self.given is None else self.given}
 
 
 def _by_token(result: object, ids: Tensor, *, shares_channels: bool) -> Tensor:

@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Literal, TypeAlias
 
 import torch
@@ -195,63 +196,44 @@ def _register(
 
     The second and the last say by their names what the first does with ``n_steps`` and ``masker``.
     """
-
-    def add(
-        suffix: str, summary: str, factory: Factory, steps: str, *, takes: bool, requires: bool
-    ) -> None:
-        register(
-            MethodSpec(
-                name=name + suffix,
-                summary=summary,
-                factory=factory,
-                family="learned",
-                signed=False,
-                steps=f"tuning steps ({steps})",
-                takes_masker=takes,
-                requires_masker=requires,
-            )
-        )
-
-    add(
-        "",
-        summary,
-        _factory(attribution_class, None),
-        "0 with a fitted masker, else 50",
-        takes=True,
-        requires=False,
-    )
-    add(
-        "-tuned",
-        f"{name}, tuned for each text from the fitted masker's proposal",
-        _factory(attribution_class, 10),
-        "10",
-        takes=True,
-        requires=True,
-    )
-    add(
-        "-tuned-masker",
-        f"{name}, the fitted masker itself tuned for each text",
-        _factory(attribution_class, 10, "masker"),
-        "10",
-        takes=True,
-        requires=True,
-    )
-    add(
-        "-free",
-        f"{name}, tuned for each text without a masker",
-        _factory(attribution_class, 50),
-        "50",
-        takes=False,
-        requires=False,
-    )
-    add(
-        "-free-attention",
-        f"{name} without a masker, removing tokens through attention",
-        _factory(attribution_class, 50, through_attention=True),
-        "50",
-        takes=False,
-        requires=False,
-    )
+    entry = partial(MethodSpec, family="learned", signed=False)
+    with_masker = partial(entry, takes_masker=True)
+    factory = partial(_factory, attribution_class)
+    for method in (
+        with_masker(
+            name,
+            summary,
+            factory(None),
+            steps="tuning steps (0 with a fitted masker, else 50)",
+        ),
+        with_masker(
+            f"{name}-tuned",
+            f"{name}, tuned for each text from the fitted masker's proposal",
+            factory(10),
+            steps="tuning steps (10)",
+            requires_masker=True,
+        ),
+        with_masker(
+            f"{name}-tuned-masker",
+            f"{name}, the fitted masker itself tuned for each text",
+            factory(10, "masker"),
+            steps="tuning steps (10)",
+            requires_masker=True,
+        ),
+        entry(
+            f"{name}-free",
+            f"{name}, tuned for each text without a masker",
+            factory(50),
+            steps="tuning steps (50)",
+        ),
+        entry(
+            f"{name}-free-attention",
+            f"{name} without a masker, removing tokens through attention",
+            factory(50, through_attention=True),
+            steps="tuning steps (50)",
+        ),
+    ):
+        register(method)
 
 
 _register(

@@ -60,8 +60,8 @@ class TokenMethod(Protocol):
                 nothing to explain they count for nothing. Default: None, a group for each token.
 
         Returns:
-            Scores (N, L) in float32, higher where a token, or its group, speaks more for the
-            explained class.
+            Scores (N, L) in float32, higher where a token, or its group, supports the target
+            more.
 
         Raises:
             InvalidInputError: An argument has a wrong shape, dtype or range.
