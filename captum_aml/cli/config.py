@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import functools
-import inspect
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
-from typer.models import OptionInfo
 
 from captum_aml._optional import require
 from captum_aml._utils.rows import shown
@@ -25,6 +22,7 @@ from captum_aml.cli.options import (
     Seed,
     Template,
     TextColumn,
+    with_flags,
 )
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.training.defaults import default_loss, default_rate
@@ -325,63 +323,19 @@ def config_flags(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A decorator that gives a command a flag for every field of :class:`FitConfig`.
 
-    The command gets the flags' values by name as its first argument, None for those that are not
-    given, so that a file's values count.
-
     Args:
         without: Fields that have no flag.
         defaults: Defaults of the command that differ from the fields' own, to be shown.
     """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        _, *own = inspect.signature(command, eval_str=True).parameters.values()
-        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-        options = [field for field in option_fields() if field.name not in without]
-
-        @functools.wraps(command)
-        def run(**given: object) -> None:
-            flags = {field.name: given.pop(field.name) for field in options}
-            command(flags, **given)
-
-        made = [_flag(field, (defaults or {}).get(field.name, field.default)) for field in options]
-        # What is needed, what the command has of its own, and the rest.
-        parameters = [*made[:2], *own, *made[2:]]
-        run.__annotations__ = {p.name: p.annotation for p in parameters}
-        setattr(run, "__signature__", inspect.Signature(parameters))  # noqa: B010  (it has no type)
-        return run
-
-    return decorate
+    of_class = {field.name: field.default for field in option_fields()}
+    return with_flags(
+        _hints(), {k: v for k, v in {**of_class, **(defaults or {})}.items() if k not in without}
+    )
 
 
 @functools.cache
 def _hints() -> dict[str, Any]:
     return get_type_hints(FitConfig, include_extras=True)
-
-
-def _flag(field: Field[Any], default: object) -> inspect.Parameter:
-    """A flag that is None where it is not given; ``default`` is shown."""
-    hint = _hints()[field.name]
-    (about,) = hint.__metadata__
-    if isinstance(about, OptionInfo):
-        option = copy.copy(about)
-    else:
-        option = typer.Option(help=about.documentation.replace("``", ""))
-    if default is MISSING:
-        option.help = f"{option.help} Required."
-    elif default is not None:
-        option.show_default = f"{default:g}" if isinstance(default, float) else str(default)
-    return inspect.Parameter(
-        field.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[_plain(hint.__origin__) | None, option],
-    )
-
-
-def _plain(kind: Any) -> Any:  # a type, as the typing module has it
-    """The type of a flag: what a word may be is checked with what a file has."""
-    (first, *_) = getattr(kind, "__args__", (kind,))
-    return type(first) if isinstance(first, str) else _plain(first) if first is not kind else kind
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:

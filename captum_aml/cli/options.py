@@ -1,10 +1,16 @@
-"""Options that several commands have."""
+"""Options that several commands have, and flags that are made from a dataclass's fields."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING
+from typing import Annotated, Any
 
 import typer
+from typer.models import OptionInfo
 
 Model = Annotated[
     str,
@@ -45,6 +51,67 @@ PassSize = Annotated[int, typer.Option(min=1, help="Texts in one pass of the mod
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
 
+
+def with_flags(
+    hints: Mapping[str, Any], defaults: Mapping[str, object]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator that gives a command flags for a dataclass's fields.
+
+    The command gets their values by name as its first argument, None for those that are not given,
+    so that a file's values count.
+
+    Args:
+        hints: The fields' types, annotated with a ``typer.Option``, or with a ``Doc`` as its help.
+        defaults: By field what is shown as its default; ``MISSING`` where one has to be given.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+
+        @functools.wraps(command)
+        def run(**given: object) -> None:
+            flags = {name: given.pop(name) for name in defaults}
+            command(flags, **given)
+
+        made = [_flag(name, hints[name], default) for name, default in defaults.items()]
+        n_required = list(defaults.values()).count(MISSING)
+        # What is needed, what the command has of its own, and the rest.
+        parameters = [*made[:n_required], *own, *made[n_required:]]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        setattr(run, "__signature__", inspect.Signature(parameters))  # noqa: B010  (it has no type)
+        return run
+
+    return decorate
+
+
+def _flag(name: str, hint: Any, default: object) -> inspect.Parameter:
+    """A flag that is None where it is not given; ``default`` is shown."""
+    (about,) = hint.__metadata__
+    if isinstance(about, OptionInfo):
+        option = copy.copy(about)
+    else:
+        option = typer.Option(help=about.documentation.replace("``", ""))
+    if default is MISSING:
+        option.help = f"{option.help} Required."
+    elif default is not None:
+        option.show_default = f"{default:g}" if isinstance(default, float) else str(default)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[_plain(hint.__origin__) | None, option],
+    )
+
+
+def _plain(kind: Any) -> Any:  # a type, as the typing module has it
+    """The type of a flag, without None; that of the words where only some can be given."""
+    (first, *_) = getattr(kind, "__args__", (kind,))
+    if first is kind:
+        return kind
+    return type(first) if isinstance(first, str) else _plain(first)
+
+
 __all__ = [
     "Baseline",
     "Device",
@@ -55,4 +122,5 @@ __all__ = [
     "Seed",
     "Template",
     "TextColumn",
+    "with_flags",
 ]

@@ -13,9 +13,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from captum_aml.attr.aml import AMLAttribution
 from captum_aml.attr.la import LAAttribution
 from captum_aml.exceptions import CheckpointError, InvalidInputError
-from captum_aml.maskers import AlignedMasker, SharedMasker, TransformerMasker
+from captum_aml.maskers import AlignedMasker, TransformerMasker
 from captum_aml.maskers.checkpoint import Checkpoint
 from captum_aml.maskers.fingerprint import ModelFingerprint
+from captum_aml.maskers.hidden import explained_layers_of
+from captum_aml.maskers.registry import build_masker, masker_names
 from captum_aml.masking.attention import taken_removal
 from captum_aml.objectives import AMLObjective, LAObjective
 from captum_aml.text.inputs import TextLike
@@ -117,9 +119,10 @@ def first_masker(
     """What fitting starts from.
 
     Args:
-        given: ``transformer``, a copy of the model's own encoder; ``shared``, a head on its hidden
-            states; the folder of a fitted masker; an encoder's folder or hub id; a module; or None,
-            for the first of these for an encoder and the second for a decoder.
+        given: A registered name such as ``transformer``, a copy of the model's own encoder, or
+            ``shared``, a head on its hidden states; the folder of a fitted masker; an encoder's
+            folder or hub id; a module; or None, for the first of these for an encoder and the
+            second for a decoder.
         text_model: The model to explain.
         method: ``aml`` or ``la``, as which a fitted masker is loaded. Default: "aml".
         seed: The seed of first weights. Default: 0.
@@ -133,12 +136,13 @@ def first_masker(
         return given
     if given is None:
         given = default_masker(text_model)
-    model, n_classes = text_model.model, text_model.n_classes
-    if given == "transformer":
-        return TransformerMasker.from_model(model, n_classes=n_classes, seed=seed)
-    if given == "shared":
-        _check_runs_once(text_model)
-        return SharedMasker.from_model(model, n_classes=n_classes, seed=seed)
+    if given in masker_names():
+        masker = build_masker(
+            str(given), text_model.model, n_classes=text_model.n_classes, seed=seed
+        )
+        if explained_layers_of(masker) is not None:
+            _check_runs_once(text_model)
+        return masker
     file = Path(given) / "config.json"
     if file.is_file() and _MASKER_CONFIG in file.read_text("utf-8", errors="replace"):
         return _fitted_masker(given, text_model, method)
