@@ -7,9 +7,9 @@ from captum_aml.text.encoding import BaselineToken, TextBatch, TokenizedText
 from captum_aml.text.explainer import TextExplainer
 from captum_aml.text.explanation import Explanation, headline, text_card
 from captum_aml.text.inputs import Text, TextLike
-from captum_aml.text.model import TextModel
-from captum_aml.text.pooling import ScoredUnit
+from captum_aml.text.model import TextModel, TextModelKind, register_text_model
 from captum_aml.text.prompt import PromptClassifier
+from captum_aml.text.units import ScoredUnit
 from captum_aml.text.writing import readable, to_json_line, write_explanations
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "TextExplainer",
     "TextLike",
     "TextModel",
+    "TextModelKind",
     "TextSource",
     "TextSurvey",
     "TokenizedText",
@@ -34,6 +35,7 @@ __all__ = [
     "read_lines",
     "read_texts",
     "readable",
+    "register_text_model",
     "text_card",
     "to_json_line",
     "write_explanations",

@@ -14,8 +14,9 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text._causal import last_tokens, positions, shown_tokens
+from captum_aml.text._template import PromptConfig
 from captum_aml.text.loading import load_classifier, resolve_device
-from captum_aml.text.model import TextModel
+from captum_aml.text.model import TextModel, TextModelKind, register_text_model
 
 
 class TextClassifier(TextModel):
@@ -177,3 +178,36 @@ def _padding_known(config: PreTrainedConfig) -> Iterator[None]:
         yield
     finally:
         text_config.pad_token_id = None
+
+
+def _check_head(model: PreTrainedModel) -> None:
+    name = type(model).__name__
+    if model.get_output_embeddings() is not None or model.can_generate():
+        raise InvalidInputError(
+            f"model: {name} writes text; give template= and labels= to classify by prompt, or "
+            "explain what it writes with captum_aml.LLMAMLAttribution"
+        )
+    if model is model.base_model:
+        raise InvalidInputError(
+            f"model: expected one with a classification head, got the bare {name}; load it with "
+            "AutoModelForSequenceClassification"
+        )
+
+
+def _classifier(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: PromptConfig | None,
+    *,
+    baseline: str | None,
+    max_length: int | None,
+) -> TextClassifier:
+    assert prompt is None
+    _check_head(model)
+    return TextClassifier(model, tokenizer, baseline=baseline, max_length=max_length)
+
+
+register_text_model(TextModelKind(load=load_classifier, make=_classifier))
+
+
+__all__ = ["TextClassifier"]

@@ -30,10 +30,10 @@ from captum_aml.text.fitting import (
 )
 from captum_aml.text.inputs import TextLike, is_one_text
 from captum_aml.text.model import TextModel
-from captum_aml.text.prompt import Prompt
+from captum_aml.text.prompt import PromptConfig
 from captum_aml.text.saved import FILE, check_masker, check_same, read_saved, write_saved
 from captum_aml.text.segmentation import Segmenter, Unit
-from captum_aml.text.sources import ModelLike, asked, text_model
+from captum_aml.text.sources import ModelLike, prompt_config, text_model
 from captum_aml.text.units import TextUnits
 from captum_aml.training.defaults import default_loss, default_rate
 from captum_aml.training.settings import LossName
@@ -109,7 +109,7 @@ class TextExplainer:
         self.text_model: TextModel = text_model(
             model,
             tokenizer,
-            prompt=asked(template, labels),
+            prompt=prompt_config(template, labels),
             baseline=baseline,
             max_length=max_length,
             device=device,
@@ -345,7 +345,7 @@ class TextExplainer:
             model = text_model(
                 model,
                 tokenizer,
-                prompt=None if prompt is None else Prompt.from_dict(prompt),
+                prompt=None if prompt is None else PromptConfig.from_dict(prompt),
                 baseline=saved.get("baseline"),
                 max_length=saved.get("max_length"),
                 device=device,

@@ -13,8 +13,8 @@ from captum_aml.exceptions import InvalidInputError
 from captum_aml.methods import Setting
 from captum_aml.text._fields import checked_fields
 from captum_aml.text.inputs import Span
-from captum_aml.text.pooling import Pooling, ScoredUnit, pool
 from captum_aml.text.segmentation import Segmenter, TokenGroups, Unit, group_text
+from captum_aml.text.units import ScoredUnit, ScorePooling, pool
 from captum_aml.visualization import (
     ScoredText,
     TextCard,
@@ -96,7 +96,7 @@ class Explanation:
         return [(token.strip() or token, score) for token, score in written]
 
     def words(
-        self, pooling: Pooling = "max", *, segmenter: Segmenter | None = None
+        self, pooling: ScorePooling = "max", *, segmenter: Segmenter | None = None
     ) -> list[ScoredUnit]:
         """The words of the text with their scores, in the order of the text.
 
@@ -120,7 +120,7 @@ class Explanation:
         return self._units("word", pooling, segmenter)
 
     def sentences(
-        self, pooling: Pooling = "max", *, segmenter: Segmenter | None = None
+        self, pooling: ScorePooling = "max", *, segmenter: Segmenter | None = None
     ) -> list[ScoredUnit]:
         """The sentences of the text with their scores, in the order of the text.
 
@@ -139,7 +139,9 @@ class Explanation:
         """
         return self._units("sentence", pooling, segmenter)
 
-    def _units(self, unit: Unit, pooling: Pooling, segmenter: Segmenter | None) -> list[ScoredUnit]:
+    def _units(
+        self, unit: Unit, pooling: ScorePooling, segmenter: Segmenter | None
+    ) -> list[ScoredUnit]:
         if self.unit == "sentence" and unit == "word":
             raise InvalidInputError(
                 "words: expected scores of tokens or words, got those of sentences; explain with "
@@ -207,7 +209,15 @@ class Explanation:
         """
         from captum_aml.text.figure import draw
 
-        return draw(self, path, ax)
+        note = f"\n{cut_note(self)}" if self.truncated else ""
+        return draw(
+            text_card([self]),
+            self.tokens,
+            title=headline(self) + note,
+            unit=self.unit,
+            path=path,
+            ax=ax,
+        )
 
     def to_dict(self) -> dict[str, object]:
         """All fields, ready for JSON; ``from_dict`` is the way back."""

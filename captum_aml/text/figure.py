@@ -14,8 +14,7 @@ from captum_aml._optional import require
 from captum_aml._utils.files import atomic_file
 from captum_aml._utils.graphemes import grapheme_spans
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.explanation import Explanation, cut_note, headline
-from captum_aml.visualization import PALETTE, hex_color, printable
+from captum_aml.visualization import PALETTE, TextCard, hex_color, printable
 
 if TYPE_CHECKING:
     from matplotlib import font_manager
@@ -35,11 +34,23 @@ _NO_GLYPH = "\N{WHITE SQUARE}"
 
 
 def draw(
-    explanation: Explanation,
+    card: TextCard,
+    tokens: Sequence[str],
+    *,
+    title: str,
+    unit: str = "token",
     path: str | os.PathLike[str] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Draws one bar for each score; see ``Explanation.plot``.
+    """Draws one bar for each score of a card's first row; see ``Explanation.plot``.
+
+    Args:
+        card: The text and its scores.
+        tokens: The tokens as the vocabulary spells them, for those without characters.
+        title: The figure's title.
+        unit: What the scores are of: "token", "word" or "sentence". Default: "token".
+        path (optional): A file to write. Default: None.
+        ax (optional): Axes to draw into. Default: None, a new figure.
 
     Raises:
         ImportError: Matplotlib is not installed.
@@ -49,16 +60,16 @@ def draw(
     from matplotlib.figure import Figure
 
     extension = None if path is None else _extension(path)
-    n = len(explanation.scores)
+    n = len(card.rows[0].scores)
     if n > _MOST:
         raise InvalidInputError(
-            f"plot: expected an explanation of at most {_MOST:,} {explanation.unit}s, got {n:,}; "
+            f"plot: expected an explanation of at most {_MOST:,} {unit}s, got {n:,}; "
             "to_html() shows longer texts"
         )
     if ax is None:
         n_columns = max(1, math.ceil(n / _PER_COLUMN))
         per_column = max(1, math.ceil(n / n_columns))
-        width = 2.8 + 0.075 * _LONGEST[explanation.unit]
+        width = 2.8 + 0.075 * _LONGEST[unit]
         size = (max(6.0, width * n_columns), 1.2 + _LINE * max(3, per_column))
         figure = Figure(figsize=size, layout="constrained")
         columns = list(figure.subplots(1, n_columns, squeeze=False)[0])
@@ -70,10 +81,10 @@ def draw(
         inches = ax.bbox.height / figure.dpi
         font_size = min(_FONT_SIZE, max(3.0, 0.75 * 72 * inches / per_column))
 
-    labels = [_label(explanation, i) for i in range(n)]
-    title = headline(explanation)
-    if explanation.truncated:
-        title += f"\n{cut_note(explanation)}"
+    labels = [
+        _label(card.text[slice(*span)], token, _LONGEST[unit])
+        for span, token in zip(card.rows[0].offsets, tokens, strict=True)
+    ]
     fonts, missing = _fonts(title, *labels)
     if missing:
         _logger.warning(
@@ -85,7 +96,7 @@ def draw(
     for number, column in enumerate(columns):
         column.tick_params(axis="x", labelsize=font_size)
         part = range(number * per_column, min(n, (number + 1) * per_column))
-        _draw_column(column, explanation, part, [labels[i].translate(safe) for i in part])
+        _draw_column(column, card, part, [labels[i].translate(safe) for i in part])
         for label in column.get_yticklabels():
             label.set(family=fonts, size=font_size, parse_math=False, usetex=False)
     heading = (figure.suptitle if ax is None else ax.set_title)(title.translate(safe))
@@ -96,18 +107,17 @@ def draw(
     return figure
 
 
-def _draw_column(
-    ax: Axes, explanation: Explanation, part: Sequence[int], labels: Sequence[str]
-) -> None:
+def _draw_column(ax: Axes, card: TextCard, part: Sequence[int], labels: Sequence[str]) -> None:
     """Bars for the tokens of a range, the first one on top."""
-    scores = [explanation.scores[i] for i in part]
+    row = card.rows[0]
+    scores = [row.scores[i] for i in part]
     colors = [hex_color(PALETTE["light"]["positive" if s >= 0 else "negative"]) for s in scores]
     positions = range(len(scores))
     ax.barh(positions, scores, height=0.8, color=colors)
     ax.set_yticks(positions, labels)
     ax.set_ylim(max(len(scores), 1) - 0.4, -0.6)
-    if explanation.signed:
-        largest = max(map(abs, explanation.scores), default=0.0) or 1.0
+    if row.signed:
+        largest = max(map(abs, row.scores), default=0.0) or 1.0
         ax.set_xlim(-1.05 * largest, 1.05 * largest)
         ax.axvline(0, color="gray", linewidth=0.8)
         ax.set_xlabel("against the class \N{LEFTWARDS ARROW} score \N{RIGHTWARDS ARROW} for it")
@@ -119,22 +129,19 @@ def _draw_column(
     ax.set_axisbelow(True)
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
-    for start, _ in explanation.parts[1:]:
+    for start, _ in card.parts[1:]:
         # Between the texts of a pair.
-        row = next((r for r, i in enumerate(part) if explanation.offsets[i][0] >= start), None)
-        if row and explanation.offsets[part[row - 1]][0] < start:
-            ax.axhline(row - 0.5, color="gray", linewidth=0.8, linestyle="dashed")
+        place = next((r for r, i in enumerate(part) if row.offsets[i][0] >= start), None)
+        if place and row.offsets[part[place - 1]][0] < start:
+            ax.axhline(place - 0.5, color="gray", linewidth=0.8, linestyle="dashed")
 
 
-def _label(explanation: Explanation, i: int) -> str:
+def _label(written: str, token: str, longest: int) -> str:
     """A token as it stands in the text, on one line and of bounded length."""
-    start, end = explanation.offsets[i]
-    written = explanation.text[start:end]
     if not written.strip():
         blanks = "".join(_BLANKS.get(c, _BLANKS[" "]) for c in written)
-        return blanks or printable(explanation.tokens[i])
+        return blanks or printable(token)
     line = " ".join(printable(written).split())
-    longest = _LONGEST[explanation.unit]
     if len(line) <= longest:
         return line
     fitting = [end for _, end in grapheme_spans(line) if end < longest]

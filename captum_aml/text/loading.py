@@ -77,6 +77,15 @@ def load_language_model(
     return _load(source, kind, expected, dtype)
 
 
+def architectures(source: str) -> list[str]:
+    """The names of the model classes of a folder or hub id; [] where it says none."""
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except Exception:  # loading the model says what is wrong
+        return []
+    return list(config.architectures or [])
+
+
 def _check_place(source: str, expected: str) -> None:
     if os.path.isdir(source) and not os.path.isfile(os.path.join(source, "config.json")):
         raise InvalidInputError(

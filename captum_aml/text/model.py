@@ -6,8 +6,10 @@ import inspect
 import operator
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from captum_aml._utils.batching import length_batches
 from captum_aml._utils.modules import evaluating
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.text._template import PromptConfig
 from captum_aml.text.encoding import (
     BaselineToken,
     TextBatch,
@@ -109,6 +112,9 @@ class TextModel(ABC):
     def is_decoder(self) -> bool:
         """Whether tokens do not hear those after them, or text is written."""
         return False
+
+    #: Template and label words of a model that is prompted.
+    prompt_config: PromptConfig | None = None
 
     @property
     def settings(self) -> dict[str, str]:
@@ -300,4 +306,89 @@ def _position_padding(model: PreTrainedModel) -> int | None:
     return None
 
 
-__all__ = ["TextModel"]
+class MakesTextModel(Protocol):
+    """The constructor of a kind of text models."""
+
+    def __call__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: PromptConfig | None,
+        *,
+        baseline: str | None,
+        max_length: int | None,
+    ) -> TextModel:
+        """The text model of a model and its tokenizer.
+
+        Raises:
+            InvalidInputError: The model is not of this kind.
+        """
+
+
+class LoadsModel(Protocol):
+    """Loads a model and its tokenizer from a folder or the hub."""
+
+    def __call__(
+        self, source: str, *, dtype: torch.dtype
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The model and its tokenizer."""
+
+
+@dataclass(frozen=True)
+class TextModelKind:
+    """A kind of text models, registered beside its class.
+
+    Attributes:
+        load: Loads a model of this kind and its tokenizer.
+        make: Makes the text model.
+        takes_prompt: Whether it is for models with a prompt, or for those without. Default: False.
+        architecture: The end of the names of its model classes, such as "ForQuestionAnswering".
+            Default: "", models of any class that no other kind is for.
+    """
+
+    load: LoadsModel
+    make: MakesTextModel
+    takes_prompt: bool = False
+    architecture: str = ""
+
+
+_KINDS: list[TextModelKind] = []
+
+
+def register_text_model(kind: TextModelKind) -> None:
+    """Makes models of a kind known to ``TextExplainer`` and the command line.
+
+    Raises:
+        InvalidInputError: There is a kind for the same models.
+    """
+    if any(
+        (known.takes_prompt, known.architecture) == (kind.takes_prompt, kind.architecture)
+        for known in _KINDS
+    ):
+        raise InvalidInputError(
+            f"kind: expected another architecture than {kind.architecture!r}, which has one"
+        )
+    _KINDS.append(kind)
+
+
+def text_model_kind(
+    architectures: Callable[[], Sequence[str]], *, takes_prompt: bool
+) -> TextModelKind:
+    """The kind for a model, the one with the longest end of its class's name.
+
+    Args:
+        architectures: Gives the names of the model's class; called only where they matter.
+        takes_prompt: Whether there is a prompt.
+    """
+    kinds = [kind for kind in _KINDS if kind.takes_prompt == takes_prompt]
+    if any(kind.architecture for kind in kinds):
+        names = tuple(architectures())
+        kinds = [k for k in kinds if not k.architecture or _ends(names, k.architecture)]
+    return max(kinds, key=lambda kind: len(kind.architecture))
+
+
+def _ends(names: Sequence[str], end: str) -> bool:
+    return any(name.endswith(end) for name in names)
+
+
+__all__ = ["TextModel", "TextModelKind", "register_text_model", "text_model_kind"]

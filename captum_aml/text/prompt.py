@@ -28,18 +28,19 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text._causal import extended_mask, last_tokens, positions, shown_tokens
-from captum_aml.text._label_words import named_words, read_words
 from captum_aml.text._template import (
     EncodedPrompt,
-    Prompt,
+    PromptConfig,
     PromptTemplate,
     beginning,
+    named_words,
+    read_words,
     text_offsets,
 )
 from captum_aml.text.encoding import TokenizedText
 from captum_aml.text.inputs import Text, TextLike, each_text
 from captum_aml.text.loading import load_language_model, resolve_device
-from captum_aml.text.model import TextModel
+from captum_aml.text.model import TextModel, TextModelKind, register_text_model
 
 
 class PromptClassifier(TextModel):
@@ -68,7 +69,7 @@ class PromptClassifier(TextModel):
             the prompt itself is never cut. Default: None, to what the model takes.
 
     Attributes:
-        asked: Template, labels and what goes with them.
+        prompt_config: Template, labels and what goes with them.
 
     Raises:
         InvalidInputError: The template has no slot for the text, there are fewer than two
@@ -91,7 +92,7 @@ class PromptClassifier(TextModel):
         max_length: int | None = None,
     ) -> None:
         names, words = named_words(labels)
-        self.asked = Prompt(
+        self.prompt_config = PromptConfig(
             template=template,
             labels=dict(zip(names, words, strict=True)),
             examples=tuple(examples),
@@ -392,4 +393,30 @@ def _check_writes_text(model: PreTrainedModel) -> None:
         )
 
 
-__all__ = ["Prompt", "PromptClassifier"]
+def _prompted(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: PromptConfig | None,
+    *,
+    baseline: str | None,
+    max_length: int | None,
+) -> PromptClassifier:
+    assert prompt is not None
+    return PromptClassifier(
+        model,
+        tokenizer,
+        prompt.template,
+        prompt.labels,
+        examples=prompt.examples,
+        description=prompt.description,
+        separator=prompt.separator,
+        add_special_tokens=prompt.add_special_tokens,
+        baseline=baseline,
+        max_length=max_length,
+    )
+
+
+register_text_model(TextModelKind(load=load_language_model, make=_prompted, takes_prompt=True))
+
+
+__all__ = ["PromptClassifier", "PromptConfig"]

@@ -1,4 +1,4 @@
-"""What is kept beside a fitted masker: how the texts that it was fitted on were asked and cut."""
+"""Settings kept beside a fitted masker: prompt, baseline and length of the texts it is for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from captum_aml._utils.files import read_signed, signed_json, write_file
 from captum_aml.exceptions import CheckpointError
 from captum_aml.maskers.checkpoint import folder_of
 from captum_aml.text.model import TextModel
-from captum_aml.text.prompt import PromptClassifier
 
 FILE = "explainer.json"
 _FORMAT = "captum_aml.explainer"
@@ -74,7 +73,7 @@ def check_masker(model: TextModel, folder: str | os.PathLike[str]) -> None:
 
 
 def check_same(model: TextModel, saved: Mapping[str, Any]) -> None:
-    """Checks that a text model asks, and removes, as the one that a masker was fitted for.
+    """Checks that a text model has the prompt and the baseline that a masker was fitted for.
 
     Raises:
         CheckpointError: It does not.
@@ -90,7 +89,7 @@ def check_same(model: TextModel, saved: Mapping[str, Any]) -> None:
 
 
 def _prompt(model: TextModel) -> dict[str, Any] | None:
-    return model.asked.to_dict() if isinstance(model, PromptClassifier) else None
+    return None if model.prompt_config is None else model.prompt_config.to_dict()
 
 
 def model_fingerprint(text_model: TextModel) -> str:

@@ -1,4 +1,4 @@
-"""From whatever a user has of a model to a text model: objects, pipelines, folders, hub ids."""
+"""Text models of what users have: models, pipelines, folders, hub ids."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import torch
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.classifier import TextClassifier
-from captum_aml.text.loading import load_classifier, load_language_model, resolve_device
-from captum_aml.text.model import TextModel
-from captum_aml.text.prompt import Prompt, PromptClassifier
+from captum_aml.text._template import PromptConfig
+from captum_aml.text.loading import architectures, resolve_device
+from captum_aml.text.model import TextModel, text_model_kind
 
 #: What a model is given as.
 ModelLike = PreTrainedModel | TextModel | Pipeline | str | os.PathLike[str]
@@ -23,7 +22,7 @@ def text_model(
     model: ModelLike,
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
-    prompt: Prompt | None = None,
+    prompt: PromptConfig | None = None,
     baseline: str | None = None,
     max_length: int | None = None,
     device: str | torch.device = "auto",
@@ -36,7 +35,8 @@ def text_model(
             which is returned as it is.
         tokenizer: The model's fast tokenizer. Default: None, the pipeline's, or the one beside
             the model in its folder.
-        prompt: How to ask a language model. Default: None, for models that classify by themselves.
+        prompt: Template and label words of a language model. Default: None, for models that
+            classify by themselves.
         baseline (str, optional): The vocabulary entry that stands for a removed token.
         max_length (int, optional): Texts are cut to this many tokens.
         device: Where to load a model to; a model that is given stays where it is. Default: "auto".
@@ -58,10 +58,14 @@ def text_model(
         tokenizer = model.tokenizer if tokenizer is None else tokenizer
         model = model.model
     if isinstance(model, str | os.PathLike):
-        load = load_classifier if prompt is None else load_language_model
-        loaded, beside = load(os.fspath(model), dtype=dtype)
+        source = os.fspath(model)
+        kind = text_model_kind(lambda: architectures(source), takes_prompt=prompt is not None)
+        loaded, beside = kind.load(source, dtype=dtype)
         loaded.eval().requires_grad_(False).to(resolve_device(device))
         model, tokenizer = loaded, beside if tokenizer is None else tokenizer
+    else:
+        name = type(model).__name__
+        kind = text_model_kind(lambda: [name], takes_prompt=prompt is not None)
     if not isinstance(model, PreTrainedModel):
         raise InvalidInputError(
             "model: expected a model of transformers, a pipeline, a folder, a hub id, a "
@@ -70,23 +74,7 @@ def text_model(
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         came = "None" if tokenizer is None else type(tokenizer).__name__
         raise InvalidInputError(f"tokenizer: expected the model's tokenizer, got {came}")
-    made: TextModel
-    if prompt is not None:
-        made = PromptClassifier(
-            model,
-            tokenizer,
-            prompt.template,
-            prompt.labels,
-            examples=prompt.examples,
-            description=prompt.description,
-            separator=prompt.separator,
-            add_special_tokens=prompt.add_special_tokens,
-            baseline=baseline,
-            max_length=max_length,
-        )
-    else:
-        _check_head(model)
-        made = TextClassifier(model, tokenizer, baseline=baseline, max_length=max_length)
+    made = kind.make(model, tokenizer, prompt, baseline=baseline, max_length=max_length)
     if made.baseline.kind in ("pad", "eos"):
         warnings.warn(
             f"tokenizer: it has no mask or unknown token, so its {made.baseline.token!r} "
@@ -96,7 +84,7 @@ def text_model(
     return made
 
 
-def prompt_of(template: str | None, labels: str | None) -> Prompt | None:
+def prompt_of(template: str | None, labels: str | None) -> PromptConfig | None:
     r"""A prompt from what a command line says; None where it says nothing.
 
     Args:
@@ -108,13 +96,15 @@ def prompt_of(template: str | None, labels: str | None) -> Prompt | None:
         InvalidInputError: One is given without the other.
     """
     if template is None or labels is None:
-        return asked(template, labels)
+        return prompt_config(template, labels)
     pairs = [part.partition("=") for part in labels.split(",")]
     words = {name.strip(): word if sign else name.strip() for name, sign, word in pairs}
-    return asked(template.replace("\\n", "\n"), words)
+    return prompt_config(template.replace("\\n", "\n"), words)
 
 
-def asked(template: str | None, labels: Mapping[str, str] | Sequence[str] | None) -> Prompt | None:
+def prompt_config(
+    template: str | None, labels: Mapping[str, str] | Sequence[str] | None
+) -> PromptConfig | None:
     """A prompt from its two parts; None where there is neither.
 
     Raises:
@@ -127,21 +117,7 @@ def asked(template: str | None, labels: Mapping[str, str] | Sequence[str] | None
         raise InvalidInputError(
             f"{missing}: expected it together with {there}, to classify by prompt, got None"
         )
-    return Prompt(template=template, labels=labels)
+    return PromptConfig(template=template, labels=labels)
 
 
-def _check_head(model: PreTrainedModel) -> None:
-    name = type(model).__name__
-    if model.get_output_embeddings() is not None or model.can_generate():
-        raise InvalidInputError(
-            f"model: {name} writes text; give template= and labels= to classify by prompt, or "
-            "explain what it writes with captum_aml.LLMAMLAttribution"
-        )
-    if model is model.base_model:
-        raise InvalidInputError(
-            f"model: expected one with a classification head, got the bare {name}; load it with "
-            "AutoModelForSequenceClassification"
-        )
-
-
-__all__ = ["ModelLike", "Prompt", "asked", "prompt_of", "text_model"]
+__all__ = ["ModelLike", "prompt_config", "prompt_of", "text_model"]

@@ -1,16 +1,18 @@
-"""What has one mask value and one score: tokens, words or sentences."""
+"""Units of texts, which have one mask value and one score: tokens, words or sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import TextBatch, TokenizedText
+from captum_aml.text.inputs import Span
 from captum_aml.text.segmentation import Segmenter, TokenGroups, Unit, group_text
 
 
@@ -68,4 +70,62 @@ def feature_mask(batch: TextBatch, groups: Sequence[TokenGroups]) -> Tensor:
     return mask.to(batch.ordinary.device)
 
 
-__all__ = ["TextUnits", "feature_mask"]
+#: How the scores of a unit's tokens become its own.
+ScorePooling: TypeAlias = Literal["max", "sum", "mean"]
+
+
+class ScoredUnit(NamedTuple):
+    """A word or a sentence with its score.
+
+    Attributes:
+        text: The unit as it is written in the text.
+        span: Its characters in the text.
+        score: Its score.
+    """
+
+    text: str
+    span: Span
+    score: float
+
+
+def pool(
+    text: str, groups: TokenGroups, scores: Sequence[float], pooling: ScorePooling = "max"
+) -> list[ScoredUnit]:
+    """One score for each group of tokens, in the order of the text.
+
+    Args:
+        text: The text.
+        groups: G groups of T tokens.
+        scores: The score of each token (T).
+        pooling: "max" (by value, so that a signed score against the class counts only where no
+            token speaks for it), "sum" or "mean". Default: "max".
+
+    Raises:
+        InvalidInputError: The pooling is unknown.
+    """
+    if pooling not in _POOLS:
+        raise InvalidInputError(
+            f"pooling: expected one of {get_args(ScorePooling)}, got {pooling!r}"
+        )
+    values: list[list[float]] = [[] for _ in groups.spans]
+    for member, score in zip(groups.members, scores, strict=True):
+        values[member].append(score)
+    pooled = map(_POOLS[pooling], values)
+    return [
+        ScoredUnit(text[slice(*span)], span, score)
+        for span, score in zip(groups.spans, pooled, strict=True)
+    ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+_POOLS: dict[str, Callable[[Sequence[float]], float]] = {
+    "max": max,
+    "sum": math.fsum,
+    "mean": _mean,
+}
+
+
+__all__ = ["ScorePooling", "ScoredUnit", "TextUnits", "feature_mask", "pool"]
