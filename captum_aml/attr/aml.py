@@ -15,8 +15,10 @@ from typing_extensions import Unpack
 
 from captum_aml._captum import LayerAttribution
 from captum_aml.attr.base import MaskAttribution
-from captum_aml.attr.input import attribute_to_inputs, checked_embedding_layers, input_site
-from captum_aml.attr.layer import attribute_to_layer, checked_layer, layer_site
+from captum_aml.attr.input import attribute as attribute_to_inputs
+from captum_aml.attr.input import checked_embedding_layers, input_site
+from captum_aml.attr.layer import attribute as attribute_to_layer
+from captum_aml.attr.layer import checked_layer, layer_site
 from captum_aml.attr.settings import AttributionOptions
 from captum_aml.typing import ForwardFunc
 

@@ -40,7 +40,7 @@ def input_site(self: AMLAttribution | LAAttribution) -> Site:
 
 # Any in the first form: an argument list once more would say nothing but the type of the result.
 @overload
-def attribute_to_inputs(
+def attribute(
     self: AMLAttribution | LAAttribution,
     inputs: TensorOrTuple,
     *args: Any,
@@ -50,7 +50,7 @@ def attribute_to_inputs(
 
 
 @overload
-def attribute_to_inputs(
+def attribute(
     self: AMLAttribution | LAAttribution,
     inputs: TensorOrTuple,
     baselines: Baselines = ...,
@@ -65,7 +65,7 @@ def attribute_to_inputs(
 
 
 @log_usage(part_of_slo=True)
-def attribute_to_inputs(  # noqa: D417  (a method of both classes)
+def attribute(  # noqa: D417  (a method of both classes)
     self: AMLAttribution | LAAttribution,
     inputs: TensorOrTuple,
     baselines: Baselines = None,
@@ -128,4 +128,4 @@ def attribute_to_inputs(  # noqa: D417  (a method of both classes)
     return attributions if explained.delta is None else (attributions, explained.delta)
 
 
-__all__ = ["attribute_to_inputs", "checked_embedding_layers", "input_site"]
+__all__ = ["attribute", "checked_embedding_layers", "input_site"]

@@ -46,7 +46,7 @@ def layer_site(self: LayerAMLAttribution | LayerLAAttribution, *, at_input: bool
 
 # Any in the first form: an argument list once more would say nothing but the type of the result.
 @overload
-def attribute_to_layer(
+def attribute(
     self: LayerAMLAttribution | LayerLAAttribution,
     inputs: TensorOrTuple,
     *args: Any,
@@ -56,7 +56,7 @@ def attribute_to_layer(
 
 
 @overload
-def attribute_to_layer(
+def attribute(
     self: LayerAMLAttribution | LayerLAAttribution,
     inputs: TensorOrTuple,
     baselines: Baselines = ...,
@@ -72,7 +72,7 @@ def attribute_to_layer(
 
 
 @log_usage(part_of_slo=True)
-def attribute_to_layer(  # noqa: D417  (a method of both classes)
+def attribute(  # noqa: D417  (a method of both classes)
     self: LayerAMLAttribution | LayerLAAttribution,
     inputs: TensorOrTuple,
     baselines: Baselines = None,
@@ -146,4 +146,4 @@ def attribute_to_layer(  # noqa: D417  (a method of both classes)
     return attributions if explained.delta is None else (attributions, explained.delta)
 
 
-__all__ = ["attribute_to_layer", "checked_layer", "layer_site"]
+__all__ = ["attribute", "checked_layer", "layer_site"]
