@@ -25,7 +25,7 @@ from captum_aml.cli.options import (
     with_flags,
 )
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.training.defaults import default_loss, default_rate
+from captum_aml.training.recipes import default_loss, default_rate
 from captum_aml.training.settings import FitSettings, LossName, TrainingOptions
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ from captum_aml.text.saved import FILE, check_masker, check_same, read_saved, wr
 from captum_aml.text.segmentation import Segmenter, Unit
 from captum_aml.text.sources import ModelLike, prompt_config, text_model
 from captum_aml.text.units import TextUnits
-from captum_aml.training.defaults import default_loss, default_rate
+from captum_aml.training.recipes import default_loss, default_rate
 from captum_aml.training.settings import LossName
 
 

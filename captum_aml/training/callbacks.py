@@ -1,4 +1,4 @@
-"""What may look on, and be told, while a masker is fitted."""
+"""Callbacks of a fit."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class FitState:
 
 
 class FitCallback:
-    """Is told what happens; override what is of interest. Called on the main process only.
+    """Methods that a fit calls as it goes on, on the main process only; override those of interest.
 
     An exception ends the fit, and leaves a run with a folder as it was last written.
     """

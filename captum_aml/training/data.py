@@ -13,7 +13,7 @@ the pass is left out.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -65,7 +65,7 @@ class Feed:
         return found
 
     def count(self) -> int:
-        """The number of batches; they are read once where they do not tell it.
+        """The number of batches; they are read once where they have no length.
 
         Raises:
             InvalidInputError: There is none.
@@ -84,7 +84,7 @@ class Feed:
         """The batches of an epoch.
 
         Args:
-            number: The epoch, from 1. Whatever has ``set_epoch`` is told, counting from 0.
+            number: The epoch, from 1. ``set_epoch``, where there is one, gets it from 0.
             skip: Batches that were consumed already.
         """
         for part in self.parts:
@@ -197,7 +197,7 @@ def check_unshared(name: str, batches: Batches, n_processes: int) -> None:
 
 
 def length_of(batches: Batches) -> int | None:
-    """The number of batches where they tell it."""
+    """The number of batches where they have a length."""
     if isinstance(batches, Sized):
         try:
             return len(batches)
@@ -217,11 +217,6 @@ def validation_steps(n_steps: int | None, n_validations: int) -> frozenset[int]:
         return frozenset()
     places = (round(i * n_steps / n_validations) for i in range(1, n_validations))
     return frozenset(place for place in places if 0 < place < n_steps)
-
-
-def own_share(batches: Sequence[Batch], *, index: int, count: int) -> Sequence[Batch]:
-    """Of the batches of a step those that are for one process."""
-    return batches[index::count]
 
 
 #: The most examples and numbers that are kept: about 15 MB of examples with two classes.
@@ -334,7 +329,6 @@ __all__ = [
     "example_keys",
     "in_training",
     "length_of",
-    "own_share",
     "reusable",
     "seed_torch",
     "validation_steps",

@@ -25,7 +25,6 @@ from captum_aml.training.data import (
     check_unshared,
     derived_seed,
     length_of,
-    own_share,
     seed_torch,
     validation_steps,
 )
@@ -68,7 +67,7 @@ def fit_masker(
         train_batches: Training batches, iterated once for each epoch.
         val_batches: Validation batches, or None.
         settings: How it is fitted.
-        callbacks: Are told what happens.
+        callbacks: Are called as it goes on.
         trackers: Names or trackers of Accelerate to log to.
         show_progress: Whether to show a progress bar.
         identity: Gives what a resumed run has to have in common with the one in the folder beside
@@ -85,15 +84,15 @@ def fit_masker(
         NoGradientError: The forward function cannot be differentiated.
     """
     if val_batches is None:
-        for name, asked in (("patience", settings.patience), ("select_by", goal.metric)):
-            if asked is not None:
+        for name, given in (("patience", settings.patience), ("select_by", goal.metric)):
+            if given is not None:
                 raise InvalidInputError(f"{name}: expected val_batches with it, got None")
     processes = Processes()
     check_unshared("train_batches", train_batches, processes.count)
     if val_batches is not None:
         check_unshared("val_batches", val_batches, processes.count)
     with ExitStack() as stack:
-        told = list(callbacks)
+        called = list(callbacks)
         if processes.is_main and trackers:
             from captum_aml.training.trackers import TrackerLog
 
@@ -103,13 +102,13 @@ def fit_masker(
                 config=settings.to_dict(),
             )
             stack.callback(log.close)
-            told.append(log)
+            called.append(log)
         if processes.is_main and show_progress:
             bar = ProgressBar()
             stack.callback(bar.close)
-            told.append(bar)
+            called.append(bar)
         processes.share(masker)
-        fit = FitLoop(masker, goal, train_batches, val_batches, settings, processes, told)
+        fit = FitLoop(masker, goal, train_batches, val_batches, settings, processes, called)
         fit.open(stack, identity)
         return fit.run()
 
@@ -124,7 +123,7 @@ class FitLoop:
         val_batches: Validation batches, or None.
         settings: The settings.
         processes: The processes.
-        callbacks: Are told what happens, on the main process.
+        callbacks: Are called as it goes on, on the main process.
     """
 
     def __init__(
@@ -171,7 +170,7 @@ class FitLoop:
         """Goes on from where the run stands to its end."""
         progress, settings = self.progress, self.settings
         if progress.stopped is None:
-            self._tell("on_fit_start")
+            self._call("on_fit_start")
             while self._goes_on() and progress.epoch <= settings.epochs:
                 self._epoch()
             if not self.requests and progress.stopped is None:
@@ -179,7 +178,7 @@ class FitLoop:
                     raise NonFiniteError(_too_many(self.last_error, "every step"))
                 progress.stopped = "completed"
                 self._save()
-            self._tell("on_fit_end")
+            self._call("on_fit_end")
         if self.best is not None:
             self.masker.load_state_dict(self.best, strict=False)
         self.masker.eval()
@@ -194,7 +193,7 @@ class FitLoop:
 
     def _goes_on(self) -> bool:
         # Callbacks run on the main process; every process has to know that one asked to stop. This
-        # is the only place where they tell each other, and all of them come by equally often.
+        # is the only place where they exchange it, and all of them come by equally often.
         if self.processes.count > 1 and self.processes.any(bool(self.requests)):
             self.requests[:] = ["stop"]
         return self.progress.stopped is None and not self.requests
@@ -204,14 +203,14 @@ class FitLoop:
         if self.keeper is not None:
             self.keeper.begin_epoch()
         batches = self.feed.epoch(progress.epoch, skip=progress.batches)
-        self._tell("on_epoch_start")
+        self._call("on_epoch_start")
         every = self.settings.save_every
         while self._goes_on():
             if not self._step(batches):
                 break
             progress.step_in_epoch += 1
             progress.step += 1
-            self._tell("on_step_end")
+            self._call("on_step_end")
             if progress.step_in_epoch in self.validate_after:
                 self._validate()
                 self._save()
@@ -235,7 +234,7 @@ class FitLoop:
         progress.epoch += 1
         progress.step_in_epoch = progress.batches = progress.skipped_in_epoch = 0
         progress.means, progress.validations = Means(), []
-        self._tell("on_epoch_end", epoch=progress.epoch - 1)
+        self._call("on_epoch_end", epoch=progress.epoch - 1)
         self._save()
 
     def _partial_record(self) -> list[EpochRecord]:
@@ -263,7 +262,7 @@ class FitLoop:
         """Goes one step; False where there is no batch left for any process."""
         progress, processes = self.progress, self.processes
         taken = list(islice(batches, self.batches_per_step))
-        share = own_share(taken, index=processes.index, count=processes.count)
+        share = taken[processes.index :: processes.count]
         seed_torch(derived_seed(self.seed, "step", progress.step, processes.index))
         found, gradients = self.gradients(share, first=progress.batches, step=progress.step)
         results = processes.gather(found)
@@ -337,7 +336,7 @@ class FitLoop:
             progress.best = record
             self.best = {k: t.detach().clone() for k, t in learned(self.masker).items()}
             self.best_is_new = True
-        self._tell("on_validation_end")
+        self._call("on_validation_end")
         patience = self.settings.patience
         if patience is not None and progress.since_best >= patience:
             progress.stopped = "patience"
@@ -363,9 +362,9 @@ class FitLoop:
         self.progress.seconds = time.perf_counter() - self.started
         if self.keeper.save(self.progress, self.best if self.best_is_new else None):
             self.best_is_new = False
-            self._tell("on_checkpoint")
+            self._call("on_checkpoint")
 
-    def _tell(self, event: str, epoch: int | None = None) -> None:
+    def _call(self, event: str, epoch: int | None = None) -> None:
         if not self.callbacks:
             return
         progress = self.progress

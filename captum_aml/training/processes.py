@@ -115,7 +115,7 @@ def n_launched() -> int:
 def _launched_without_accelerator() -> bool:
     """Whether a launcher started several processes where there is only the CPU.
 
-    Accelerate joins such processes only where it is told to use the CPU; each would otherwise take
+    Accelerate joins such processes only where the CPU is chosen; each would otherwise take
     itself for the only one.
     """
     if n_launched() < 2:

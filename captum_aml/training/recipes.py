@@ -1,4 +1,4 @@
-"""Ways of fitting that have a name."""
+"""Recipes of a fit: the defaults that did best in our measurements, and ways with a name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.training.settings import FitSettings
+from captum_aml.training.settings import FitSettings, LossName
+
+
+def default_loss(method: str) -> LossName:
+    """The loss for ``aml`` or ``la``: regression knows nothing of LA."""
+    return "regression" if method == "aml" else "objective"
+
+
+def default_rate(*, head: bool) -> float:
+    """AdamW's highest rate, for an encoder that was pretrained or for a head on hidden states."""
+    return 1e-3 if head else 1e-4
 
 
 @dataclass(frozen=True)
@@ -90,4 +100,4 @@ def recipe_of(name: str) -> Recipe:
     return RECIPES[name]
 
 
-__all__ = ["PUBLISHED", "RECIPES", "Recipe", "recipe_of"]
+__all__ = ["PUBLISHED", "RECIPES", "Recipe", "default_loss", "default_rate", "recipe_of"]

@@ -244,7 +244,7 @@ class Keeper:
                 saved = self._folder.load(self._configuration, resume=self._settings.resume)
             except CaptumAMLError as caught:
                 error = caught
-        # Every process hears of an error: one that waited for the others would wait for ever.
+        # Every process gets the error: one that waited for the others would wait for ever.
         saved, error = self._processes.from_main((saved, error))
         if error is not None:
             raise error

@@ -29,12 +29,6 @@ Scheduler = Literal[
 ]
 Precision = Literal["no", "bf16", "fp16"]
 
-#: Learning rates that did well in our measurements: of an encoder that was pretrained, as a masker
-#: that is fitted by regression, and of a head on the explained model's hidden states, which starts
-#: from nothing.
-LEARNING_RATE = 1e-4
-HEAD_LEARNING_RATE = 1e-3
-
 #: A resumed run may have other values of these: they do not decide which weights it ends with.
 NOT_OF_THE_RUN = ("checkpoint_dir", "resume", "save_every", "max_skipped_steps")
 
@@ -275,8 +269,6 @@ class FitOptions(TypedDict, total=False):
 
 
 __all__ = [
-    "HEAD_LEARNING_RATE",
-    "LEARNING_RATE",
     "FitOptions",
     "FitSettings",
     "LossName",
