@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from captum_aml.methods import registry
+from captum_aml.methods import registry as methods
+from captum_aml.metrics import registry as metrics
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -36,7 +37,8 @@ def test_its_code_runs_and_prints_what_is_shown(
 ) -> None:
     pytest.importorskip("matplotlib.pyplot").switch_backend("Agg")
     # What a page registers is gone with it.
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    for registry in (methods, metrics):
+        monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(DOCS.parent / "examples"))  # for its tiny models
     text = page.read_text(encoding="utf-8")
