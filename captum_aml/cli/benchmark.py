@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from captum_aml.cli.console import duration, quiet_libraries, shows_progress
+from captum_aml.cli.console import duration, shows_progress
 from captum_aml.cli.options import (
     Baseline,
     Device,
@@ -21,6 +21,8 @@ from captum_aml.cli.options import (
     PassSize,
     Template,
     TextColumn,
+    chosen_model,
+    comma_separated,
 )
 
 if TYPE_CHECKING:
@@ -142,11 +144,10 @@ def benchmark(
     from captum_aml.metrics.conventions import resolve_convention
     from captum_aml.metrics.registry import bind
     from captum_aml.text.data import load_texts
-    from captum_aml.text.sources import prompt_of, text_model
 
     settings = BenchmarkSettings(
-        methods=_names(methods),
-        metrics=_names(metrics),
+        methods=None if methods is None else comma_separated(methods),
+        metrics=None if metrics is None else comma_separated(metrics),
         convention=preset,
         seeds=_numbers(seeds, "--seeds"),
         maskers=masker or (),
@@ -169,14 +170,9 @@ def benchmark(
         label_column=label_column,
         rationale_column=rationale_column,
     )
-    quiet_libraries()
     results = run_benchmark(
-        text_model(
-            model,
-            prompt=prompt_of(template, labels),
-            baseline=baseline,
-            max_length=max_length,
-            device=device,
+        chosen_model(
+            model, template, labels, baseline=baseline, device=device, max_length=max_length
         ),
         texts,
         out,
@@ -228,33 +224,27 @@ def evaluate(
     from captum_aml.benchmark.store import BenchmarkFolder
     from captum_aml.metrics import LimitSearch
     from captum_aml.text.saved import model_fingerprint
-    from captum_aml.text.sources import prompt_of, text_model
 
     settings = BenchmarkSettings(
-        metrics=_names(metrics),
+        metrics=None if metrics is None else comma_separated(metrics),
         convention=preset,
         batch_size=batch_size,
         search=LimitSearch(beam_size=beam_size, max_tokens=search_tokens),
         n_examples=examples,
     )
     given = read_explanations(explanations)
-    quiet_libraries()
-    classifier = text_model(
-        model,
-        prompt=prompt_of(template, labels),
-        baseline=baseline,
-        max_length=max_length,
-        device=device,
+    text_model = chosen_model(
+        model, template, labels, baseline=baseline, device=device, max_length=max_length
     )
     # A folder holds the results of one run, here as for benchmark.
     identity = {
-        "model": model_fingerprint(classifier),
+        "model": model_fingerprint(text_model),
         "explanations": hashlib.sha256(explanations.read_bytes()).hexdigest(),
     }
     folder = None if out is None else BenchmarkFolder.open(out, identity, overwrite=overwrite)
     with folder or nullcontext():
         results = evaluate_explanations(
-            classifier,
+            text_model,
             given,
             settings,
             model_name=model,
@@ -265,12 +255,6 @@ def evaluate(
         if folder is not None:
             files = write_report(folder.path, results)
             typer.echo(f"\nThe report: {files.html.resolve()}")
-
-
-def _names(given: str | None) -> list[str] | None:
-    if given is None:
-        return None
-    return [name.strip() for name in given.split(",") if name.strip()]
 
 
 def _numbers(given: str, option: str) -> list[int]:

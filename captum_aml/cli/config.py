@@ -22,6 +22,7 @@ from captum_aml.cli.options import (
     Seed,
     Template,
     TextColumn,
+    comma_separated,
     with_flags,
 )
 from captum_aml.exceptions import InvalidInputError
@@ -226,12 +227,12 @@ class FitConfig(TrainingOptions):
     @property
     def metrics(self) -> list[str]:
         """The metrics to select by; none for the loss."""
-        return [] if self.select_by == "loss" else _names(self.select_by)
+        return [] if self.select_by == "loss" else comma_separated(self.select_by)
 
     @property
     def trackers(self) -> list[str]:
         """The trackers' names."""
-        return _names(self.tracker or "")
+        return comma_separated(self.tracker or "")
 
     @property
     def chosen_loss(self) -> LossName:
@@ -419,10 +420,6 @@ def _with_recipe(values: dict[str, Any]) -> dict[str, Any]:
                 "the two"
             )
     return {**values, **recipe.fixed}
-
-
-def _names(given: str) -> list[str]:
-    return [name.strip() for name in given.split(",") if name.strip()]
 
 
 __all__ = ["ConfigFile", "FitConfig", "config_flags", "config_text"]

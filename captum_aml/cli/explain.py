@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from captum_aml.cli.console import is_terminal, quiet_libraries, shows_progress
-from captum_aml.cli.options import Baseline, Device, Labels, Model, PassSize, Seed, Template
+from captum_aml.cli.console import is_terminal, shows_progress
+from captum_aml.cli.options import (
+    Baseline,
+    Device,
+    Labels,
+    Model,
+    PassSize,
+    Seed,
+    Template,
+    chosen_model,
+)
 
 if TYPE_CHECKING:
     from captum_aml.text import Explanation
@@ -98,16 +107,13 @@ def explain(
 
     from captum_aml import methods
     from captum_aml.text import TextExplainer, write_explanations
-    from captum_aml.text.sources import prompt_of, text_model
 
     methods.spec(method)
-    prompt = prompt_of(template, labels)
-    quiet_libraries()
-    classifier = text_model(model, prompt=prompt, baseline=baseline, device=device)
+    text_model = chosen_model(model, template, labels, baseline=baseline, device=device)
     total = limit if file is not None else len(texts or []) or limit
     to_terminal = output is None and is_terminal()
     explainer = TextExplainer(
-        classifier,
+        text_model,
         method=method,
         masker=masker,
         unit=unit,  # type: ignore[arg-type]  # checked there

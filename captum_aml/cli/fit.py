@@ -113,7 +113,7 @@ def fit(
             say("Interrupted: the same command goes on with --resume.")
             raise
         attribution.save_pretrained(out)
-        write_saved(out, setup.classifier, method=setup.config.method)
+        write_saved(out, setup.text_model, method=setup.config.method)
         assert attribution.fit_summary_ is not None
         summary = _summary(attribution.fit_summary_, out)
         folder.finish([asdict(record) for record in attribution.history_ or ()], summary)

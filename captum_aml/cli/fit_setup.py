@@ -15,7 +15,8 @@ from torch import nn
 from tqdm import tqdm
 
 from captum_aml.cli.config import FitConfig
-from captum_aml.cli.console import quiet_libraries, say
+from captum_aml.cli.console import say
+from captum_aml.cli.options import chosen_model
 from captum_aml.exceptions import CaptumAMLError, InvalidInputError
 from captum_aml.maskers import AlignedMasker
 from captum_aml.text.batches import TextBatches
@@ -28,7 +29,6 @@ from captum_aml.text.fitting import (
 )
 from captum_aml.text.model import TextModel
 from captum_aml.text.saved import model_fingerprint
-from captum_aml.text.sources import prompt_of, text_model
 from captum_aml.training.callbacks import FitCallback, FitState
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class FitSetup:
 
     Attributes:
         config: The configuration, with nothing left to choose.
-        classifier: The model to explain.
+        text_model: The model to explain.
         data: The texts.
         training: Training batches.
         validation: Validation batches.
@@ -142,7 +142,7 @@ class FitSetup:
     """
 
     config: FitConfig
-    classifier: TextModel
+    text_model: TextModel
     data: FitData
     training: TextBatches
     validation: list[dict[str, Any]]  # keyword arguments of ``attribute``
@@ -153,7 +153,7 @@ class FitSetup:
         """An attribution with the first masker and an objective; it is not fitted."""
         assert self.config.perturbation is not None
         return text_attribution(
-            self.classifier,
+            self.text_model,
             self.config.method,
             masker=self.masker,
             objective=objective,
@@ -171,7 +171,7 @@ class FitSetup:
         }
         return {
             **settings,
-            "model_weights": model_fingerprint(self.classifier),
+            "model_weights": model_fingerprint(self.text_model),
             "texts": self.data.digest,
         }
 
@@ -187,42 +187,42 @@ def prepare(config: FitConfig) -> FitSetup:
         CheckpointError: The masker to start from is of another model.
     """
     data = load_data(config)
-    quiet_libraries()
-    classifier = text_model(
+    text_model = chosen_model(
         config.model,
-        prompt=prompt_of(config.template, config.labels),
+        config.template,
+        config.labels,
         baseline=config.baseline,
-        max_length=config.max_length,
         device=_device(config.device),
+        max_length=config.max_length,
     )
     config = replace(
         config,
-        perturbation=_perturbation(config, classifier, data),
-        masker=config.masker or default_masker(classifier),
+        perturbation=_perturbation(config, text_model, data),
+        masker=config.masker or default_masker(text_model),
     )
-    masker = _first_masker(config, classifier)
+    masker = _first_masker(config, text_model)
     training = TextBatches(
-        classifier, data.training, batch_size=config.batch_size, seed=config.seed
+        text_model, data.training, batch_size=config.batch_size, seed=config.seed
     )
-    _tell_of_texts(data, training, classifier)
+    _tell_of_texts(data, training, text_model)
     score = None
     if config.metrics:
         from captum_aml.text.validation import validation_batches
         from captum_aml.training import MaskerScore
 
-        validation, rationales = validation_batches(classifier, data.validation)
+        validation, rationales = validation_batches(text_model, data.validation)
         score = MaskerScore(config.metrics, validation, rationales, convention=config.preset)
     else:
-        validation = _plain(classifier, data.validation)
-    return FitSetup(config, classifier, data, training, validation, score, masker)
+        validation = _plain(text_model, data.validation)
+    return FitSetup(config, text_model, data, training, validation, score, masker)
 
 
-def _plain(classifier: TextModel, items: list[LabelledText]) -> list[dict[str, Any]]:
+def _plain(text_model: TextModel, items: list[LabelledText]) -> list[dict[str, Any]]:
     texts = [item.text for item in items]
-    return list(TextBatches(classifier, texts, batch_size=32, shuffle=False))
+    return list(TextBatches(text_model, texts, batch_size=32, shuffle=False))
 
 
-def _tell_of_texts(data: FitData, training: TextBatches, classifier: TextModel) -> None:
+def _tell_of_texts(data: FitData, training: TextBatches, text_model: TextModel) -> None:
     n_validation = len(data.validation)
     where = ", held out of the data" if data.held_out else ""
     say(f"{data.n_training} training texts, {n_validation} validation texts{where}.")
@@ -231,14 +231,14 @@ def _tell_of_texts(data: FitData, training: TextBatches, classifier: TextModel) 
         are = "text is" if survey.n_truncated == 1 else "texts are"
         say(
             f"{survey.n_truncated} of the {survey.n_texts} training {are} longer than the "
-            f"{classifier.max_length} tokens that are taken, and cut."
+            f"{text_model.max_length} tokens that are taken, and cut."
         )
     if survey.n_without_tokens == survey.n_texts:
         raise InvalidInputError("data: expected texts with tokens to explain, got none")
 
 
-def _perturbation(config: FitConfig, classifier: TextModel, data: FitData) -> str:
-    taken = None if config.perturbation == "blend" else attention_removal(classifier, data.first)
+def _perturbation(config: FitConfig, text_model: TextModel, data: FitData) -> str:
+    taken = None if config.perturbation == "blend" else attention_removal(text_model, data.first)
     if config.perturbation is None:
         if taken is None:
             say("Perturbation: blend, as the model takes no additive attention mask.")
@@ -254,10 +254,10 @@ def _perturbation(config: FitConfig, classifier: TextModel, data: FitData) -> st
     return config.perturbation
 
 
-def _first_masker(config: FitConfig, classifier: TextModel) -> nn.Module:
+def _first_masker(config: FitConfig, text_model: TextModel) -> nn.Module:
     name = config.masker
     try:
-        masker = first_masker(name, classifier, method=config.method, seed=config.seed)
+        masker = first_masker(name, text_model, method=config.method, seed=config.seed)
     except CaptumAMLError:
         raise
     except (OSError, ValueError) as error:

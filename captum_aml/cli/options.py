@@ -1,4 +1,4 @@
-"""Options that several commands have, and flags that are made from a dataclass's fields."""
+"""Options that several commands have, and what is made from them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.models import OptionInfo
+
+from captum_aml.cli.console import quiet_libraries
+
+if TYPE_CHECKING:
+    from captum_aml.text import TextModel
 
 Model = Annotated[
     str,
@@ -50,6 +55,28 @@ TextColumn = Annotated[str, typer.Option(help="The column with the texts.")]
 PassSize = Annotated[int, typer.Option(min=1, help="Texts in one pass of the model.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
+
+
+def chosen_model(
+    model: str,
+    template: str | None,
+    labels: str | None,
+    *,
+    baseline: str | None,
+    device: str,
+    max_length: int | None = None,
+) -> TextModel:
+    """The model that options name, loaded without notices of libraries."""
+    from captum_aml.text.sources import prompt_of, text_model
+
+    prompt = prompt_of(template, labels)
+    quiet_libraries()
+    return text_model(model, prompt=prompt, baseline=baseline, max_length=max_length, device=device)
+
+
+def comma_separated(given: str) -> list[str]:
+    """The names in an option that takes several."""
+    return [name.strip() for name in given.split(",") if name.strip()]
 
 
 def with_flags(
@@ -122,5 +149,7 @@ __all__ = [
     "Seed",
     "Template",
     "TextColumn",
+    "chosen_model",
+    "comma_separated",
     "with_flags",
 ]
