@@ -46,7 +46,7 @@ def plain_loop(
         for start in starts:
             tokenized = classifier.tokenize(texts[start : start + args.batch_size])
             batch = classifier.collate(tokenized)
-            reference = classifier.reference_ids(batch)
+            reference = classifier.baselines(batch)
             given = {"attention_mask": batch.attention_mask, **batch.extra_inputs}
             with torch.no_grad():
                 target = model(input_ids=batch.input_ids, **given).logits.softmax(dim=-1)

@@ -144,7 +144,7 @@ def _runs(args: argparse.Namespace) -> dict[str, Callable[[Sequence[str]], objec
             target = int(classifier(batch.input_ids, *batch.forward_args).argmax())
             attributions = method.attribute(
                 batch.input_ids,
-                classifier.reference_ids(batch),
+                classifier.baselines(batch),
                 target=target,
                 additional_forward_args=batch.forward_args,
                 n_steps=50,

@@ -57,7 +57,7 @@ def batches(classifier: TextClassifier, texts: Sequence[str], size: int) -> list
     made = []
     for start in range(0, len(ordered), size):
         batch = classifier.collate(ordered[start : start + size])
-        made.append(Texts(batch.input_ids, classifier.reference_ids(batch), batch.forward_args))
+        made.append(Texts(batch.input_ids, classifier.baselines(batch), batch.forward_args))
     return made
 
 

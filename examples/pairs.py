@@ -90,7 +90,7 @@ for explanation in explanations:
 # say what is a token, the claim's tokens keep their own ids.
 
 batch = classifier.collate(classifier.tokenize(pairs[1:2]))
-ref_ids = classifier.reference_ids(batch)
+ref_ids = classifier.baselines(batch)
 second = batch.extra_inputs["token_type_ids"] == 1
 ref_ids = ref_ids.where(~second, batch.input_ids)
 

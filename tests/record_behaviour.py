@@ -167,7 +167,7 @@ def batch_of(text_model: Any, texts: Sequence[str]) -> dict[str, Any]:
     batch = text_model.collate(text_model.tokenize(texts))
     return {
         "inputs": batch.input_ids,
-        "baselines": text_model.reference_ids(batch),
+        "baselines": text_model.baselines(batch),
         "additional_forward_args": batch.forward_args,
     }
 

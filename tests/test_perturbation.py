@@ -278,7 +278,7 @@ def test_it_can_be_tuned_and_fitted_with() -> None:
         classifier.tokenize(["The plot was slow, but the ending was superb.", "It was not good."])
     )
     call: dict[str, Any] = {
-        "baselines": classifier.reference_ids(batch),
+        "baselines": classifier.baselines(batch),
         "additional_forward_args": batch.forward_args,
     }
     aml = AMLAttribution(

@@ -322,7 +322,7 @@ def _explain_batch(
     indices: Sequence[int],
 ) -> list[Record]:
     batch = classifier.collate(texts)
-    references = classifier.reference_ids(batch)
+    references = classifier.baselines(batch)
     with classifier.evaluating():
         with torch.no_grad():
             logits = classifier(batch.input_ids, *batch.forward_args)

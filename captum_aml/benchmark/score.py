@@ -152,7 +152,7 @@ class Scorer:
             evaluator = RemovalEvaluator(
                 self.classifier,
                 batch.input_ids,
-                self.classifier.reference_ids(batch),
+                self.classifier.baselines(batch),
                 batch.forward_args,
                 None if self.targets is None else [self.targets[row] for row in rows],
                 output="logits",

@@ -1,6 +1,6 @@
-"""What a causal decoder needs to be told about padding, and where its answer stands.
+"""Padding, positions and the last token of causal decoders.
 
-A decoder answers at the last token. Which token that is, and which position a token has, is told
+A decoder answers at the last token. Which token that is, and which position a token has, is given
 by the attention mask here: the padding token's id, which transformers goes by, may stand in a text
 or may not exist, and is what an attribution method's baseline often consists of.
 """

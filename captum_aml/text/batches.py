@@ -45,7 +45,7 @@ class TextBatches:
     order of the batches is another one in each epoch.
 
     Args:
-        classifier: The model to explain.
+        text_model: The model to explain.
         texts: A list, or anything that gives its texts each time it is read: strings, pairs of
             strings, or lists of words.
         batch_size: Texts in a batch. Default: 20, as published.
@@ -65,7 +65,7 @@ class TextBatches:
 
     def __init__(
         self,
-        classifier: TextModel,
+        text_model: TextModel,
         texts: Iterable[TextLike],
         *,
         batch_size: int = 20,
@@ -82,7 +82,7 @@ class TextBatches:
                 "texts: expected strings that can be read once for each epoch, got an iterator "
                 f"({type(texts).__name__}); pass a list, or an object whose __iter__ starts anew"
             )
-        self._classifier = classifier
+        self._text_model = text_model
         self._texts = texts
         self.batch_size = as_count("batch_size", batch_size, least=1)
         self.seed = as_count("seed", seed)
@@ -109,17 +109,17 @@ class TextBatches:
         """The batches, on the model's device."""
         order = random.Random(f"{self.seed} {self._epoch}") if self.shuffle else None
         for window in self._windows(order):
-            tokenized = self._classifier.tokenize(window)
+            tokenized = self._text_model.tokenize(window)
             batches = length_batches(tokenized, self.batch_size)
             if order is not None:
                 order.shuffle(batches)
             for rows in batches:
                 chosen = [tokenized[row] for row in rows]
-                batch = self._classifier.collate(chosen)
+                batch = self._text_model.collate(chosen)
                 groups = [found for text in chosen if (found := self._units.groups(text))]
                 yield {
                     "inputs": batch.input_ids,
-                    "baselines": self._classifier.reference_ids(batch),
+                    "baselines": self._text_model.baselines(batch),
                     "additional_forward_args": batch.forward_args,
                     **({"feature_mask": feature_mask(batch, groups)} if groups else {}),
                 }
@@ -133,7 +133,7 @@ class TextBatches:
         """Tokenizes all texts once, to tell what a model does not see of them."""
         truncated = empty = 0
         for window in self._windows(None):
-            for text in self._classifier.tokenize(window):
+            for text in self._text_model.tokenize(window):
                 truncated += text.n_tokens_cut > 0
                 empty += not any(text.ordinary)
         return TextSurvey(self.n_texts, truncated, empty)
@@ -161,12 +161,12 @@ class TextBatches:
 
 
 def fit_batches(
-    classifier: TextModel, texts: Sequence[TextLike], *, batch_size: int = 20, seed: int = 0
+    text_model: TextModel, texts: Sequence[TextLike], *, batch_size: int = 20, seed: int = 0
 ) -> list[dict[str, Any]]:  # keyword arguments of ``attribute``
     """The batches of :class:`TextBatches` as a list, for a few thousand texts.
 
     Args:
-        classifier: The model to explain.
+        text_model: The model to explain.
         texts: Training texts.
         batch_size: Texts in a batch. Default: 20, as published.
         seed: Seed of the order of the batches. Default: 0.
@@ -174,7 +174,7 @@ def fit_batches(
     Raises:
         InvalidInputError: There is no text, or ``batch_size`` is not positive.
     """
-    return list(TextBatches(classifier, texts, batch_size=batch_size, seed=seed))
+    return list(TextBatches(text_model, texts, batch_size=batch_size, seed=seed))
 
 
 __all__ = ["TextBatches", "TextSurvey", "fit_batches"]

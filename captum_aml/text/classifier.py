@@ -125,7 +125,7 @@ class TextClassifier(TextModel):
 
     @property
     def is_decoder(self) -> bool:
-        """Whether tokens do not hear those after them."""
+        """Whether tokens attend only to those before them."""
         return self._scores is not None
 
 

@@ -36,7 +36,7 @@ class LabelledText:
         text: The text, which is not blank.
         label: Its class, as an index or a name; None where it is not known.
         rationale: Spans ``[start, end)`` of the characters of ``text`` that people give as the
-            reason for the label; empty where they saw none, None where nobody was asked.
+            reason for the label; empty where they saw none, None where there is no annotation.
         id: What the data set calls it.
 
     Raises:

@@ -116,8 +116,8 @@ def baseline_token(tokenizer: PreTrainedTokenizerBase, token: str | None = None)
     return BaselineToken(id=found, token=str(tokenizer.convert_ids_to_tokens(found)), kind=kind)
 
 
-def reference_ids(batch: TextBatch, baseline: BaselineToken) -> Tensor:
-    """The ids (N, L) of the same texts with nothing said.
+def baseline_ids(batch: TextBatch, baseline: BaselineToken) -> Tensor:
+    """The ids (N, L) of the same texts without their tokens.
 
     Every ordinary token becomes the baseline token. Special tokens and padding stay, which is how
     attribution methods know that they are not to be explained.

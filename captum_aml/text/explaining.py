@@ -27,7 +27,7 @@ _BATCHES_PER_WINDOW = 16
 
 @runtime_checkable
 class _SharesOutputs(Protocol):
-    """A method that keeps what the model said of the texts as they are."""
+    """A method that keeps the logits of the unmasked inputs."""
 
     @property
     def last_outputs(self) -> Tensor | None:
@@ -174,7 +174,7 @@ class BatchExplainer:
         try:
             scores = self._method(
                 batch.input_ids,
-                self.text_model.reference_ids(batch),
+                self.text_model.baselines(batch),
                 target=explained,
                 additional_forward_args=batch.forward_args,
                 feature_mask=mask,

@@ -23,9 +23,9 @@ from captum_aml.text.encoding import (
     BaselineToken,
     TextBatch,
     TokenizedText,
+    baseline_ids,
     baseline_token,
     collate,
-    reference_ids,
     require_offsets,
     tokenize,
 )
@@ -110,7 +110,7 @@ class TextModel(ABC):
 
     @property
     def is_decoder(self) -> bool:
-        """Whether tokens do not hear those after them, or text is written."""
+        """Whether tokens attend only to those before them, or text is generated."""
         return False
 
     #: Template and label words of a model that is prompted.
@@ -171,9 +171,9 @@ class TextModel(ABC):
         )
         return batch.to(self.device)
 
-    def reference_ids(self, batch: TextBatch) -> Tensor:
+    def baselines(self, batch: TextBatch) -> Tensor:
         """The batch's ids (N, L) with every ordinary token replaced by the baseline token."""
-        return reference_ids(batch, self._baseline)
+        return baseline_ids(batch, self._baseline)
 
     def class_index(self, target: int | str) -> int:
         """The index of a class given by its name or its index.

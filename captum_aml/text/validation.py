@@ -44,7 +44,7 @@ def validation_batches(
         batches.append(
             {
                 "inputs": batch.input_ids,
-                "baselines": text_model.reference_ids(batch),
+                "baselines": text_model.baselines(batch),
                 "additional_forward_args": batch.forward_args,
             }
         )

@@ -94,7 +94,7 @@ class Call:
         self.classifier = classifier
         batch = classifier.collate(classifier.tokenize([item.text]))
         self.ids = batch.input_ids
-        self.references = classifier.reference_ids(batch)
+        self.references = classifier.baselines(batch)
         self.args = batch.forward_args
         self.tokens = batch.ordinary
         self.scores = torch.zeros(self.ids.shape, dtype=torch.float64)

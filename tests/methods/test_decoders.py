@@ -42,7 +42,7 @@ def scores_of(
     method = methods.create(name, model, model.embedding_layer, n_steps=few(name))
     return method(
         batch.input_ids,
-        model.reference_ids(batch),
+        model.baselines(batch),
         target=1,
         additional_forward_args=batch.forward_args,
         feature_mask=feature_mask,
@@ -79,7 +79,7 @@ def test_only_the_text_is_explained_and_alone_as_in_a_batch(name: str, kind: str
 def test_only_the_text_is_ever_replaced(name: str, kind: str) -> None:
     model = text_model(kind)
     batch = batch_of(model)
-    reference = model.reference_ids(batch)
+    reference = model.baselines(batch)
     seen: list[Tensor] = []
 
     class Seen:
@@ -121,7 +121,7 @@ def test_attention_is_that_of_the_last_token(kind: str) -> None:
             layers = model.model(input_ids=alone.input_ids, output_attentions=True).attentions
         model.model.set_attn_implementation("sdpa")
         expected = layers[-1][0].mean(dim=0)[-1][alone.ordinary[0]]
-        explained = (alone.input_ids != model.reference_ids(alone))[alone.ordinary]
+        explained = (alone.input_ids != model.baselines(alone))[alone.ordinary]
         found = scores[row][batch.ordinary[row]]
         assert torch.allclose(found, expected * explained, atol=1e-6)
         assert found.max() > 1e-3
@@ -135,7 +135,7 @@ def test_rules_of_deep_lift_reach_into_a_decoder(kind: str) -> None:
     method = methods.create("deep-lift", lambda *args: model(*args), model.embedding_layer)
     hidden = method(
         batch.input_ids,
-        model.reference_ids(batch),
+        model.baselines(batch),
         target=1,
         additional_forward_args=batch.forward_args,
     )

@@ -119,7 +119,7 @@ def test_a_text_classifier_and_every_token_its_own_score(name: str) -> None:
         # With evaluations enough the values sum to the difference in probability.
         batch = model.collate(model.tokenize([text]))
         with torch.no_grad():
-            reference = model(model.reference_ids(batch), *batch.forward_args).softmax(dim=-1)
+            reference = model(model.baselines(batch), *batch.forward_args).softmax(dim=-1)
         gap = explanation.probability - float(reference[0, explanation.predicted])
         assert sum(explanation.scores) == pytest.approx(gap, abs=1e-5)
 

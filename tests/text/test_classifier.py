@@ -288,7 +288,7 @@ class TestDecoders:
         classifier = TextClassifier(model, tokenizer)
         assert classifier.baseline.kind == "pad"
         batch = classifier.collate(classifier.tokenize(["a gripping film"]))
-        reference = classifier.reference_ids(batch)
+        reference = classifier.baselines(batch)
         hidden = model.model(reference, attention_mask=batch.attention_mask).last_hidden_state
         expected = model.score(hidden[:, -1])
         assert torch.allclose(classifier(reference, *batch.forward_args), expected, atol=1e-6)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.encoding import baseline_token, collate, reference_ids, tokenize
+from captum_aml.text.encoding import baseline_ids, baseline_token, collate, tokenize
 from tests._helpers.text_models import byte_level_tokenizer, word_piece_tokenizer
 
 WORD_PIECE = word_piece_tokenizer()
@@ -179,5 +179,5 @@ class TestBaseline:
 
     def test_references_replace_ordinary_tokens_only(self) -> None:
         batch = collate(WORD_PIECE, tokenize(WORD_PIECE, ["good", "a [SEP] film"]))
-        reference = reference_ids(batch, baseline_token(WORD_PIECE))
+        reference = baseline_ids(batch, baseline_token(WORD_PIECE))
         assert reference.tolist() == [[2, 4, 3, 0, 0], [2, 4, 4, 4, 3]]

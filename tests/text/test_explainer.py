@@ -474,7 +474,7 @@ class TestInstances:
         (text,) = classifier.tokenize(["a good film"])
         batch = classifier.collate([text])
         call = {
-            "baselines": classifier.reference_ids(batch),
+            "baselines": classifier.baselines(batch),
             "target": int(classifier.predict(["a good film"]).argmax()),
             "additional_forward_args": (batch.attention_mask,),
         }

@@ -107,7 +107,7 @@ def test_only_the_text_is_explained_and_prompt_tokens_stay() -> None:
     assert "".join(shown).replace(" ", "") == "agrippingfilm"
     assert tokenized.text == "a gripping film"
     batch = classifier.collate([tokenized])
-    reference = classifier.reference_ids(batch)
+    reference = classifier.baselines(batch)
     kept = batch.input_ids == reference
     assert torch.equal(kept, ~batch.ordinary)
     scores = AMLAttribution(classifier, embedding_layer=classifier.embedding_layer).attribute(
@@ -132,7 +132,7 @@ def test_explanations_do_not_depend_on_the_batch(kind: str, labels: dict[str, st
         batch = classifier.collate(classifier.tokenize(chosen))
         scores = aml.attribute(
             batch.input_ids,
-            baselines=classifier.reference_ids(batch),
+            baselines=classifier.baselines(batch),
             additional_forward_args=batch.forward_args,
             n_steps=3,
         )
