@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)
+# shap's functions would be compiled for seconds, to run for milliseconds.
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
 
 # Derandomized: a run that passes passes again. Examples are few since each runs a model.
 settings.register_profile(
