@@ -24,28 +24,7 @@ if TYPE_CHECKING:
     from captum_aml.objectives import AMLObjective, LAObjective
     from captum_aml.text import TextExplainer
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "captum_aml.attr": (
-            "AMLAttribution",
-            "LAAttribution",
-            "LayerAMLAttribution",
-            "LayerLAAttribution",
-            "LLMAMLAttribution",
-        ),
-        "captum_aml.maskers": (
-            "AlignedMasker",
-            "EmbeddingMasker",
-            "Masker",
-            "MaskerInputs",
-            "SharedMasker",
-            "TransformerMasker",
-        ),
-        "captum_aml.objectives": ("AMLObjective", "LAObjective"),
-        "captum_aml.text": ("TextExplainer",),
-    },
-)
+__getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "AMLAttribution",

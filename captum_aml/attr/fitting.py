@@ -19,16 +19,17 @@ from captum_aml.attr.persistence import (
     seen_fingerprint,
 )
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.maskers import EmbeddingMasker, explained_layers_of
+from captum_aml.maskers import EmbeddingMasker
 from captum_aml.maskers.fingerprint import ModelFingerprint
+from captum_aml.maskers.hidden import explained_layers_of
 from captum_aml.maskers.registry import describe_masker
 from captum_aml.masking.forward import modules_of, underlying_model
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import Objective
-from captum_aml.training import FitCallback, FitGoal, FitSettings, FitSummary, fit_masker
+from captum_aml.training import FitCallback, FitSettings, FitSummary, fit_masker
 from captum_aml.training.callbacks import check_callbacks
 from captum_aml.training.data import PredictionCache, reusable
-from captum_aml.training.losses import BuildProblem, FitLoss, ObjectiveLoss, resolve_metric
+from captum_aml.training.losses import BuildProblem, FitGoal, FitLoss, ObjectiveLoss, resolve_metric
 from captum_aml.training.regression import RegressionLoss
 from captum_aml.typing import Batch, Batches
 

@@ -4,10 +4,17 @@
 writes a report; ``captum-aml benchmark`` does the same from the command line.
 """
 
-from captum_aml.benchmark.report import results_from_json, results_to_json, write_report
-from captum_aml.benchmark.results import BenchmarkResults
-from captum_aml.benchmark.run import run_benchmark
-from captum_aml.benchmark.settings import BenchmarkSettings
+from typing import TYPE_CHECKING
+
+from captum_aml._utils.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from captum_aml.benchmark.report import results_from_json, results_to_json, write_report
+    from captum_aml.benchmark.results import BenchmarkResults
+    from captum_aml.benchmark.run import run_benchmark
+    from captum_aml.benchmark.settings import BenchmarkSettings
+
+__getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "BenchmarkResults",

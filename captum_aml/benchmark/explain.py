@@ -17,7 +17,7 @@ from captum_aml import methods
 from captum_aml.benchmark.plan import Plan, ranges
 from captum_aml.benchmark.store import JSON, MethodFile
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.maskers import explained_layers_of
+from captum_aml.maskers.hidden import explained_layers_of
 from captum_aml.methods import MethodSpec, Setting, TokenMethod
 from captum_aml.text import TextModel, TokenizedText
 from captum_aml.training import Checkpoint, TrainingCost

@@ -285,7 +285,7 @@ def _show(results: BenchmarkResults) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from captum_aml.visualization import printable
+    from captum_aml.visualization.segments import printable
 
     rows = sorted(results.rows, key=lambda row: row.rank or float("inf"))
     columns = [("rank", ["-" if row.rank is None else f"{row.rank:.1f}" for row in rows])]

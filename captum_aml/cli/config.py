@@ -410,7 +410,7 @@ def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_recipe(values: dict[str, Any]) -> dict[str, Any]:
-    from captum_aml.training import recipe_of
+    from captum_aml.training.recipes import recipe_of
 
     recipe = recipe_of(values["recipe"])
     for name, fixed in recipe.fixed.items():

@@ -250,7 +250,7 @@ def _varied(reviews: Sequence[Review], count: int) -> list[Review]:
 
 
 def _card(explanations: Sequence[Explanation]) -> TextCard:
-    from captum_aml.text import text_card
+    from captum_aml.text.explanation import text_card
 
     card = text_card(explanations)
     rows = [
@@ -264,7 +264,8 @@ def _show(result: DemoResult) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from captum_aml.visualization import plain_text, printable, terminal_text
+    from captum_aml.visualization import plain_text, terminal_text
+    from captum_aml.visualization.segments import printable
 
     console = Console(highlight=False)
     colored = console.color_system is not None and not console.no_color

@@ -173,7 +173,7 @@ def _texts(arguments: Sequence[str], file: Path | None, column: str) -> Iterator
 def _show(explanations: Iterable[Explanation], *, colored: bool) -> None:
     """Writes to standard output: for people in a terminal, for programs elsewhere."""
     if not colored:
-        from captum_aml.text import to_json_line
+        from captum_aml.text.writing import to_json_line
 
         stream = sys.stdout.buffer
         for explanation in explanations:
@@ -183,7 +183,8 @@ def _show(explanations: Iterable[Explanation], *, colored: bool) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from captum_aml.text import headline, readable, text_card
+    from captum_aml.text.explanation import headline, text_card
+    from captum_aml.text.writing import readable
     from captum_aml.visualization import terminal_text
 
     console = Console(highlight=False, soft_wrap=True)

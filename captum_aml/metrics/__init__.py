@@ -31,12 +31,11 @@ from captum_aml.metrics.registry import (
     metric_of,
     register_metric,
 )
-from captum_aml.metrics.removal import REMOVALS, Removal
+from captum_aml.metrics.removal import Removal
 from captum_aml.metrics.soft import soft_comprehensiveness, soft_sufficiency
 
 __all__ = [
     "PRESETS",
-    "REMOVALS",
     "AOPCLimits",
     "BoundMetric",
     "Convention",

@@ -3,7 +3,6 @@
 from captum_aml.objectives._base import (
     MaskedOutcome,
     Objective,
-    SizePenalty,
     Terms,
     inverse_term,
     prediction_term,
@@ -17,7 +16,6 @@ __all__ = [
     "LAObjective",
     "MaskedOutcome",
     "Objective",
-    "SizePenalty",
     "Terms",
     "inverse_term",
     "prediction_term",

@@ -15,14 +15,8 @@ from captum_aml.text._fields import checked_fields
 from captum_aml.text.inputs import Span
 from captum_aml.text.segmentation import Segmenter, TokenGroups, Unit, group_text
 from captum_aml.text.units import ScoredUnit, ScorePooling, pool
-from captum_aml.visualization import (
-    ScoredText,
-    TextCard,
-    captum_record,
-    fragment,
-    printable,
-    terminal_text,
-)
+from captum_aml.visualization import ScoredText, TextCard, captum_record, fragment, terminal_text
+from captum_aml.visualization.segments import printable
 
 if TYPE_CHECKING:
     from captum.attr._utils.visualization import VisualizationDataRecord

@@ -14,7 +14,9 @@ from captum_aml._optional import require
 from captum_aml._utils.files import atomic_file
 from captum_aml._utils.graphemes import grapheme_spans
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.visualization import PALETTE, TextCard, hex_color, printable
+from captum_aml.visualization import TextCard
+from captum_aml.visualization.palette import PALETTE, hex_color
+from captum_aml.visualization.segments import printable
 
 if TYPE_CHECKING:
     from matplotlib import font_manager

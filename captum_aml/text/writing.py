@@ -14,7 +14,8 @@ from typing import TextIO
 from captum_aml._utils.files import atomic_file
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.explanation import Explanation, headline, text_card
-from captum_aml.visualization import page, plain_text, printable
+from captum_aml.visualization import page, plain_text
+from captum_aml.visualization.segments import printable
 
 _COLUMNS = ("predicted", "probability", "explained", "method", "top tokens", "text")
 _TOP = 5

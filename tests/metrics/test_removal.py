@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.metrics import REMOVALS, Removal, RemovalEvaluator, comprehensiveness
-from captum_aml.metrics.removal import replace_by_baseline, resolve_removal
+from captum_aml.metrics import Removal, RemovalEvaluator, comprehensiveness
+from captum_aml.metrics.removal import REMOVALS, replace_by_baseline, resolve_removal
 from tests._helpers.removals import TEXT, additive
 
 

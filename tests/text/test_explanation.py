@@ -13,7 +13,9 @@ import pytest
 from captum.attr import visualization as captum_visualization
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text import Explanation, readable, text_card
+from captum_aml.text import Explanation
+from captum_aml.text.explanation import text_card
+from captum_aml.text.writing import readable
 from tests._helpers.text_models import EXPLANATION as MASKED
 
 

@@ -16,7 +16,7 @@ import pytest
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text import Explanation
 from captum_aml.text.segmentation import word_spans
-from captum_aml.visualization import PALETTE
+from captum_aml.visualization.palette import PALETTE
 from tests._helpers.scripts import TEXTS
 from tests._helpers.text_models import EXPLANATION as MASKED
 

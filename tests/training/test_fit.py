@@ -20,13 +20,8 @@ from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteE
 from captum_aml.maskers import EmbeddingMasker, MaskerInputs, TransformerMasker
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import MaskedOutcome, Terms, size_term
-from captum_aml.training import (
-    EpochRecord,
-    FitGoal,
-    FitSettings,
-    evaluate_masker,
-    fit_masker,
-)
+from captum_aml.training import EpochRecord, FitSettings, evaluate_masker, fit_masker
+from captum_aml.training.goal import FitGoal
 from captum_aml.training.losses import ObjectiveLoss
 from captum_aml.typing import Batch, Batches
 from tests._helpers.models import (

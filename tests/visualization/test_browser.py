@@ -19,7 +19,7 @@ import pytest
 from captum_aml.text import Explanation, write_explanations
 from captum_aml.text.inputs import PAIR_SEPARATOR
 from captum_aml.text.segmentation import sentence_spans, word_spans
-from captum_aml.visualization import printable
+from captum_aml.visualization.segments import printable
 from tests._helpers.scripts import TEXTS
 from tests._helpers.text_models import EXPLANATION as MASKED
 

@@ -7,16 +7,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from captum_aml.visualization import (
-    INK,
-    PALETTE,
-    ScoredText,
-    Table,
-    TextCard,
-    page,
-    plain_text,
-    terminal_text,
-)
+from captum_aml.visualization import ScoredText, Table, TextCard, page, plain_text, terminal_text
+from captum_aml.visualization.palette import INK, PALETTE
 from tests._helpers.cards import card, scored
 
 

@@ -6,11 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captum_aml.visualization import (
-    ScoredText,
-    printable,
-)
-from captum_aml.visualization.segments import segments
+from captum_aml.visualization import ScoredText
+from captum_aml.visualization.segments import printable, segments
 from tests._helpers.cards import scored
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 from xml.dom import minidom
 
 from captum_aml._optional import require
-from captum_aml.visualization import INK, Rgb, hex_color, printable
+from captum_aml.visualization.palette import INK, Rgb, hex_color
+from captum_aml.visualization.segments import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,7 +16,8 @@ from captum_aml.benchmark.report.tables import (
     summary,
 )
 from captum_aml.benchmark.results import BenchmarkResults
-from captum_aml.visualization import TextCard, plain_text, printable
+from captum_aml.visualization import TextCard, plain_text
+from captum_aml.visualization.segments import printable
 
 _SPECIAL = re.compile(r"([\\`*_\[\]{}#|~!$])")
 

@@ -13,7 +13,9 @@ from captum_aml.benchmark.report.markdown import legend
 from captum_aml.benchmark.report.tables import result_tables, summary
 from captum_aml.benchmark.results import BenchmarkResults
 from captum_aml.metrics import Metric
-from captum_aml.visualization import TextCard, printable, template
+from captum_aml.visualization import TextCard
+from captum_aml.visualization.pages import template
+from captum_aml.visualization.segments import printable
 
 # Examples that are open from the start; the others unfold.
 _OPEN = 2

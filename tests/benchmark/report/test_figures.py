@@ -22,7 +22,7 @@ from captum_aml.benchmark.results import (
 )
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.metrics import Metric
-from captum_aml.visualization import PALETTE
+from captum_aml.visualization.palette import PALETTE
 from tests._helpers.benchmark_results import realistic
 
 MEASURE = Metric("m", "A metric", True, "faithfulness", "")
