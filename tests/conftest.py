@@ -21,4 +21,8 @@ settings.load_profile("captum_aml")
 
 @pytest.fixture(autouse=True)
 def _same_random_state() -> None:
-    torch.manual_seed(0)
+    # torch.manual_seed takes milliseconds: it notes a stack trace for each kind of device that may
+    # start later.
+    torch.default_generator.manual_seed(0)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(0)

@@ -246,7 +246,7 @@ class KeywordModel(nn.Module):
 def _seeded(build: Callable[..., Case]) -> Callable[..., Case]:
     def built(*args: Any) -> Case:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(20)
+            torch.default_generator.manual_seed(20)
             return build(*args)
 
     return built

@@ -106,7 +106,7 @@ def decoder_config(kind: str, vocabulary_size: int, **settings: Any) -> PreTrain
 def language_model(kind: str, vocabulary_size: int, *, seed: int = 0) -> PreTrainedModel:
     """A decoder, or the encoder-decoder ``t5``, with a language-model head."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         if kind == "t5":
             config = T5Config(
                 vocab_size=vocabulary_size,
@@ -128,7 +128,7 @@ def decoder_classifier(
 ) -> PreTrainedModel:
     """A decoder with a classification head of two classes."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         config = decoder_config(kind, vocabulary_size, **settings)
         config.id2label = {0: "negative", 1: "positive"}
         return AutoModelForSequenceClassification.from_config(config).eval()

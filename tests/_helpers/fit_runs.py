@@ -38,7 +38,7 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 def planted(**settings: Any) -> AMLAttribution:
     """An attribution of the planted classifier with the same small masker every time."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         masker = EmbeddingMasker(feature_shapes=[(LENGTH, 8)], n_classes=3, hidden_size=16)
     return AMLAttribution(PlantedClassifier().eval(), **{"masker": masker, **settings})
 
@@ -52,7 +52,7 @@ def random_attribution() -> AMLAttribution:
     """A tiny BERT with a masker that has dropout."""
     model = tiny_encoder("bert")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         masker = TransformerMasker.from_model(model)
     return AMLAttribution(model, masker=masker)
 

@@ -98,7 +98,7 @@ def tiny_encoder(kind: str, *, n_labels: int = 3, vocabulary: int = VOCABULARY) 
         "intermediate_size": 32,
     }
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         model: PreTrainedModel
         if kind == "bert":
             model = BertForSequenceClassification(

@@ -37,7 +37,7 @@ def bert(kind: str = "bert") -> nn.Module:
 def gpt2() -> nn.Module:
     """A random causal classifier: it reads the last token that is not padding."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         model = GPT2ForSequenceClassification(
             GPT2Config(
                 vocab_size=VOCABULARY,

@@ -84,7 +84,7 @@ def bert_classifier(
 ) -> BertForSequenceClassification:
     """A BERT of a few thousand weights, drawn large enough that its predictions differ."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         model = BertForSequenceClassification(
             BertConfig(
                 vocab_size=vocabulary_size,
