@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 
+import captum_aml.text.classifier
+import captum_aml.text.prompt  # noqa: F401  each of the two registers its kind of model
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text._template import PromptConfig
 from captum_aml.text.loading import architectures, resolve_device
