@@ -304,7 +304,9 @@ def example_keys(call: Call, *more: Tensor) -> list[bytes] | None:
             digest.update(content(row))
 
     args = [(a, i in call.batched) for i, a in enumerate(call.additional_forward_args)]
-    for argument, batched in [*((t, True) for t in (*call.inputs, *more)), *args]:
+    # The order decides the digests, and with them the subsets that are drawn for an example.
+    inputs = [(tensor, True) for tensor in call.inputs]
+    for argument, batched in [*inputs, *args, *((tensor, True) for tensor in more)]:
         if isinstance(argument, Tensor):
             shape = argument.shape[1:] if batched else argument.shape
             header = f"{argument.dtype} {tuple(shape)} {batched};".encode()
