@@ -124,13 +124,13 @@ class Forms:
         if not self.separate:
             return problem.evaluate(mask, objective, where="published").total.sum()
         readout = problem.readout
-        kept, left_out = (
+        kept, complement = (
             readout.log_probs(problem.forward(m.unsqueeze(0)), where="published")
             for m in (mask, 1 - mask)
         )
         outcome = MaskedOutcome(
             kept=kept,
-            left_out=left_out,
+            complement=complement,
             aim=readout.aim,
             explained=readout.explained,
             mask=mask,
@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument(
         "--separate",
         action="store_true",
-        help="let the published form run kept and left-out texts in passes of their own, as it did",
+        help="run the published form's mask and its complement in separate passes, as it did",
     )
     parser.add_argument(
         "--cpu-time", action="store_true", help="measure CPU time, for a machine that is shared"

@@ -123,15 +123,16 @@ plt.show()
 # What AML's mask keeps should preserve the prediction, what it leaves out should not support it.
 # Blend each image with its baseline by the mask, and by its complement.
 
-print(f"{'':32} {'kept':>6} {'left out':>9} {'size':>6}")
+print(f"{'':32} {'kept':>6} {'complement':>11} {'size':>6}")
 for name, mask in explanations.items():
     baseline = torch.zeros(1) if "no ink" in name else mean_image
     kept = model(mask * chosen + (1 - mask) * baseline)
-    left_out = model((1 - mask) * chosen + mask * baseline)
+    complement = model((1 - mask) * chosen + mask * baseline)
     values = [
-        outputs.softmax(dim=-1).gather(1, predicted[:, None]).mean() for outputs in (kept, left_out)
+        outputs.softmax(dim=-1).gather(1, predicted[:, None]).mean()
+        for outputs in (kept, complement)
     ]
-    print(f"{name:32} {values[0]:6.3f} {values[1]:9.3f} {mask.mean():6.3f}")
+    print(f"{name:32} {values[0]:6.3f} {values[1]:11.3f} {mask.mean():6.3f}")
 
 # %%
 # LA asks for the second only: its mask marks the least whose removal changes the prediction, so

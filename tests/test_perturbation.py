@@ -81,8 +81,8 @@ def test_a_mask_and_its_complement_add_up_to_inputs_and_baselines(seed: int) -> 
     state = state_of(seed)
     keep = (torch.rand(2, 3, 1, dtype=torch.float64), torch.rand(2, 5, dtype=torch.float64))
     kept = Blend()(state, keep).features
-    left_out = Blend()(state, tuple(1 - k for k in keep)).features
-    for a, b, x, y in zip(kept, left_out, state.features, state.baselines, strict=True):
+    complement = Blend()(state, tuple(1 - k for k in keep)).features
+    for a, b, x, y in zip(kept, complement, state.features, state.baselines, strict=True):
         torch.testing.assert_close(a + b, x + y, rtol=0, atol=1e-13)
 
 

@@ -311,7 +311,7 @@ class MaskAttribution(GradientAttribution, ABC):
             call = self._call(*arguments)
             self.last_terms_ = self.best_step_ = self.output_ = self.last_outputs_ = None
             steps = self._checked_steps(n_steps)
-            n_passes = self.objective.uses_kept + self.objective.uses_left_out if steps else 1
+            n_passes = self.objective.uses_kept + self.objective.uses_complement if steps else 1
             size = chunk_size(internal_batch_size, call.n_examples, n_passes)
             masker = self._active_masker()
 

@@ -56,7 +56,7 @@ class AttributionSettings:
     def __post_init__(self) -> None:
         objective, masker = self.objective, self.masker
         if objective is not None and not (
-            callable(objective) and hasattr(objective, "uses_left_out")
+            callable(objective) and hasattr(objective, "uses_complement")
         ):
             raise InvalidInputError(
                 "objective: expected an object like AMLObjective(), got "

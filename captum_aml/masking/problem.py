@@ -220,14 +220,14 @@ class MaskingProblem:
         Raises:
             NonFiniteError: The forward function gave NaN or an infinite value.
         """
-        passes = [mask] * objective.uses_kept + [1 - mask] * objective.uses_left_out
+        passes = [mask] * objective.uses_kept + [1 - mask] * objective.uses_complement
         log_probs = self.readout.log_probs(self.forward(torch.stack(passes), watch), where=where)
         parts = list(log_probs.split(self.call.n_examples))
         kept = parts.pop(0) if objective.uses_kept else None
-        left_out = parts.pop(0) if objective.uses_left_out else None
+        complement = parts.pop(0) if objective.uses_complement else None
         outcome = MaskedOutcome(
             kept=kept,
-            left_out=left_out,
+            complement=complement,
             aim=self.readout.aim,
             explained=self.readout.explained,
             mask=mask,

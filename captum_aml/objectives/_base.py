@@ -21,7 +21,7 @@ class MaskedOutcome:
 
     Attributes:
         kept: Log-probabilities for ``x[m]``, (N, C), or None if the objective does not use them.
-        left_out: Log-probabilities for ``x[1 - m]``, (N, C), or None likewise.
+        complement: Log-probabilities for ``x[1 - m]``, (N, C), or None likewise.
         aim: The distribution that the kept tokens should preserve, (N, C).
         explained: The explained outcome, (N,).
         mask: Mask values in [0, 1], (N, U).
@@ -29,7 +29,7 @@ class MaskedOutcome:
     """
 
     kept: Tensor | None
-    left_out: Tensor | None
+    complement: Tensor | None
     aim: Tensor
     explained: Tensor
     mask: Tensor
@@ -76,8 +76,8 @@ class Objective(Protocol):
         """Whether the pass with the kept tokens is needed."""
 
     @property
-    def uses_left_out(self) -> bool:
-        """Whether the pass with the tokens left out is needed."""
+    def uses_complement(self) -> bool:
+        """Whether the pass with the complement, ``x[1 - m]``, is needed."""
 
     def __call__(self, outcome: MaskedOutcome) -> Terms:
         """The terms for each example."""
@@ -96,22 +96,22 @@ def prediction_term(kept: Tensor, aim: Tensor) -> Tensor:
     return -(aim * kept).sum(dim=1)
 
 
-def inverse_term(left_out: Tensor, explained: Tensor, *, eps: float) -> Tensor:
+def inverse_term(complement: Tensor, explained: Tensor, *, eps: float) -> Tensor:
     r"""What is left out cannot support the prediction: :math:`-\log(1 - p_c(x[1-m]) + \epsilon)`.
 
     ``1 - p_c`` is summed over the other outcomes' log-probabilities, so that the gradient does not
     vanish where ``p_c`` rounds to 1.
 
     Args:
-        left_out: Log-probabilities for ``x[1 - m]``, (N, C).
+        complement: Log-probabilities for ``x[1 - m]``, (N, C).
         explained: The explained outcome c, (N,).
         eps: The constant under the logarithm.
 
     Returns:
         Tensor (N,), in nats.
     """
-    is_explained = F.one_hot(explained, left_out.shape[1]).bool()
-    others = left_out.masked_fill(is_explained, -math.inf).logsumexp(dim=1)
+    is_explained = F.one_hot(explained, complement.shape[1]).bool()
+    others = complement.masked_fill(is_explained, -math.inf).logsumexp(dim=1)
     return -torch.logaddexp(others, others.new_tensor(math.log(eps)))
 
 

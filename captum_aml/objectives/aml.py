@@ -67,16 +67,16 @@ class AMLObjective:
         return True
 
     @property
-    def uses_left_out(self) -> bool:
+    def uses_complement(self) -> bool:
         """True: the inverse term reads ``x[1 - m]``."""
         return True
 
     def __call__(self, outcome: MaskedOutcome) -> Terms:
         """The terms ``prediction``, ``inverse`` and ``size``, each (N,), and their weighted sum."""
         assert outcome.kept is not None
-        assert outcome.left_out is not None
+        assert outcome.complement is not None
         prediction = prediction_term(outcome.kept, outcome.aim)
-        inverse = inverse_term(outcome.left_out, outcome.explained, eps=self.eps)
+        inverse = inverse_term(outcome.complement, outcome.explained, eps=self.eps)
         size = size_term(outcome.mask, outcome.live, self.size_penalty)
         total = (
             self.prediction_weight * prediction

@@ -58,14 +58,14 @@ class LAObjective:
         return False
 
     @property
-    def uses_left_out(self) -> bool:
+    def uses_complement(self) -> bool:
         """True: the inverse term reads ``x[1 - m]``."""
         return True
 
     def __call__(self, outcome: MaskedOutcome) -> Terms:
         """The terms ``inverse`` and ``size``, each (N,), and their weighted sum."""
-        assert outcome.left_out is not None
-        inverse = inverse_term(outcome.left_out, outcome.explained, eps=self.eps)
+        assert outcome.complement is not None
+        inverse = inverse_term(outcome.complement, outcome.explained, eps=self.eps)
         size = size_term(outcome.mask, outcome.live, self.size_penalty)
         total = self.inverse_weight * inverse + self.size_weight * size
         return Terms(total, {"inverse": inverse, "size": size})

@@ -156,11 +156,11 @@ def _terms_by_hand(case: Case, masks: Tensor, i: int, chosen: int) -> dict[str, 
     aim[chosen] = 1.0
     if full.index(max(full)) == chosen:
         aim = full
-    kept, left_out = probabilities(keep), probabilities(1 - keep)
+    kept, complement = probabilities(keep), probabilities(1 - keep)
     live = [float(m) for m, s in zip(masks[i], same.flatten().tolist(), strict=True) if not s]
     return {
         "prediction": -sum(a * math.log(p) for a, p in zip(aim, kept, strict=True)),
-        "inverse": -math.log(1 - left_out[chosen] + 1e-6),
+        "inverse": -math.log(1 - complement[chosen] + 1e-6),
         "size": -sum(math.log(1 - m) for m in live) / len(live),
     }
 
@@ -201,7 +201,7 @@ class _Near:
     """An objective of the user's own: to stay near the masks that the masker proposes."""
 
     uses_kept = False
-    uses_left_out = True
+    uses_complement = True
 
     def __init__(self, masks: Tensor) -> None:
         self.masks = masks
@@ -210,7 +210,7 @@ class _Near:
         # Just beside them, so that there is a way down; the model's answer counts for nothing.
         distance = (outcome.mask - self.masks - 1e-3).square()
         near = distance.masked_fill(~outcome.live, 0.0).sum(1)
-        return Terms(near + 0.0 * outcome.left_out.sum(1), {"near": near})
+        return Terms(near + 0.0 * outcome.complement.sum(1), {"near": near})
 
 
 def test_a_mask_that_only_gets_worse_is_that_of_step_0(method: Method, text: Case) -> None:
@@ -257,8 +257,8 @@ def test_protected_tokens_are_kept_in_every_pass(method: Method, text: Case) -> 
         # What the first half keeps, the second leaves out.
         if method.n_passes == 2:
             live = ~protected[:4]
-            kept, left_out = by_token.chunk(2)
-            assert_same(left_out[live], 1 - kept[live])
+            kept, complement = by_token.chunk(2)
+            assert_same(complement[live], 1 - kept[live])
 
 
 def test_a_later_call_replaces_what_can_be_read(method: Method, text: Case) -> None:

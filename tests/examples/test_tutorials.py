@@ -165,5 +165,5 @@ def test_image(monkeypatch: pytest.MonkeyPatch) -> None:
     model, mask = names["model"], explanations["AML, baseline: mean image"]
     kept = model(mask * chosen + (1 - mask) * names["mean_image"])
     assert kept.argmax(dim=-1).tolist() == names["predicted"].tolist()
-    left_out = model((1 - mask) * chosen + mask * names["mean_image"]).argmax(dim=-1)
-    assert not torch.equal(left_out, names["predicted"])
+    complement = model((1 - mask) * chosen + mask * names["mean_image"]).argmax(dim=-1)
+    assert not torch.equal(complement, names["predicted"])

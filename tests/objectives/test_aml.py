@@ -15,7 +15,7 @@ DOUBLE = torch.float64
 def outcome() -> MaskedOutcome:
     return MaskedOutcome(
         kept=torch.tensor([[0.75, 0.25], [0.5, 0.5]], dtype=DOUBLE).log(),
-        left_out=torch.tensor([[0.6, 0.4], [0.2, 0.8]], dtype=DOUBLE).log(),
+        complement=torch.tensor([[0.6, 0.4], [0.2, 0.8]], dtype=DOUBLE).log(),
         aim=torch.tensor([[0.9, 0.1], [0.0, 1.0]], dtype=DOUBLE),
         explained=torch.tensor([0, 1]),
         mask=torch.tensor([[0.5, 0.75], [0.25, 0.9]], dtype=DOUBLE),
@@ -60,4 +60,4 @@ def test_the_published_defaults() -> None:
     )
     assert objective.size_penalty == "bce"
     assert objective.uses_kept
-    assert objective.uses_left_out
+    assert objective.uses_complement

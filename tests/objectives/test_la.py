@@ -15,7 +15,7 @@ DOUBLE = torch.float64
 def outcome(kept: torch.Tensor | None) -> MaskedOutcome:
     return MaskedOutcome(
         kept=kept,
-        left_out=torch.tensor([[0.6, 0.4], [0.2, 0.8]], dtype=DOUBLE).log(),
+        complement=torch.tensor([[0.6, 0.4], [0.2, 0.8]], dtype=DOUBLE).log(),
         aim=torch.tensor([[0.9, 0.1], [0.0, 1.0]], dtype=DOUBLE),
         explained=torch.tensor([0, 1]),
         mask=torch.tensor([[0.5, 0.75], [0.25, 0.9]], dtype=DOUBLE),
@@ -45,4 +45,4 @@ def test_it_is_aml_without_the_prediction_term() -> None:
 def test_what_is_kept_plays_no_part() -> None:
     objective = LAObjective()
     assert not objective.uses_kept
-    assert objective.uses_left_out
+    assert objective.uses_complement

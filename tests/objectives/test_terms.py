@@ -77,9 +77,9 @@ def test_the_inverse_term_is_minus_log_of_what_the_others_have(
 
 @pytest.mark.parametrize("explained", [0, 1])
 def test_the_inverse_term_by_hand(explained: int) -> None:
-    left_out = torch.tensor([[0.9, 0.1]], dtype=DOUBLE).log()
+    complement = torch.tensor([[0.9, 0.1]], dtype=DOUBLE).log()
     rest = 0.1 if explained == 0 else 0.9
-    term = inverse_term(left_out, torch.tensor([explained]), eps=0.01)
+    term = inverse_term(complement, torch.tensor([explained]), eps=0.01)
     assert term.item() == pytest.approx(-math.log(rest + 0.01), rel=1e-13)
 
 

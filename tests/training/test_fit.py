@@ -165,7 +165,7 @@ class BestAtOne:
     """Trains towards an empty mask; in validation it is least where the logit is 1."""
 
     uses_kept = True
-    uses_left_out = False
+    uses_complement = False
 
     def __init__(self, masker: nn.Module) -> None:
         self.masker = masker

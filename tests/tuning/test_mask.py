@@ -90,7 +90,7 @@ def test_the_best_step_is_the_least_loss_of_that_very_mask(learning_rate: float)
 
     class Spying:
         uses_kept = True
-        uses_left_out = True
+        uses_complement = True
 
         def __call__(self, outcome: MaskedOutcome) -> Terms:
             terms = OBJECTIVE(outcome)
@@ -202,7 +202,7 @@ def test_a_gradient_that_reaches_parameters_only_is_none() -> None:
 
     class KeptOnly:
         uses_kept = True
-        uses_left_out = False
+        uses_complement = False
 
         def __call__(self, outcome: MaskedOutcome) -> Terms:
             assert outcome.kept is not None
@@ -234,7 +234,7 @@ def test_an_output_that_stops_being_finite_names_the_step() -> None:
 def test_a_loss_that_is_not_finite_names_the_step_and_the_examples() -> None:
     class Broken:
         uses_kept = True
-        uses_left_out = False
+        uses_complement = False
 
         def __call__(self, outcome: MaskedOutcome) -> Terms:
             total = outcome.mask.sum(dim=1)
