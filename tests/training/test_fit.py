@@ -21,8 +21,7 @@ from captum_aml.maskers import EmbeddingMasker, MaskerInputs, TransformerMasker
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import MaskedOutcome, Terms, size_term
 from captum_aml.training import EpochRecord, FitSettings, evaluate_masker, fit_masker
-from captum_aml.training.goal import FitGoal
-from captum_aml.training.losses import ObjectiveLoss
+from captum_aml.training.losses import FitGoal, ObjectiveLoss
 from captum_aml.typing import Batch, Batches
 from tests._helpers.models import (
     LinearLogits,
