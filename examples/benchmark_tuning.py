@@ -134,7 +134,7 @@ class Forms:
             aim=readout.aim,
             explained=readout.explained,
             mask=mask,
-            live=problem.layout.live,
+            maskable=problem.layout.maskable_units,
         )
         return objective(outcome).total.sum()
 

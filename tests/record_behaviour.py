@@ -58,7 +58,6 @@ from captum_aml import (
     methods,
 )
 from captum_aml.text import TextExplainer
-from captum_aml.training import FitSettings
 
 try:
     from captum_aml.reviews import (  # type: ignore[import-not-found, unused-ignore]
@@ -686,7 +685,8 @@ def language_model(setup: Setup) -> JSON:
         [f"Text : the {noun} was {word} Label :" for noun in ("film", "plot") for word in _WORDS],
         [" positive", " negative"] * len(_WORDS),
         batch_size=4,
-        settings=FitSettings(epochs=2, learning_rate=1e-3),
+        epochs=2,
+        learning_rate=1e-3,
     )
     found["aml, fit"] = of_fit(fitted.attr_method)
     found["aml, fitted"] = of_written(fitted.attribute(text, target=" positive"))

@@ -166,7 +166,7 @@ def explain(
     """
     result: TuningResult | None = None
     # Where everything is protected there is nothing to tune, and nothing to differentiate.
-    steps = n_steps if bool(problem.layout.live.any()) else 0
+    steps = n_steps if bool(problem.layout.maskable_units.any()) else 0
     if n_steps > 0 and tune == "masker":
         assert masker is not None
         result = tune_masker(
@@ -250,10 +250,10 @@ def row_sums(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _initial_logits(problem: MaskingProblem, masker: nn.Module | None) -> Tensor:
-    live = problem.layout.live
+    maskable = problem.layout.maskable_units
     dtype = _mask_dtype(problem)
     if masker is None:
-        return torch.full(live.shape, INITIAL_LOGIT, dtype=dtype, device=live.device)
+        return torch.full(maskable.shape, INITIAL_LOGIT, dtype=dtype, device=maskable.device)
     with torch.no_grad(), evaluating(masker):
         return problem.propose(as_masker(masker)).to(dtype)
 

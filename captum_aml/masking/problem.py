@@ -231,7 +231,7 @@ class MaskingProblem:
             aim=self.readout.aim,
             explained=self.readout.explained,
             mask=mask,
-            live=self.layout.live,
+            maskable=self.layout.maskable_units,
         )
         with full_precision(mask.device):
             return objective(outcome)
@@ -276,13 +276,14 @@ class MaskingProblem:
     def _with_endpoints(self) -> MaskingProblem:
         """The same problem with the values at both ends of the retained fraction."""
         full = select(output_tensor(self.capture.output), self.readout.target)
+        maskable = self.layout.maskable_units
         removed = output_tensor(
-            self.forward(self.layout.live.new_zeros(1, *self.layout.live.shape, dtype=full.dtype))
+            self.forward(maskable.new_zeros(1, *maskable.shape, dtype=full.dtype))
         )
         empty = select(removed, self.readout.target)
         endpoints = (as_float(empty), as_float(full))
         check_finite(endpoints[0], "the baselines")
-        same = (endpoints[0] == endpoints[1]) & self.layout.live.any(dim=1)
+        same = (endpoints[0] == endpoints[1]) & maskable.any(dim=1)
         if bool(same.any()):
             warnings.warn(
                 "forward_func: its value is the same for the inputs and the baselines of examples "

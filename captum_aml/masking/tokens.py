@@ -27,7 +27,7 @@ class TokenLayout:
         protected: Tokens that keep their value and score 0, bool (N, T).
         groups: The unit of each token, (N, T), or None where every token is its own unit.
         n_units: The number of units U.
-        live: Units that take part, bool (N, U): those with a token that is not protected.
+        maskable_units: Units that take part, bool (N, U): those with a token that is not protected.
     """
 
     shapes: tuple[tuple[int, ...], ...]
@@ -35,7 +35,7 @@ class TokenLayout:
     protected: Tensor
     groups: Tensor | None
     n_units: int
-    live: Tensor
+    maskable_units: Tensor
 
     @classmethod
     def build(
@@ -119,7 +119,7 @@ class TokenLayout:
                 groups elements below a token, they share the token's logit.
 
         Returns:
-            Tensor (N, U); 0 for units that are not live.
+            Tensor (N, U); 0 for units that are not maskable.
         """
         by_token = [
             t.reshape(t.shape + (1,) * (len(s) - t.dim())).expand(s)
@@ -142,8 +142,8 @@ class TokenLayout:
                 channels, so that their sum gives the score; otherwise the shape is that of the
                 tokens, without channels.
         """
-        # A group with one live token has its score on all of its tokens, as with Captum's methods.
-        tokens = self._tokens(mask.masked_fill(~self.live, 0.0))
+        # A group with a maskable token has its score on all of its tokens, as Captum's methods do.
+        tokens = self._tokens(mask.masked_fill(~self.maskable_units, 0.0))
         scores = []
         for part, shape, channels, spread in zip(
             tokens.split(self._lengths, dim=1), self.shapes, self.channels, spreads, strict=True

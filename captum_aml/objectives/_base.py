@@ -25,7 +25,7 @@ class MaskedOutcome:
         aim: The distribution that the kept tokens should preserve, (N, C).
         explained: The explained outcome, (N,).
         mask: Mask values in [0, 1], (N, U).
-        live: Which units take part, bool (N, U).
+        maskable: Units that take part, bool (N, U).
     """
 
     kept: Tensor | None
@@ -33,7 +33,7 @@ class MaskedOutcome:
     aim: Tensor
     explained: Tensor
     mask: Tensor
-    live: Tensor
+    maskable: Tensor
 
 
 @dataclass(frozen=True)
@@ -115,22 +115,22 @@ def inverse_term(complement: Tensor, explained: Tensor, *, eps: float) -> Tensor
     return -torch.logaddexp(others, others.new_tensor(math.log(eps)))
 
 
-def size_term(mask: Tensor, live: Tensor, penalty: SizePenalty) -> Tensor:
-    r"""How much is kept: the mean over live units of :math:`-\log(1 - m)` or of :math:`m`.
+def size_term(mask: Tensor, maskable: Tensor, penalty: SizePenalty) -> Tensor:
+    r"""How much is kept: the mean over maskable units of :math:`-\log(1 - m)` or of :math:`m`.
 
     Args:
         mask: Mask values, (N, U).
-        live: Units that take part, bool (N, U).
+        maskable: Units that take part, bool (N, U).
         penalty: ``bce``, the binary cross-entropy against an empty mask, or ``l1``.
 
     Returns:
-        Tensor (N,); 0 for examples without a live unit.
+        Tensor (N,); 0 for examples without a maskable unit.
     """
     if penalty == "bce":
         each = F.binary_cross_entropy(mask, torch.zeros_like(mask), reduction="none")
     else:
         each = mask
-    return each.masked_fill(~live, 0.0).sum(dim=1) / live.sum(dim=1).clamp(min=1)
+    return each.masked_fill(~maskable, 0.0).sum(dim=1) / maskable.sum(dim=1).clamp(min=1)
 
 
 def check_weights(**weights: float) -> None:

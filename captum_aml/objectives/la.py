@@ -5,7 +5,8 @@ r"""The objective of Learning Attributions (LA).
             + w_s \frac{1}{U} \sum_u -\log(1 - m_u)
 
 with :math:`p = \mathrm{softmax}\, f`, :math:`c` the explained outcome and :math:`U` the number of
-live units. The mask marks what to remove: as little as is needed for the model's output to change.
+maskable units. The mask marks what to remove: as little as is needed for the model's output to
+change.
 
 Source: Barkan et al., "A Learning-based Approach for Explaining Language Models", CIKM 2024. This
 follows the paper's abstract (a model trained to mask the minimal amount of information necessary to
@@ -66,6 +67,6 @@ class LAObjective:
         """The terms ``inverse`` and ``size``, each (N,), and their weighted sum."""
         assert outcome.complement is not None
         inverse = inverse_term(outcome.complement, outcome.explained, eps=self.eps)
-        size = size_term(outcome.mask, outcome.live, self.size_penalty)
+        size = size_term(outcome.mask, outcome.maskable, self.size_penalty)
         total = self.inverse_weight * inverse + self.size_weight * size
         return Terms(total, {"inverse": inverse, "size": size})

@@ -247,7 +247,7 @@ class StepGradients:
     ) -> Sequence[Tensor | None]:
         watch = self._watch
         with torch.enable_grad():
-            with autocast(self._settings, problem.layout.live.device):
+            with autocast(self._settings, problem.layout.maskable_units.device):
                 logits = problem.propose(as_masker(self._masker))
                 terms = self._goal.loss(problem, logits, where=f"training step {step}", watch=watch)
             loss = terms.total.sum()

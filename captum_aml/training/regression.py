@@ -73,37 +73,37 @@ class RegressionLoss:
         watch: GradientWatch | None = None,
     ) -> Terms:
         """The term ``regression`` of each example, (N,), in full precision."""
-        with full_precision(problem.layout.live.device):
+        with full_precision(problem.layout.maskable_units.device):
             return self._terms(problem, as_float(logits), where)
 
     def _terms(self, problem: MaskingProblem, logits: Tensor, where: str) -> Terms:
-        live = problem.layout.live
+        maskable = problem.layout.maskable_units
         kept, values = self._values(problem, where)
         values = values.to(logits.dtype)
         full = _probability(problem, problem.capture.output, where).to(logits.dtype)
         empty = values[:, -1]
-        contributions = (logits - NEUTRAL_LOGIT) / LOGITS_PER_UNIT * live
+        contributions = (logits - NEUTRAL_LOGIT) / LOGITS_PER_UNIT * maskable
         missing = full - empty - contributions.sum(dim=1)
-        share = missing / live.sum(dim=1).clamp(min=1)
-        contributions = contributions + live * share.unsqueeze(1)
+        share = missing / maskable.sum(dim=1).clamp(min=1)
+        contributions = contributions + maskable * share.unsqueeze(1)
         predicted = (
             empty.unsqueeze(1) + (kept.to(logits.dtype) @ contributions.unsqueeze(2))[..., 0]
         )
         loss = (predicted - values[:, :-1]).square().mean(dim=1) + share.square()
         # Where nothing can be removed there is nothing to learn.
-        loss = torch.where(live.any(dim=1), loss, 0.0)
+        loss = torch.where(maskable.any(dim=1), loss, 0.0)
         return Terms(loss, {"regression": loss})
 
     @torch.no_grad()
     def _values(self, problem: MaskingProblem, where: str) -> tuple[Tensor, Tensor]:
         """Subsets (N, K, U) and their values (N, K + 1), those of the empty subset last."""
-        live = problem.layout.live
+        maskable = problem.layout.maskable_units
         keys = _keys(problem)
         if keys is not None and all(key in self._known for key in keys):
             kept = torch.stack([self._known[key][0] for key in keys])
             values = torch.stack([self._known[key][1] for key in keys])
-            return kept.to(live.device), values.to(live.device)
-        subsets = _draw(live, self.n_pairs, keys)
+            return kept.to(maskable.device), values.to(maskable.device)
+        subsets = _draw(maskable, self.n_pairs, keys)
         kept = torch.cat([subsets, torch.zeros_like(subsets[:, :1])], dim=1)
         values = torch.cat(
             [
@@ -125,9 +125,10 @@ def _keys(problem: MaskingProblem) -> list[bytes] | None:
     if in_training(problem.site):
         return None
     layout = problem.layout
-    groups = () if layout.groups is None else (layout.groups.expand(len(layout.live), -1),)
+    maskable = layout.maskable_units
+    groups = () if layout.groups is None else (layout.groups.expand(len(maskable), -1),)
     return example_keys(
-        problem.call, *problem.baselines, layout.live, *groups, problem.readout.explained
+        problem.call, *problem.baselines, maskable, *groups, problem.readout.explained
     )
 
 
@@ -142,13 +143,13 @@ def _probability(
     return found if times is None else found.reshape(times, -1).transpose(0, 1)
 
 
-def _draw(live: Tensor, n_pairs: int, keys: list[bytes] | None) -> Tensor:
-    """Random subsets of each example's live units, (N, 2 * n_pairs, U), each after its complement.
+def _draw(maskable: Tensor, n_pairs: int, keys: list[bytes] | None) -> Tensor:
+    """Random subsets of maskable units, (N, 2 * n_pairs, U), each after its complement.
 
     An example's subsets depend on its content alone, so that neither its batch nor the epoch, nor a
     run that was resumed, changes them.
     """
-    n, width = live.shape
+    n, width = maskable.shape
     drawn = torch.zeros(n, n_pairs, width, dtype=torch.bool)
     for row in range(n):
         generator = torch.Generator()
@@ -156,14 +157,14 @@ def _draw(live: Tensor, n_pairs: int, keys: list[bytes] | None) -> Tensor:
             generator.manual_seed(int.from_bytes(keys[row][:7], "big"))
         else:
             generator.manual_seed(int(torch.randint(2**31, ())))
-        places = live[row].cpu().nonzero().flatten()
+        places = maskable[row].cpu().nonzero().flatten()
         if not len(places):
             continue
         sizes = torch.randint(1, max(2, len(places)), (n_pairs, 1), generator=generator)
         ranks = torch.rand(n_pairs, len(places), generator=generator).argsort(dim=1).argsort(dim=1)
         drawn[row][:, places] = ranks < sizes
-    drawn = drawn.to(live.device)
-    both = torch.stack([drawn, live.unsqueeze(1) & ~drawn], dim=2)
+    drawn = drawn.to(maskable.device)
+    both = torch.stack([drawn, maskable.unsqueeze(1) & ~drawn], dim=2)
     return both.reshape(n, 2 * n_pairs, width)
 
 

@@ -90,7 +90,7 @@ def sums_of_terms(
     masker.eval()
     means = Means()
     for problem in problems_of(batches, build, masker, "val_batches"):
-        device = problem.layout.live.device
+        device = problem.layout.maskable_units.device
         with autocast(settings, device):
             logits = problem.propose(as_masker(masker))
             means.add_terms(loss(problem, logits, where="validation"))

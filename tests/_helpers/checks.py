@@ -859,12 +859,12 @@ def a_feature_mask_makes_one_feature_of_a_group(method: Method, case: Case) -> N
         return case.forward(*points, *args)
 
     # A group in which everything equals its baseline is not masked.
-    live = torch.zeros(case.n_examples, n_groups, dtype=xs[0].dtype)
+    present = torch.zeros(case.n_examples, n_groups, dtype=xs[0].dtype)
     for g, x, b in zip(groups, xs, bs, strict=True):
         for k in range(n_groups):
-            live[:, k] += ((x != b) & (g == k)).flatten(1).any(1)
+            present[:, k] += ((x != b) & (g == k)).flatten(1).any(1)
     (scores,) = method.scores(
-        replace(case, forward=forward, inputs=live.clamp(max=1), baselines=None)
+        replace(case, forward=forward, inputs=present.clamp(max=1), baselines=None)
     )
     expected = tuple(scores[:, g] for g in groups)
     # The ids may be any integers, spelled out or shared by all examples.

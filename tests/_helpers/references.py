@@ -25,7 +25,7 @@ def aml_loss(
     bias: float,
     *,
     explained: int,
-    live: Sequence[bool],
+    maskable: Sequence[bool],
     term_weights: tuple[float, float, float],
     eps: float,
 ) -> tuple[tuple[float, float, float, float], list[float]]:
@@ -35,8 +35,8 @@ def aml_loss(
         The terms (total, prediction, inverse, size) and the derivative by each mask logit.
     """
     w_prediction, w_inverse, w_size = term_weights
-    mask = [sigmoid(t) if alive else 1.0 for t, alive in zip(logits, live, strict=True)]
-    n_live = max(1, sum(live))
+    mask = [sigmoid(t) if alive else 1.0 for t, alive in zip(logits, maskable, strict=True)]
+    n_maskable = max(1, sum(maskable))
 
     q1 = sigmoid(bias + sum(w * xi for w, xi in zip(weights, x, strict=True)))
     predicted = 1 if q1 > 0.5 else 0
@@ -44,7 +44,7 @@ def aml_loss(
 
     z_kept, z_out = bias, bias
     for i, w in enumerate(weights):
-        out = 1 - mask[i] if live[i] else 1.0
+        out = 1 - mask[i] if maskable[i] else 1.0
         z_kept += w * blend(mask[i], x[i], b[i])
         z_out += w * blend(out, x[i], b[i])
 
@@ -54,20 +54,20 @@ def aml_loss(
     sign = 1.0 if explained == 1 else -1.0
     p_out, p_rest = sigmoid(sign * z_out), sigmoid(-sign * z_out)
     inverse = -math.log(p_rest + eps)
-    size = sum(-math.log(1 - mask[i]) for i in range(len(x)) if live[i]) / n_live
+    size = sum(-math.log(1 - mask[i]) for i in range(len(x)) if maskable[i]) / n_maskable
 
     d_prediction = p_kept - aim1  # by z_kept
     d_inverse = sign * p_out * p_rest / (p_rest + eps)  # by z_out
     gradient = []
     for i, w in enumerate(weights):
-        if not live[i]:
+        if not maskable[i]:
             gradient.append(0.0)
             continue
         slope = w * (x[i] - b[i])
         by_mask = (
             w_prediction * d_prediction * slope
             - w_inverse * d_inverse * slope
-            + w_size / (n_live * (1 - mask[i]))
+            + w_size / (n_maskable * (1 - mask[i]))
         )
         gradient.append(by_mask * mask[i] * (1 - mask[i]))
     total = w_prediction * prediction + w_inverse * inverse + w_size * size

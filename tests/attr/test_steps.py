@@ -157,11 +157,11 @@ def _terms_by_hand(case: Case, masks: Tensor, i: int, chosen: int) -> dict[str, 
     if full.index(max(full)) == chosen:
         aim = full
     kept, complement = probabilities(keep), probabilities(1 - keep)
-    live = [float(m) for m, s in zip(masks[i], same.flatten().tolist(), strict=True) if not s]
+    own = [float(m) for m, s in zip(masks[i], same.flatten().tolist(), strict=True) if not s]
     return {
         "prediction": -sum(a * math.log(p) for a, p in zip(aim, kept, strict=True)),
         "inverse": -math.log(1 - complement[chosen] + 1e-6),
-        "size": -sum(math.log(1 - m) for m in live) / len(live),
+        "size": -sum(math.log(1 - m) for m in own) / len(own),
     }
 
 
@@ -209,7 +209,7 @@ class _Near:
     def __call__(self, outcome: MaskedOutcome) -> Terms:
         # Just beside them, so that there is a way down; the model's answer counts for nothing.
         distance = (outcome.mask - self.masks - 1e-3).square()
-        near = distance.masked_fill(~outcome.live, 0.0).sum(1)
+        near = distance.masked_fill(~outcome.maskable, 0.0).sum(1)
         return Terms(near + 0.0 * outcome.complement.sum(1), {"near": near})
 
 
@@ -256,9 +256,9 @@ def test_protected_tokens_are_kept_in_every_pass(method: Method, text: Case) -> 
         assert bool((by_token[~protected] < 1).all())
         # What the first half keeps, the second leaves out.
         if method.n_passes == 2:
-            live = ~protected[:4]
+            maskable = ~protected[:4]
             kept, complement = by_token.chunk(2)
-            assert_same(complement[live], 1 - kept[live])
+            assert_same(complement[maskable], 1 - kept[maskable])
 
 
 def test_a_later_call_replaces_what_can_be_read(method: Method, text: Case) -> None:

@@ -25,7 +25,7 @@ MASK = torch.tensor([[0.3, 0.8, 0.6], [0.5, 0.1, 0.9]], dtype=DOUBLE)
 
 
 def by_hand(i: int, explained: int, weights: tuple[float, float, float]) -> tuple[float, ...]:
-    live = [x != b for x, b in zip(X[i].tolist(), B[i].tolist(), strict=True)]
+    maskable = [x != b for x, b in zip(X[i].tolist(), B[i].tolist(), strict=True)]
     logits = [math.log(m / (1 - m)) for m in MASK[i].tolist()]
     terms, _ = references.aml_loss(
         logits,
@@ -34,7 +34,7 @@ def by_hand(i: int, explained: int, weights: tuple[float, float, float]) -> tupl
         WEIGHTS,
         BIAS,
         explained=explained,
-        live=live,
+        maskable=maskable,
         term_weights=weights,
         eps=1e-6,
     )
@@ -94,7 +94,7 @@ def test_ids_are_masked_between_their_embeddings_and_the_baselines() -> None:
     # Evidence 5 for each deciding token, times what is kept of it, plus the bias (2, 0, 0).
     assert isinstance(output, Tensor)
     assert output.tolist() == [[2.0, 2.5, 1.25]]
-    assert problem.layout.live.tolist() == [[True, False, True]]
+    assert problem.layout.maskable_units.tolist() == [[True, False, True]]
 
 
 # Values and their endpoints

@@ -75,7 +75,7 @@ def test_every_token_is_its_own_unit(case: Case) -> None:
         for j in range(length):
             protected = token_is_protected(case, 0, i, j)
             m = mask[i, j].item()
-            assert bool(case.layout.live[i, j]) is not protected
+            assert bool(case.layout.maskable_units[i, j]) is not protected
             assert words[i, j, 0].item() == (1.0 if protected else m)
             assert word_totals[i, j].item() == (0.0 if protected else m)
             each = 0.0 if protected else m / channels
@@ -97,7 +97,7 @@ def test_a_group_has_one_value_and_its_members_share_it(case: Case) -> None:
     scores = case.layout.scores(units, (False, False))
     for i in range(n):
         groups = members(case, i)
-        assert int(case.layout.live[i].sum()) == len(groups)
+        assert int(case.layout.maskable_units[i].sum()) == len(groups)
         for which, ids in enumerate(case.groups):
             for j, group in enumerate(ids[min(i, ids.shape[0] - 1)].tolist()):
                 own = [logits[w][i, k].item() for w, k in groups.get(group, [])]
@@ -132,7 +132,7 @@ def test_examples_with_other_groups_do_not_disturb_each_other() -> None:
     groups = torch.tensor([[0, 0, 1], [5, 6, 6]])
     logits = torch.tensor([[1.0, 3.0, 7.0], [2.0, 4.0, 8.0]])
     together = TokenLayout.build([feature], [protected], (groups,), token_dims=[2])
-    assert together.live.sum(dim=1).tolist() == [2, 2]
+    assert together.maskable_units.sum(dim=1).tolist() == [2, 2]
     for i in range(2):
         alone = TokenLayout.build(
             [feature[i : i + 1]], [protected[i : i + 1]], (groups[i : i + 1],), token_dims=[2]
@@ -211,12 +211,12 @@ def test_the_number_of_masks_is_checked() -> None:
         )
 
 
-def test_examples_without_live_units_score_zero_and_keep_everything() -> None:
+def test_examples_without_maskable_units_score_zero_and_keep_everything() -> None:
     feature = torch.rand(1, 2, 3)
     protected = torch.ones(1, 2, dtype=torch.bool)
     for groups in (None, (torch.tensor([[0, 1]]),)):
         layout = TokenLayout.build([feature], [protected], groups, token_dims=[2])
-        assert not layout.live.any()
+        assert not layout.maskable_units.any()
         mask = torch.full((1, 2), 0.7)
         assert layout.keep(mask)[0].flatten().tolist() == [1.0, 1.0]
         assert layout.scores(mask, [True])[0].unique().tolist() == [0.0]

@@ -19,7 +19,7 @@ def outcome(kept: torch.Tensor | None) -> MaskedOutcome:
         aim=torch.tensor([[0.9, 0.1], [0.0, 1.0]], dtype=DOUBLE),
         explained=torch.tensor([0, 1]),
         mask=torch.tensor([[0.5, 0.75], [0.25, 0.9]], dtype=DOUBLE),
-        live=torch.tensor([[True, True], [True, False]]),
+        maskable=torch.tensor([[True, True], [True, False]]),
     )
 
 

@@ -110,11 +110,11 @@ def test_the_inverse_terms_gradient_lives_where_p_rounds_to_one(gap: float) -> N
 
 def test_the_size_terms_by_hand() -> None:
     mask = torch.tensor([[0.5, 0.75, 0.9], [0.2, 0.0, 0.6]], dtype=DOUBLE)
-    live = torch.tensor([[True, True, False], [True, True, True]])
-    bce = size_term(mask, live, "bce")
+    maskable = torch.tensor([[True, True, False], [True, True, True]])
+    bce = size_term(mask, maskable, "bce")
     assert bce[0].item() == pytest.approx((math.log(2) + math.log(4)) / 2, rel=1e-14)
     assert bce[1].item() == pytest.approx(-(math.log(0.8) + math.log(0.4)) / 3, rel=1e-14)
-    l1 = size_term(mask, live, "l1")
+    l1 = size_term(mask, maskable, "l1")
     assert l1.tolist() == pytest.approx([1.25 / 2, 0.8 / 3], rel=1e-14)
 
 
@@ -122,19 +122,19 @@ def test_the_size_terms_by_hand() -> None:
 def test_the_size_term_is_the_mean_of_minus_log_one_minus_m(seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
     mask = torch.rand(3, 4, generator=g, dtype=DOUBLE) * 0.999
-    live = torch.rand(3, 4, generator=g) < 0.6
+    maskable = torch.rand(3, 4, generator=g) < 0.6
     for i in range(3):
-        own = [-math.log(1 - mask[i, u].item()) for u in range(4) if live[i, u]]
+        own = [-math.log(1 - mask[i, u].item()) for u in range(4) if maskable[i, u]]
         expected = sum(own) / len(own) if own else 0.0
-        actual = size_term(mask, live, "bce")[i].item()
+        actual = size_term(mask, maskable, "bce")[i].item()
         assert actual == pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
 @pytest.mark.parametrize("penalty", ["bce", "l1"])
 def test_units_that_take_no_part_have_no_size_and_no_gradient(penalty: Any) -> None:
     mask = torch.tensor([[0.3, 1.0], [0.5, 0.5]], requires_grad=True)
-    live = torch.tensor([[True, False], [False, False]])
-    terms = size_term(mask, live, penalty)
+    maskable = torch.tensor([[True, False], [False, False]])
+    terms = size_term(mask, maskable, penalty)
     terms.sum().backward()
     assert terms[1].item() == 0.0
     assert mask.grad is not None

@@ -174,7 +174,7 @@ class BestAtOne:
         assert outcome.kept is not None
         if self.masker.training:
             # What is kept takes part with no weight, so that the model has a gradient.
-            size = size_term(outcome.mask, outcome.live, "bce")
+            size = size_term(outcome.mask, outcome.maskable, "bce")
             return Terms(size + 0 * outcome.kept[:, 0], {})
         logits = torch.logit(outcome.mask)
         self.validated.append(logits[0, 0].item())

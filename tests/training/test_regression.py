@@ -99,35 +99,35 @@ def test_the_loss_is_that_of_a_plain_loop() -> None:
 
 
 def test_subsets_come_with_their_complements_and_never_hold_all_or_nothing() -> None:
-    live = torch.tensor([[True] * 6, [True, False, True, True, False, False]])
-    drawn = _draw(live, 40, [b"first-key", b"second-key"])
+    maskable = torch.tensor([[True] * 6, [True, False, True, True, False, False]])
+    drawn = _draw(maskable, 40, [b"first-key", b"second-key"])
     assert drawn.shape == (2, 80, 6)
     for row in range(2):
         subsets, complements = drawn[row, 0::2], drawn[row, 1::2]
-        assert torch.equal(complements, live[row] & ~subsets)
-        assert not bool((subsets & ~live[row]).any())
+        assert torch.equal(complements, maskable[row] & ~subsets)
+        assert not bool((subsets & ~maskable[row]).any())
         sizes = set(subsets.sum(dim=1).tolist())
-        assert sizes == set(range(1, int(live[row].sum())))
+        assert sizes == set(range(1, int(maskable[row].sum())))
 
 
 def test_the_subsets_of_an_example_do_not_depend_on_its_batch_or_on_chance() -> None:
-    live = torch.ones(3, 7, dtype=torch.bool)
+    maskable = torch.ones(3, 7, dtype=torch.bool)
     keys = [b"a" * 16, b"b" * 16, b"c" * 16]
-    together = _draw(live, 4, keys)
+    together = _draw(maskable, 4, keys)
     torch.manual_seed(99)
-    alone = torch.cat([_draw(live[i : i + 1], 4, keys[i : i + 1]) for i in range(3)])
+    alone = torch.cat([_draw(maskable[i : i + 1], 4, keys[i : i + 1]) for i in range(3)])
     assert torch.equal(together, alone)
     assert not torch.equal(together[0], together[1])
 
 
 def test_one_unit_and_none() -> None:
-    live = torch.tensor([[True, False], [False, False]])
-    drawn = _draw(live, 2, [b"x" * 8, b"y" * 8])
+    maskable = torch.tensor([[True, False], [False, False]])
+    drawn = _draw(maskable, 2, [b"x" * 8, b"y" * 8])
     assert drawn[0].tolist() == [[True, False], [False, False]] * 2
     assert not bool(drawn[1].any())
 
 
-def test_an_example_without_live_units_has_no_loss() -> None:
+def test_an_example_without_maskable_units_has_no_loss() -> None:
     x = rows(2)
     x[1] = 0.0
     loss = RegressionLoss(n_subsets=4)

@@ -49,7 +49,7 @@ def tune_by_hand(
         weights=WEIGHTS,
         bias=BIAS,
         explained=target,
-        live=(x != b).tolist(),
+        maskable=(x != b).tolist(),
         term_weights=TERM_WEIGHTS,
         eps=1e-6,
     )
