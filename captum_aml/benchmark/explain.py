@@ -17,10 +17,10 @@ from captum_aml import methods
 from captum_aml.benchmark.plan import Plan, ranges
 from captum_aml.benchmark.store import JSON, MethodFile
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.maskers.checkpoint import Checkpoint, TrainingCost
 from captum_aml.maskers.hidden import explained_layers_of
 from captum_aml.methods import MethodSpec, Setting, TokenMethod
 from captum_aml.text import TextModel, TokenizedText
-from captum_aml.training import Checkpoint, TrainingCost
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")

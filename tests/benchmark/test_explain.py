@@ -20,10 +20,10 @@ from captum_aml.benchmark.explain import (
 )
 from captum_aml.benchmark.plan import Plan
 from captum_aml.exceptions import CheckpointError, InvalidInputError
+from captum_aml.maskers import Checkpoint
 from captum_aml.methods.learned import MaskMethod
 from captum_aml.reviews import reviews_masker_path
 from captum_aml.text import TextClassifier, TextExplainer, fit_batches
-from captum_aml.training import Checkpoint
 from tests._helpers.benchmark_runs import (
     by_id,
     opened,

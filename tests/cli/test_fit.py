@@ -21,7 +21,7 @@ from captum_aml.benchmark import results_from_json
 from captum_aml.cli import main as cli
 from captum_aml.cli.config import FitConfig
 from captum_aml.cli.fit_setup import FitLines
-from captum_aml.training import Checkpoint
+from captum_aml.maskers import Checkpoint
 from tests._helpers.text_models import WORDS, save_classifier
 
 PLAIN = [word for word in WORDS if word.isalpha() and word.isascii()]

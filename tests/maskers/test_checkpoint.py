@@ -21,9 +21,15 @@ from captum_aml.attr.persistence import (
     rebuild_objective,
 )
 from captum_aml.exceptions import CheckpointError
-from captum_aml.maskers import EmbeddingMasker, MaskerInputs, TransformerMasker
+from captum_aml.maskers import (
+    Checkpoint,
+    EmbeddingMasker,
+    MaskerInputs,
+    ModelFingerprint,
+    TrainingCost,
+    TransformerMasker,
+)
 from captum_aml.maskers.registry import describe_masker, rebuild_masker
-from captum_aml.training import Checkpoint, ModelFingerprint, TrainingCost
 from tests._helpers import processes
 from tests._helpers.models import PlantedClassifier, planted_texts, tiny_encoder
 

@@ -1,0 +1,36 @@
+from .batches import TextBatches, TextSurvey, fit_batches
+from .classifier import TextClassifier
+from .data import LabelledText, TextSource, load_texts, read_lines, read_texts
+from .encoding import BaselineToken, TextBatch, TokenizedText
+from .explainer import TextExplainer
+from .explanation import Explanation
+from .inputs import Text, TextLike
+from .model import TextModel, TextModelKind, register_text_model
+from .prompt import PromptClassifier
+from .units import ScoredUnit
+from .writing import write_explanations
+
+__all__ = [
+    "BaselineToken",
+    "Explanation",
+    "LabelledText",
+    "PromptClassifier",
+    "ScoredUnit",
+    "Text",
+    "TextBatch",
+    "TextBatches",
+    "TextClassifier",
+    "TextExplainer",
+    "TextLike",
+    "TextModel",
+    "TextModelKind",
+    "TextSource",
+    "TextSurvey",
+    "TokenizedText",
+    "fit_batches",
+    "load_texts",
+    "read_lines",
+    "read_texts",
+    "register_text_model",
+    "write_explanations",
+]

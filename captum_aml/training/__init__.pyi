@@ -1,0 +1,26 @@
+from .callbacks import FitCallback, FitState, ProgressBar
+from .fit import fit_masker
+from .records import EpochRecord, FitSummary, Trial, ValidationRecord
+from .search import SearchResult, SearchSettings, search_weights
+from .selection import MaskerScore, validation_metrics
+from .settings import FitSettings, ValidationMetric
+from .validation import evaluate_masker
+
+__all__ = [
+    "EpochRecord",
+    "FitCallback",
+    "FitSettings",
+    "FitState",
+    "FitSummary",
+    "MaskerScore",
+    "ProgressBar",
+    "SearchResult",
+    "SearchSettings",
+    "Trial",
+    "ValidationMetric",
+    "ValidationRecord",
+    "evaluate_masker",
+    "fit_masker",
+    "search_weights",
+    "validation_metrics",
+]
