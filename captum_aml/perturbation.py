@@ -6,7 +6,7 @@ state of the forward pass. The published one blends with the baseline,
 .. math:: x[m] = m \odot e + (1 - m) \odot b,
 
 and is a function of the mask alone, so that the complement :math:`x[1 - m]` is the same strategy
-applied to :math:`1 - m`. Protected tokens arrive here with :math:`m = 1` in both.
+applied to :math:`1 - m`. Tokens that are not maskable arrive here with :math:`m = 1` in both.
 
 The other one leaves the embeddings as they are and removes a token from what the others see: with
 :math:`a_{ij}` a layer's attention logit of query :math:`i` for key :math:`j`,
@@ -101,7 +101,7 @@ class AttentionRemoval:
     """Hides tokens from attention: adds ``log m`` to every query's attention logit for their key.
 
     The forward function gets an additive mask (N, 1, Q, L) in place of its attention mask (N, L),
-    where Q is 1, or L with ``causal``. Protected tokens get 0, padding the lowest number there is.
+    where Q is 1, or L with ``causal``. What is not maskable gets 0, padding the lowest number.
 
     Attributes:
         causal: Whether no query sees what comes after it, as in decoders: their own causal mask is

@@ -50,25 +50,25 @@ def plain_loop(
             given = {"attention_mask": batch.attention_mask, **batch.extra_inputs}
             with torch.no_grad():
                 target = model(input_ids=batch.input_ids, **given).logits.softmax(dim=-1)
-            protected = batch.input_ids == reference
+            maskable = batch.input_ids != reference
             embeddings, baselines = embed(batch.input_ids), embed(reference)
             logits = masker(
                 MaskerInputs(
-                    (embeddings,), (batch.input_ids,), target, (protected,), batch.attention_mask
+                    (embeddings,), (batch.input_ids,), target, (maskable,), batch.attention_mask
                 )
             )
-            mask = torch.sigmoid(logits).masked_fill(protected, 1.0).unsqueeze(-1)
-            left = (1 - mask).masked_fill(protected.unsqueeze(-1), 1.0)
+            mask = torch.sigmoid(logits).masked_fill(~maskable, 1.0).unsqueeze(-1)
+            left = (1 - mask).masked_fill(~maskable.unsqueeze(-1), 1.0)
             kept = model(inputs_embeds=mask * embeddings + (1 - mask) * baselines, **given)
             rest = model(inputs_embeds=left * embeddings + (1 - left) * baselines, **given)
             prediction = -(target * kept.logits.log_softmax(dim=-1)).sum(dim=1)
             chosen = target.argmax(dim=1, keepdim=True)
             p = rest.logits.softmax(dim=-1).gather(1, chosen).squeeze(1)
             inverse = -torch.log(1 - p + 1e-6)
-            live = (~protected).float()
+            counted = maskable.float()
             m = mask.squeeze(-1)
-            each = F.binary_cross_entropy(m, torch.zeros_like(m), reduction="none") * live
-            size = each.nan_to_num().sum(dim=1) / live.sum(dim=1).clamp(min=1)
+            each = F.binary_cross_entropy(m, torch.zeros_like(m), reduction="none") * counted
+            size = each.nan_to_num().sum(dim=1) / counted.sum(dim=1).clamp(min=1)
             optimizer.zero_grad()
             model.zero_grad()
             (prediction + inverse + size).mean().backward()

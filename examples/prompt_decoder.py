@@ -38,7 +38,7 @@ text = options.text or "In June it rained. The soup was stale. My brother drove.
 # ----------------------------
 # The logit of a class is the log-probability of its word after the prompt, the sum over its tokens
 # if it has several. ``examples`` and ``description`` would go before; like the rest of the prompt,
-# they are protected.
+# they are not maskable.
 
 template, labels = "Text: {text} Label:", {"negative": "negative", "positive": "positive"}
 if options.model is None:

@@ -165,7 +165,7 @@ def explain(
         show_progress: Whether to show a progress bar.
     """
     result: TuningResult | None = None
-    # Where everything is protected there is nothing to tune, and nothing to differentiate.
+    # Where nothing is maskable there is nothing to tune, and nothing to differentiate.
     steps = n_steps if bool(problem.layout.maskable_units.any()) else 0
     if n_steps > 0 and tune == "masker":
         assert masker is not None

@@ -11,7 +11,7 @@ smallest as pool. Only tokens that can be masked are read: a prompt, special tok
 not part of the masker's text. Where something stands between two of them, as between both texts of
 a pair, the words there are kept apart.
 
-- A token without characters has the logit 0. Special tokens and padding are protected and score 0.
+- A token without characters has the logit 0. What is not maskable scores 0.
 - A token whose characters the masker's tokenizer drops, such as a line break, has the lowest logit
   that its example's other tokens have: nothing speaks for it, so it may not outrank any.
 - A token that its tokenizer calls unknown stands for U+FFFD.
@@ -265,8 +265,8 @@ class AlignedMasker(nn.Module):
         Raises:
             InvalidInputError: See :meth:`forward`.
         """
-        ids, can_be_masked = _readable(inputs)
-        places = [np.flatnonzero(row) for row in can_be_masked]
+        ids, maskable = _readable(inputs)
+        places = [np.flatnonzero(row) for row in maskable]
         alignments = [
             self._aligner.align(row[own], own) for row, own in zip(ids, places, strict=True)
         ]
@@ -301,7 +301,7 @@ class AlignedMasker(nn.Module):
         shape = (int(n_windows.sum()), width)
         ids = np.full(shape, padding, dtype=np.int64)
         types, attended = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        protected = np.ones(shape, dtype=bool)
+        maskable = np.zeros(shape, dtype=bool)
         where = []
         for start, own, alignment in zip(
             np.cumsum(n_windows) - n_windows, lengths, alignments, strict=True
@@ -313,7 +313,7 @@ class AlignedMasker(nn.Module):
             ids.flat[flat] = alignment.ids
             types.flat[flat] = alignment.types
             attended.flat[flat] = 1
-            protected.flat[flat] = alignment.added
+            maskable.flat[flat] = ~alignment.added
             where.append(flat)
         examples = torch.from_numpy(np.repeat(np.arange(len(lengths)), n_windows)).to(device)
         own_ids = torch.from_numpy(ids).to(device)
@@ -321,7 +321,7 @@ class AlignedMasker(nn.Module):
             features=(own_ids,),
             inputs=(own_ids,),
             probabilities=probabilities[examples],
-            protected=(torch.from_numpy(protected).to(device),),
+            maskable=(torch.from_numpy(maskable).to(device),),
             attention_mask=torch.from_numpy(attended).to(device),
             token_type_ids=torch.from_numpy(types).to(device),
         )
@@ -355,21 +355,21 @@ def _readable(inputs: MaskerInputs) -> tuple[np.ndarray[Any, Any], np.ndarray[An
     ids = inputs.inputs[0]
     if (
         len(inputs.inputs) != 1
-        or len(inputs.protected) != 1
+        or len(inputs.maskable) != 1
         or not is_integral(ids)
         or ids.dim() != 2
-        or inputs.protected[0].shape != ids.shape
+        or inputs.maskable[0].shape != ids.shape
     ):
         raise InvalidInputError(
             "masker: an AlignedMasker explains one tensor of ids (N, L), whose text it reads; got "
             f"inputs of {[(str(t.dtype), tuple(t.shape)) for t in inputs.inputs]} with masked "
-            f"tokens of shapes {[tuple(t.shape) for t in inputs.protected]}"
+            f"tokens of shapes {[tuple(t.shape) for t in inputs.maskable]}"
         )
-    can_be_masked = ~inputs.protected[0]
+    maskable = inputs.maskable[0]
     attention = inputs.attention_mask
     if attention is not None and attention.shape == ids.shape:
-        can_be_masked = can_be_masked & (attention > 0)
-    return ids.to(torch.int64).cpu().numpy(), can_be_masked.cpu().numpy()
+        maskable = maskable & (attention > 0)
+    return ids.to(torch.int64).cpu().numpy(), maskable.cpu().numpy()
 
 
 __all__ = ["AlignedMasker"]

@@ -22,8 +22,8 @@ class MaskerInputs:
         inputs: The forward function's inputs as the caller gave them, for example ids (N, L).
         probabilities: The distribution that the kept tokens should preserve, (N, C): the
             prediction, or the explained outcome where that is another one.
-        protected: For each masked tensor the tokens that are not masked, bool of the tokens'
-            shape, for example (N, L).
+        maskable: For each masked tensor the tokens that take part, bool of the tokens' shape, for
+            example (N, L).
         attention_mask: The forward function's argument of that name, (N, L), if it has one.
         token_type_ids: Likewise, (N, L).
         hidden_states: What the masker's ``explained_layers`` held in the pass over the unmasked
@@ -33,7 +33,7 @@ class MaskerInputs:
     features: tuple[Tensor, ...]
     inputs: tuple[Tensor, ...]
     probabilities: Tensor
-    protected: tuple[Tensor, ...]
+    maskable: tuple[Tensor, ...]
     attention_mask: Tensor | None = None
     token_type_ids: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None

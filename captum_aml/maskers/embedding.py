@@ -2,9 +2,10 @@ r"""A small network over any float input, for models that have no encoder to sta
 
 Each token's features are projected, joined with an embedding of the prediction
 :math:`e(q) = \sum_c q_c v_c + v_0`, mixed with their neighbours by two residual convolutions, and
-read out by a linear layer. Protected tokens are zero in every layer, so that neither padding nor
-prompts change a proposal. Tensors whose tokens are single elements, such as (N, F) tables, go
-through a network over the whole example instead, since there an element's place is its meaning.
+read out by a linear layer. Tokens that are not maskable are zero in every layer, so that neither
+padding nor prompts change a proposal. Tensors whose tokens are single elements, such as (N, F)
+tables, go through a network over the whole example instead, since there an element's place is its
+meaning.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ class _SequenceHead(nn.Module):
         )
         self.readout = nn.Linear(hidden_size, 1)
 
-    def forward(self, features: Tensor, protected: Tensor, probabilities: Tensor) -> Tensor:
-        visible = (~protected).unsqueeze(-1)
-        told = self.prediction(probabilities).unsqueeze(1)
-        hidden = torch.tanh(self.normalize(self.project(features)) + told) * visible
+    def forward(self, features: Tensor, maskable: Tensor, probabilities: Tensor) -> Tensor:
+        visible = maskable.unsqueeze(-1)
+        prediction = self.prediction(probabilities).unsqueeze(1)
+        hidden = torch.tanh(self.normalize(self.project(features)) + prediction) * visible
         for mixer in self.mixers:
             mixed = mixer(hidden.transpose(1, 2)).transpose(1, 2)
             hidden = (hidden + torch.nn.functional.gelu(mixed)) * visible
@@ -54,7 +55,7 @@ class _ElementHead(nn.Module):
         self.mix = nn.Linear(hidden_size, hidden_size)
         self.readout = nn.Linear(hidden_size, n_elements)
 
-    def forward(self, features: Tensor, protected: Tensor, probabilities: Tensor) -> Tensor:
+    def forward(self, features: Tensor, maskable: Tensor, probabilities: Tensor) -> Tensor:
         hidden = torch.tanh(
             self.project(features.reshape(len(features), -1)) + self.prediction(probabilities)
         )
@@ -120,17 +121,17 @@ class EmbeddingMasker(nn.Module):
             )
         dtype = next(self.parameters()).dtype
         logits = []
-        for head, feature, protected, dims in zip(
-            self.heads, inputs.features, inputs.protected, self._dims, strict=True
+        for head, feature, maskable, dims in zip(
+            self.heads, inputs.features, inputs.maskable, self._dims, strict=True
         ):
             shape = feature.shape[: dims + 1]
             if feature.dim() > len(shape):
                 rows = feature.reshape(shape[0], shape[1:].numel(), -1)
-                protected = protected.reshape(rows.shape[:2])
+                maskable = maskable.reshape(rows.shape[:2])
             else:
                 rows = feature
-            told = inputs.probabilities.to(dtype)
-            logits.append(head(rows.to(dtype), protected, told).reshape(shape))
+            q = inputs.probabilities.to(dtype)
+            logits.append(head(rows.to(dtype), maskable, q).reshape(shape))
         return tuple(logits)
 
 

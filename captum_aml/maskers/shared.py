@@ -236,12 +236,12 @@ class SharedMasker(nn.Module):
         Raises:
             InvalidInputError: There are no hidden states, or they do not fit the masked tokens.
         """
-        states, tokens = inputs.hidden_states, tuple(inputs.protected[0].shape)
+        states, tokens = inputs.hidden_states, tuple(inputs.maskable[0].shape)
         expected = (*tokens, self._state_size)
-        if states is None or len(inputs.protected) != 1:
+        if states is None or len(inputs.maskable) != 1:
             raise InvalidInputError(
                 "masker: a SharedMasker explains one masked tensor from hidden states of the "
-                f"explained model; got {len(inputs.protected)} masked tensors and "
+                f"explained model; got {len(inputs.maskable)} masked tensors and "
                 f"{'no' if states is None else len(states)} hidden states"
             )
         shapes = [tuple(state.shape) for state in states]
@@ -257,11 +257,11 @@ class SharedMasker(nn.Module):
 
 
 def _visible(inputs: MaskerInputs, tokens: tuple[int, ...]) -> Tensor:
-    """Tokens that others may look at: not padding, or where it is not known, not protected."""
+    """Tokens that others may look at: not padding, or where it is not known, maskable ones."""
     given = inputs.attention_mask
     if given is not None and tuple(given.shape) == tokens:
         return given > 0
-    return ~inputs.protected[0]
+    return inputs.maskable[0]
 
 
 def _part_meant(config: Mapping[str, Any], model: nn.Module) -> nn.Module:

@@ -136,7 +136,7 @@ class MaskingProblem:
             )
         layout = TokenLayout.build(
             capture.features,
-            site.protected(call, capture.features, baselines),
+            site.maskable(call, capture.features, baselines),
             masks,
             token_dims=token_dims,
         )
@@ -157,14 +157,14 @@ class MaskingProblem:
         """
         features = self.capture.features
         dims = self.token_dims
-        protected = self.site.protected(self.call, features, self.baselines)
+        maskable = self.site.maskable(self.call, features, self.baselines)
         given = MaskerInputs(
             features=features,
             inputs=self.call.inputs,
             probabilities=self.readout.aim,
-            protected=tuple(
-                p if p.dim() <= d else p.flatten(d).all(-1)
-                for p, d in zip(protected, dims, strict=True)
+            maskable=tuple(
+                m if m.dim() <= d else m.flatten(d).any(-1)
+                for m, d in zip(maskable, dims, strict=True)
             ),
             attention_mask=self._tensor_named("attention_mask"),
             token_type_ids=self._tensor_named("token_type_ids"),

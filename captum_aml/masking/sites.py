@@ -53,10 +53,10 @@ class Site(Protocol):
     def baselines(self, call: Call, capture: Capture) -> tuple[Tensor, ...]:
         """The site's tensors for the baselines, in the shapes of ``capture.features``."""
 
-    def protected(
+    def maskable(
         self, call: Call, features: Sequence[Tensor], baselines: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
-        """Elements or positions, one bool each, that equal their baseline."""
+        """One bool for each element or position: whether it differs from its baseline."""
 
     def token_dims(self, call: Call, features: Sequence[Tensor]) -> tuple[int, ...]:
         """For each of the site's tensors, how many leading dimensions number its tokens."""
@@ -208,11 +208,11 @@ class InputSite:
         embedded = iter(_baselines_at(self.forward_func, call, capture.tap, ids))
         return tuple(next(embedded)[0] if is_integral(b) else b for b in call.baselines)
 
-    def protected(
+    def maskable(
         self, call: Call, features: Sequence[Tensor], baselines: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
-        """Where an id, or a float element, equals its baseline."""
-        return tuple(x == b for x, b in zip(call.inputs, call.baselines, strict=True))
+        """True where an id, or a float element, differs from its baseline."""
+        return tuple(x != b for x, b in zip(call.inputs, call.baselines, strict=True))
 
     def token_dims(self, call: Call, features: Sequence[Tensor]) -> tuple[int, ...]:
         """An id is a token; floats follow the general rule."""
@@ -341,11 +341,11 @@ class LayerSite:
             )
         return tuple(t for point in tensors for t in point)
 
-    def protected(
+    def maskable(
         self, call: Call, features: Sequence[Tensor], baselines: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
-        """Where the layer's tensors are the same for the inputs and the baselines."""
-        return tuple(f == b for f, b in zip(features, baselines, strict=True))
+        """True where the layer's tensors differ between the inputs and the baselines."""
+        return tuple(f != b for f, b in zip(features, baselines, strict=True))
 
     def token_dims(self, call: Call, features: Sequence[Tensor]) -> tuple[int, ...]:
         """A position of (N, L, D) is a token, and an element of any other shape."""

@@ -24,15 +24,15 @@ class TokenLayout:
     Attributes:
         shapes: For each masked tensor the shape of its tokens, (N, ...).
         channels: For each masked tensor the shape of the channels below a token, () if it has none.
-        protected: Tokens that keep their value and score 0, bool (N, T).
+        maskable: Tokens that take part, bool (N, T); the others keep their value and score 0.
         groups: The unit of each token, (N, T), or None where every token is its own unit.
         n_units: The number of units U.
-        maskable_units: Units that take part, bool (N, U): those with a token that is not protected.
+        maskable_units: Units that take part, bool (N, U): those with a maskable token.
     """
 
     shapes: tuple[tuple[int, ...], ...]
     channels: tuple[tuple[int, ...], ...]
-    protected: Tensor
+    maskable: Tensor
     groups: Tensor | None
     n_units: int
     maskable_units: Tensor
@@ -41,7 +41,7 @@ class TokenLayout:
     def build(
         cls,
         features: Sequence[Tensor],
-        protected: Sequence[Tensor],
+        maskable: Sequence[Tensor],
         feature_mask: tuple[Tensor, ...] | None,
         *,
         token_dims: Sequence[int],
@@ -50,7 +50,7 @@ class TokenLayout:
 
         Args:
             features: The masked tensors, (N, ...).
-            protected: Bools of the tensor's own shape, or of its tokens' shape.
+            maskable: Bools of the tensor's own shape, or of its tokens' shape: what can be masked.
             feature_mask: Integer group ids for each masked tensor, by element (Captum's rule) or
                 by token, shared by all examples where dimension 0 has size 1.
             token_dims: For each tensor the number of leading dimensions that number its tokens.
@@ -68,42 +68,40 @@ class TokenLayout:
                 )
             masks = []
             for i, (mask, feature) in enumerate(zip(feature_mask, features, strict=True)):
-                by_element = protected[i].dim() == feature.dim()
+                by_element = maskable[i].dim() == feature.dim()
                 expanded, dims[i] = _expand_mask(mask, feature, dims[i], by_element=by_element)
                 masks.append(expanded)
         shapes = tuple(tuple(f.shape[:d]) for f, d in zip(features, dims, strict=True))
         channels = tuple(tuple(f.shape[d:]) for f, d in zip(features, dims, strict=True))
         n = features[0].shape[0]
-        flat_protected = torch.cat(
+        tokens = torch.cat(
             [
-                (p if p.dim() <= len(s) else p.flatten(len(s)).all(-1)).reshape(n, -1)
-                for p, s in zip(protected, shapes, strict=True)
+                (m if m.dim() <= len(s) else m.flatten(len(s)).any(-1)).reshape(n, -1)
+                for m, s in zip(maskable, shapes, strict=True)
             ],
             dim=1,
         )
         if masks is None:
-            return cls(
-                shapes, channels, flat_protected, None, flat_protected.shape[1], ~flat_protected
-            )
-        ids = torch.cat([m.reshape(n, -1) for m in masks], dim=1).to(flat_protected.device)
+            return cls(shapes, channels, tokens, None, tokens.shape[1], tokens)
+        ids = torch.cat([m.reshape(n, -1) for m in masks], dim=1).to(tokens.device)
         values, groups = torch.unique(ids, return_inverse=True)
         n_units = int(values.numel())
-        live = torch.zeros(n, n_units, dtype=torch.int32, device=ids.device)
-        live.scatter_add_(1, groups, (~flat_protected).to(torch.int32))
-        return cls(shapes, channels, flat_protected, groups, n_units, live > 0)
+        counts = torch.zeros(n, n_units, dtype=torch.int32, device=ids.device)
+        counts.scatter_add_(1, groups, tokens.to(torch.int32))
+        return cls(shapes, channels, tokens, groups, n_units, counts > 0)
 
     @property
     def n_examples(self) -> int:
         """The number of examples N."""
-        return self.protected.shape[0]
+        return self.maskable.shape[0]
 
     def keep(self, mask: Tensor) -> tuple[Tensor, ...]:
-        """The share that each masked tensor keeps: mask values (N, U), protected tokens 1.
+        """The share that each masked tensor keeps: mask values (N, U), 1 if not maskable.
 
         Returns:
             For each masked tensor the tokens' shape, with a 1 for each dimension of its channels.
         """
-        tokens = self._tokens(mask).masked_fill(self.protected, 1.0)
+        tokens = self._tokens(mask).masked_fill(~self.maskable, 1.0)
         return tuple(
             part.reshape(shape + (1,) * len(channels))
             for part, shape, channels in zip(
@@ -112,7 +110,7 @@ class TokenLayout:
         )
 
     def pool(self, logits: Sequence[Tensor]) -> Tensor:
-        """One logit for each unit: the mean over the tokens that are not protected.
+        """One logit for each unit: the mean over its maskable tokens.
 
         Args:
             logits: For each masked tensor a logit for each token, (N, ...). Where a feature mask
@@ -126,11 +124,11 @@ class TokenLayout:
             for t, s in zip(logits, self.shapes, strict=True)
         ]
         flat = torch.cat([t.reshape(self.n_examples, -1) for t in by_token], dim=1)
-        flat = flat.masked_fill(self.protected, 0.0)
+        flat = flat.masked_fill(~self.maskable, 0.0)
         if self.groups is None:
             return flat
         zeros = flat.new_zeros(self.n_examples, self.n_units)
-        counts = zeros.scatter_add(1, self.groups, (~self.protected).to(flat.dtype))
+        counts = zeros.scatter_add(1, self.groups, self.maskable.to(flat.dtype))
         return zeros.scatter_add(1, self.groups, flat) / counts.clamp(min=1)
 
     def scores(self, mask: Tensor, spreads: Sequence[bool]) -> tuple[Tensor, ...]:

@@ -6,7 +6,7 @@ logit of a class is the log-probability of its word after the prompt,
 .. math:: \ell_k = \sum_{t=1}^{T_k} \log p(w_{k,t} \mid \mathrm{prompt}(x), w_{k,<t}),
 
 whose softmax over the classes is explained. The prompt around the text (a description, examples,
-``Label:``) is protected: it is never masked and scores 0.
+``Label:``) is not maskable and scores 0.
 
 Source: the decoders of Barkan et al., Findings of EMNLP 2024, who read the logits of label words
 of one token each. Words of several tokens are our own addition; their log-probabilities are summed,
@@ -211,7 +211,7 @@ class PromptClassifier(TextModel):
         """Tokenizes texts inside their prompts; texts that are too long are cut, prompts never.
 
         Offsets are those in the text: a token of the prompt, or with no character of the text,
-        has none and is protected.
+        has none and is not maskable.
         """
         return [self._tokenized(text) for text in each_text(texts)]
 

@@ -57,7 +57,7 @@ class TextUnits:
 
 
 def feature_mask(batch: TextBatch, groups: Sequence[TokenGroups]) -> Tensor:
-    """Group ids for a batch, (N, L), numbered within each text; 0 where a token is protected.
+    """Group ids for a batch, (N, L), numbered within each text; 0 where a token is not maskable.
 
     Args:
         batch: N texts.

@@ -216,7 +216,7 @@ def _first(inputs: MaskerInputs, n_examples: int, *, with_another: bool) -> Mask
         features=cut(inputs.features, second, turned=True),
         inputs=cut(inputs.inputs, second, turned=True),
         probabilities=cut(inputs.probabilities, second),
-        protected=cut(inputs.protected, 0),
+        maskable=cut(inputs.maskable, 0),
         attention_mask=cut(inputs.attention_mask, 0),
         token_type_ids=cut(inputs.token_type_ids, 0),
         hidden_states=cut(inputs.hidden_states, second, turned=True),

@@ -391,7 +391,7 @@ def _lengths(n: int, length: int) -> Tensor:
 
 @_seeded
 def text(extra: int = 0) -> Case:
-    """Ids with an embedding layer, of different lengths; the first token is protected."""
+    """Ids with an embedding layer, of different lengths; the first token is not maskable."""
     model = TokenClassifier()
     attention = _lengths(4, 7)
     ids = random_ids(4, 7) * attention

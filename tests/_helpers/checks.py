@@ -1266,7 +1266,7 @@ class KnownMasker(nn.Module):
         self.seen.append(inputs)
         return tuple(
             self.scale * (f if p.dim() == f.dim() else f.flatten(p.dim()).sum(-1))
-            for f, p in zip(inputs.features, inputs.protected, strict=True)
+            for f, p in zip(inputs.features, inputs.maskable, strict=True)
         )
 
 
@@ -1282,7 +1282,7 @@ def a_masker_of_the_users_own_proposes(method: Method, case: Case) -> None:
     assert_same(seen.features, features)
     assert_same(seen.inputs, case.tensors)
     unmasked = _unmasked(method, case)
-    assert all(torch.equal(a, b) for a, b in zip(seen.protected, unmasked, strict=True))
+    assert all(torch.equal(a, ~b) for a, b in zip(seen.maskable, unmasked, strict=True))
     for score, f, same in zip(got, features, unmasked, strict=True):
         has_channels = _has_channels(method, case, f)
         logit = (f.sum(-1) if has_channels else f) / 3

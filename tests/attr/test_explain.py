@@ -244,7 +244,7 @@ def test_chunks_put_together_are_the_batch(sizes: list[int]) -> None:
 
 
 def test_a_chunk_that_was_not_tuned_does_not_shift_the_others() -> None:
-    """Where a whole chunk is protected there is nothing to tune; its rows must not disappear."""
+    """Where nothing is maskable in a chunk there is nothing to tune; its rows must not vanish."""
     x = torch.cat([B[1:], X])  # the first example equals its baseline in every element
     b = torch.cat([B[1:], B])
     parts = []

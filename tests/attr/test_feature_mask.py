@@ -92,15 +92,15 @@ def test_each_example_may_have_groups_of_its_own(method: Method) -> None:
     assert_same(parts, together, tolerance=BATCH_TOLERANCE)
 
 
-def test_a_group_of_nothing_but_protected_tokens_scores_0(method: Method) -> None:
+def test_a_group_of_nothing_that_is_maskable_scores_0(method: Method) -> None:
     case = CASES["text"].build()
     # The first id and the padding equal their baselines.
-    protected = case.inputs == case.baselines
-    assert bool(protected.any(1).all())
-    mask = torch.where(protected, 7, torch.arange(7) % 2)
+    maskable = case.inputs != case.baselines
+    assert bool((~maskable).any(1).all())
+    mask = torch.where(maskable, torch.arange(7) % 2, 7)
     (scores,) = method.scores(case, feature_mask=mask)
-    assert bool((scores[protected] == 0).all())
-    assert bool((scores[~protected] > 0).all())
+    assert bool((scores[~maskable] == 0).all())
+    assert bool((scores[maskable] > 0).all())
 
 
 def test_words_of_several_ids(method: Method) -> None:
@@ -112,7 +112,7 @@ def test_words_of_several_ids(method: Method) -> None:
     assert_same(scores[:, 1::2], scores[:, 2::2])
 
     def forward(words: Tensor, attention: Tensor) -> Tensor:
-        # (N, 3, 10), a word in each row, behind the first id, which is protected.
+        # (N, 3, 10), a word in each row, behind the first id, which is not maskable.
         first = model.embedding(case.inputs[:, :1])
         first = torch.cat([first] * (len(words) // len(first)))
         embeddings = torch.cat([first, words.reshape(len(words), 6, 5)], dim=1)

@@ -64,7 +64,7 @@ class Texts:
     """Texts of different lengths and what decides them.
 
     Attributes:
-        ids: Token ids, (N, L), the first of which is protected.
+        ids: Token ids, (N, L), the first of which is not maskable.
         attention: Which are text, (N, L).
         labels: The explained class of each.
         deciding: The positions that decide for it.

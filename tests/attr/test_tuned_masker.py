@@ -73,7 +73,7 @@ def test_the_default_learning_rates_are_of_their_own(method: Method, text: Case)
     assert attribution.tuning_learning_rate == 0.7
 
 
-def test_where_everything_is_protected_nothing_is_tuned(method: Method, text: Case) -> None:
+def test_where_nothing_is_maskable_nothing_is_tuned(method: Method, text: Case) -> None:
     attribution = fitted(method, text)
     scores = attribution.attribute(
         text.inputs, n_steps=2, **{**text.call, "baselines": text.inputs}

@@ -103,17 +103,17 @@ def aligned(
 def shown(
     rows: Sequence[Sequence[int]],
     *,
-    protected: Sequence[Sequence[int]] | None = None,
+    maskable: Sequence[Sequence[int]] | None = None,
     attention: Tensor | None = None,
     q: Tensor | None = None,
 ) -> MaskerInputs:
     ids = torch.tensor(rows)
-    hidden = torch.zeros(ids.shape) if protected is None else torch.tensor(protected)
+    takes_part = torch.ones(ids.shape) if maskable is None else torch.tensor(maskable)
     return MaskerInputs(
         features=(torch.zeros(*ids.shape, 1),),
         inputs=(ids,),
         probabilities=torch.full((len(rows), C), 1 / C) if q is None else q,
-        protected=(hidden.bool(),),
+        maskable=(takes_part.bool(),),
         attention_mask=attention,
     )
 
@@ -249,14 +249,14 @@ def test_only_what_can_be_masked_is_read() -> None:
     prompt, text, end = (ids_of("byte-level", t) for t in ("Text: ", TEXT, "\nLabel:"))
     eos = tokenizer_of("byte-level").eos_token_id
     row = [eos, *prompt, *text, *end]
-    protected = [1] * (1 + len(prompt)) + [0] * len(text) + [1] * len(end)
-    logits = masker(shown([row], protected=[protected]))
+    maskable = [0] * (1 + len(prompt)) + [1] * len(text) + [0] * len(end)
+    logits = masker(shown([row], maskable=[maskable]))
     (given,) = inner.seen
     assert tokenizer_of("word-piece").decode(given.inputs[0][0]) == f"[CLS] {TEXT} [SEP]"
     assert given.attention_mask is not None
     assert given.token_type_ids is not None
     assert given.inputs[0].shape == given.attention_mask.shape == given.token_type_ids.shape
-    kept = torch.tensor(protected) == 0
+    kept = torch.tensor(maskable) == 1
     assert torch.equal(logits[0, ~kept], torch.zeros(int((~kept).sum())))
     alone = masker(shown([text]))
     torch.testing.assert_close(logits[0, kept], alone[0])
@@ -266,8 +266,8 @@ def test_both_texts_of_a_pair_are_kept_apart() -> None:
     inner = Table(300)
     masker = aligned(inner=inner)
     first, middle, second = (ids_of("byte-level", t) for t in ("the film", "?\nThen: ", "was good"))
-    protected = [0] * len(first) + [1] * len(middle) + [0] * len(second)
-    masker(shown([[*first, *middle, *second]], protected=[protected]))
+    maskable = [1] * len(first) + [0] * len(middle) + [1] * len(second)
+    masker(shown([[*first, *middle, *second]], maskable=[maskable]))
     assert tokenizer_of("word-piece").decode(inner.seen[0].inputs[0][0]) == (
         "[CLS] the film was good [SEP]"
     )
@@ -335,9 +335,9 @@ def test_padding_does_not_change_a_proposal(side: str) -> None:
     for mask in (attention, attention.bool(), attention.long()):
         logits = masker(shown([row, longer], attention=mask))
         torch.testing.assert_close(logits[0, start : start + n], alone[0], **ROUNDING)
-    # Without an attention mask, what is padding is known by being protected.
-    protected = (1 - attention).long().tolist()
-    logits = masker(shown([row, longer], protected=protected))
+    # Without an attention mask, padding is what is not maskable.
+    maskable = attention.long().tolist()
+    logits = masker(shown([row, longer], maskable=maskable))
     torch.testing.assert_close(logits[0, start : start + n], alone[0], **ROUNDING)
 
 
@@ -450,7 +450,7 @@ def test_only_ids_can_be_read() -> None:
         features=(torch.zeros(1, 3, 4),),
         inputs=(torch.zeros(1, 3, 4),),
         probabilities=torch.ones(1, C),
-        protected=(torch.zeros(1, 3, dtype=torch.bool),),
+        maskable=(torch.ones(1, 3, dtype=torch.bool),),
     )
     with pytest.raises(
         InvalidInputError, match=r"^masker: an AlignedMasker explains one .*float32"
@@ -460,7 +460,7 @@ def test_only_ids_can_be_read() -> None:
         masker(shown([[4000]]))
     # Where it can not be masked it is not read.
     good = ids_of("byte-level", "good")
-    masker(shown([[4000, *good]], protected=[[1] + [0] * len(good)]))
+    masker(shown([[4000, *good]], maskable=[[0] + [1] * len(good)]))
     with pytest.raises(InvalidInputError, match="classes"):
         masker(shown([good], q=torch.ones(1, 2) / 2))
 
@@ -500,7 +500,7 @@ def test_alignments_are_made_once_and_not_copied(monkeypatch: pytest.MonkeyPatch
     )
     # Padding and the prediction make no other text of it.
     assert torch.equal(masker(shown([ids])), first)
-    padded = masker(shown([[0, 0, *ids]], protected=[[1, 1] + [0] * len(ids)]))
+    padded = masker(shown([[0, 0, *ids]], maskable=[[0, 0] + [1] * len(ids)]))
     torch.testing.assert_close(padded[0, 2:], first[0], **ROUNDING)
     assert not made
     for twin in (copy.deepcopy(masker), pickle.loads(pickle.dumps(masker))):
@@ -656,7 +656,7 @@ def test_on_a_gpu_it_proposes_the_same() -> None:
         features=tuple(t.to("cuda") for t in inputs.features),
         inputs=tuple(t.to("cuda") for t in inputs.inputs),
         probabilities=inputs.probabilities.to("cuda"),
-        protected=tuple(t.to("cuda") for t in inputs.protected),
+        maskable=tuple(t.to("cuda") for t in inputs.maskable),
     )
     logits = masker.to("cuda")(moved)
     assert logits.device.type == "cuda"
@@ -818,7 +818,7 @@ def test_tuning_the_masker_is_for_each_text_by_itself(max_length: int) -> None:
     attribution = attribution_of(model, masker, **settings)
     batch = batch_of(texts)
     windows = masker.windows(
-        shown(batch["inputs"].tolist(), protected=(batch["inputs"] == batch["baselines"]).tolist())
+        shown(batch["inputs"].tolist(), maskable=(batch["inputs"] != batch["baselines"]).tolist())
     )
     n_windows = [int((windows.examples == i).sum()) for i in range(4)]
     assert (n_windows == [1] * 4) == (max_length == 63)

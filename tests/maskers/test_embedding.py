@@ -17,19 +17,19 @@ C = 3
 
 
 def shown(
-    *features: Tensor, protected: tuple[Tensor, ...] | None = None, q: Tensor | None = None
+    *features: Tensor, maskable: tuple[Tensor, ...] | None = None, q: Tensor | None = None
 ) -> MaskerInputs:
     n = features[0].shape[0]
-    if protected is None:
-        protected = tuple(
-            torch.zeros(f.shape[: 2 if f.dim() == 3 else f.dim()], dtype=torch.bool)
+    if maskable is None:
+        maskable = tuple(
+            torch.ones(f.shape[: 2 if f.dim() == 3 else f.dim()], dtype=torch.bool)
             for f in features
         )
     return MaskerInputs(
         features=features,
         inputs=features,
         probabilities=torch.full((n, C), 1 / C) if q is None else q,
-        protected=protected,
+        maskable=maskable,
     )
 
 
@@ -44,9 +44,9 @@ def test_the_logits_of_a_sequence_by_loops() -> None:
     head = masker.heads[0]
     g = torch.Generator().manual_seed(3)
     x = torch.randn(1, 4, 2, generator=g, dtype=torch.float64)
-    protected = torch.tensor([[False, True, False, False]])
+    maskable = torch.tensor([[True, False, True, True]])
     q = torch.tensor([[0.2, 0.3, 0.5]], dtype=torch.float64)
-    (logits,) = masker(shown(x, protected=(protected,), q=q))
+    (logits,) = masker(shown(x, maskable=(maskable,), q=q))
 
     told = q[0] @ head.prediction.classes + head.prediction.shared
     hidden = []
@@ -54,7 +54,7 @@ def test_the_logits_of_a_sequence_by_loops() -> None:
         h = head.project.weight @ x[0, j] + head.project.bias
         h = (h - h.mean()) / (h.var(unbiased=False) + 1e-5).sqrt()
         h = torch.tanh(h * head.normalize.weight + head.normalize.bias + told)
-        hidden.append(torch.zeros(3, dtype=torch.float64) if protected[0, j] else h)
+        hidden.append(h if maskable[0, j] else torch.zeros(3, dtype=torch.float64))
     for mixer in head.mixers:
         mixed = []
         for j in range(4):
@@ -63,7 +63,7 @@ def test_the_logits_of_a_sequence_by_loops() -> None:
                 if 0 <= j + k - 2 < 4:
                     h = h + mixer.weight[:, :, k] @ hidden[j + k - 2]
             gelu = torch.stack([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in h])
-            mixed.append(torch.zeros_like(h) if protected[0, j] else hidden[j] + gelu)
+            mixed.append(hidden[j] + gelu if maskable[0, j] else torch.zeros_like(h))
         hidden = mixed
     for j in range(4):
         expected = (head.readout.weight[0] @ hidden[j] + head.readout.bias[0]).item()
@@ -77,9 +77,9 @@ def test_padding_does_not_change_a_proposal() -> None:
     junk = torch.randn(2, 3, 4) * 100
     for left, right in ((0, 3), (3, 0), (1, 2)):
         padded = torch.cat([junk[:, :left], x, junk[:, :right]], dim=1)
-        protected = torch.ones(2, 8, dtype=torch.bool)
-        protected[:, left : left + 5] = False
-        (logits,) = masker(shown(padded, protected=(protected,)))
+        maskable = torch.zeros(2, 8, dtype=torch.bool)
+        maskable[:, left : left + 5] = True
+        (logits,) = masker(shown(padded, maskable=(maskable,)))
         # The convolution may add the same terms in another order.
         torch.testing.assert_close(logits[:, left : left + 5], alone, rtol=0, atol=1e-6)
 

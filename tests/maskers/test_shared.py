@@ -228,7 +228,7 @@ def test_the_logits_by_loops() -> None:
             features=(torch.zeros(1, 4, 1),),
             inputs=(torch.zeros(1, 4, dtype=torch.long),),
             probabilities=q,
-            protected=(torch.zeros(1, 4, dtype=torch.bool),),
+            maskable=(torch.ones(1, 4, dtype=torch.bool),),
             attention_mask=attention,
             hidden_states=states,
         )
@@ -288,27 +288,27 @@ def _inputs(problem: MaskingProblem, masker: SharedMasker) -> MaskerInputs:
         features=problem.capture.features,
         inputs=problem.call.inputs,
         probabilities=problem.readout.aim,
-        protected=(problem.call.inputs[0] == 0,),
+        maskable=(problem.call.inputs[0] != 0,),
         attention_mask=problem.call.additional_forward_args[0],
         hidden_states=tuple(problem.hidden[point] for point in masker.explained_layers.points),
     )
 
 
-def test_without_an_attention_mask_protected_tokens_are_not_looked_at() -> None:
+def test_without_an_attention_mask_only_maskable_tokens_are_looked_at() -> None:
     masker = masker_of(tiny("bert"))
     states = tuple(torch.randn(1, 5, 16) for _ in range(3))
-    protected = torch.tensor([[False, True, False, True, True]])
+    maskable = torch.tensor([[True, False, True, False, False]])
     inputs = MaskerInputs(
-        (torch.zeros(1, 5, 1),), (torch.zeros(1, 5),), torch.full((1, C), 1 / C), (protected,)
+        (torch.zeros(1, 5, 1),), (torch.zeros(1, 5),), torch.full((1, C), 1 / C), (maskable,)
     )
 
     def logits(given: tuple[Tensor, ...]) -> Tensor:
         return masker(MaskerInputs(**{**vars(inputs), "hidden_states": given}))
 
-    other = tuple(torch.where(protected.unsqueeze(2), torch.randn(16), s) for s in states)
-    assert torch.equal(logits(states)[~protected], logits(other)[~protected])
+    other = tuple(torch.where(maskable.unsqueeze(2), s, torch.randn(16)) for s in states)
+    assert torch.equal(logits(states)[maskable], logits(other)[maskable])
     # An example of which nothing can be seen has finite logits all the same.
-    object.__setattr__(inputs, "protected", (torch.ones_like(protected),))
+    object.__setattr__(inputs, "maskable", (torch.zeros_like(maskable),))
     assert logits(states).isfinite().all()
 
 

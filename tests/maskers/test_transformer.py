@@ -44,7 +44,7 @@ def shown(
         features=(torch.zeros(*ids.shape, 1),) if features is None else features,
         inputs=(ids,),
         probabilities=torch.full((n, C), 1 / C) if q is None else q,
-        protected=(torch.zeros(ids.shape, dtype=torch.bool),),
+        maskable=(torch.ones(ids.shape, dtype=torch.bool),),
         attention_mask=attention,
     )
 
@@ -370,7 +370,7 @@ def test_embeddings_are_taken_where_there_are_no_ids(model: PreTrainedModel) -> 
         features=(embeddings,),
         inputs=(embeddings,),
         probabilities=torch.full((2, C), 1 / C),
-        protected=(torch.zeros(2, 6, dtype=torch.bool),),
+        maskable=(torch.ones(2, 6, dtype=torch.bool),),
     )
     torch.testing.assert_close(masker(inputs), masker(shown(ids)), **ROUNDING)
 
@@ -401,7 +401,7 @@ def test_what_is_no_single_sequence_is_named(
                 features=features,
                 inputs=inputs,
                 probabilities=torch.full((2, C), 1 / C),
-                protected=(torch.zeros(2, 3, dtype=torch.bool),),
+                maskable=(torch.ones(2, 3, dtype=torch.bool),),
             )
         )
     assert str([tuple(t.shape) for t in inputs]) in str(caught.value)

@@ -175,7 +175,7 @@ def test_a_masker_is_shown_what_is_explained() -> None:
         additional_forward_args=attention,
     )
     logits = problem.propose(masker)
-    # Protected: the second token equals its baseline, the third is 0 in both for the first text.
+    # Not maskable: the second token equals its baseline, the third of the first text is 0 in both.
     assert logits.tolist() == [[1.0, 0.0, 0.0], [4.0, 0.0, 6.0]]
     seen = masker.seen
     assert seen is not None
@@ -183,7 +183,7 @@ def test_a_masker_is_shown_what_is_explained() -> None:
     assert torch.equal(seen.features[0], model.embedding(ids * attention).detach())
     assert seen.attention_mask is not None
     assert torch.equal(seen.attention_mask, attention)
-    assert seen.protected[0].tolist() == [[False, True, True], [False, True, False]]
+    assert seen.maskable[0].tolist() == [[True, False, False], [True, False, True]]
     # The first text is predicted as class 1, so its distribution; the second as 0, so class 2.
     expected = torch.tensor([2.0, 5.0, 0.0]).softmax(0)
     torch.testing.assert_close(seen.probabilities[0], expected, rtol=0, atol=1e-6)

@@ -95,9 +95,9 @@ def test_ids_are_masked_at_their_embeddings() -> None:
     assert capture.output[:, 1].tolist() == [8, 16]
     baselines = site.baselines(call, capture)
     assert baselines[0][..., 0].tolist() == [[3, 0, 0], [3, 0, 0]]
-    assert site.protected(call, capture.features, baselines)[0].tolist() == [
-        [True, False, False],
-        [False, False, False],
+    assert site.maskable(call, capture.features, baselines)[0].tolist() == [
+        [False, True, True],
+        [True, True, True],
     ]
     assert site.token_dims(call, capture.features) == (2,)
     assert site.spreads(call, capture.features) == (False,)
@@ -261,9 +261,9 @@ def test_a_layer_with_several_tensors_is_read_and_replaced() -> None:
     assert torch.equal(capture.features[1], IDS * 10.0)
     baselines = site.baselines(call, capture)
     assert baselines[1].tolist() == [[30, 0, 0], [30, 0, 0]]
-    words, tens = site.protected(call, capture.features, baselines)
-    assert words[..., 0].tolist() == [[True, False, False], [False, False, False]]
-    assert tens.tolist() == [[True, False, False], [False, False, False]]
+    words, tens = site.maskable(call, capture.features, baselines)
+    assert words[..., 0].tolist() == [[False, True, True], [True, True, True]]
+    assert tens.tolist() == [[False, True, True], [True, True, True]]
     assert site.token_dims(call, capture.features) == (2, 2)
     assert site.spreads(call, capture.features) == (True, True)
     ones = (torch.ones(2, 3, 2), torch.full((2, 3), 5.0))

@@ -20,7 +20,7 @@ class Case:
 
     layout: TokenLayout
     features: tuple[Tensor, Tensor]
-    protected: tuple[Tensor, Tensor]
+    maskable: tuple[Tensor, Tensor]
     groups: tuple[Tensor, Tensor] | None
 
 
@@ -30,9 +30,9 @@ def cases(draw: st.DrawFn, *, grouped: bool) -> Case:
     n, length, channels, fields = (draw(st.integers(1, 3)) for _ in range(4))
     g = torch.Generator().manual_seed(seed)
     features = (torch.rand(n, length, channels, generator=g), torch.rand(n, fields, generator=g))
-    protected = (
-        torch.rand(n, length, channels, generator=g) < 0.5,
-        torch.rand(n, fields, generator=g) < 0.4,
+    maskable = (
+        torch.rand(n, length, channels, generator=g) >= 0.5,
+        torch.rand(n, fields, generator=g) >= 0.4,
     )
     groups = None
     if grouped:
@@ -42,23 +42,23 @@ def cases(draw: st.DrawFn, *, grouped: bool) -> Case:
             torch.randint(-2, 3, (rows, length), generator=g) * 7,
             torch.randint(-2, 3, (rows, fields), generator=g) * 7,
         )
-    layout = TokenLayout.build(features, protected, groups, token_dims=(2, 2))
-    return Case(layout, features, protected, groups)
+    layout = TokenLayout.build(features, maskable, groups, token_dims=(2, 2))
+    return Case(layout, features, maskable, groups)
 
 
-def token_is_protected(case: Case, which: int, i: int, j: int) -> bool:
-    """A token is protected where all of its elements are."""
-    return bool(case.protected[which][i, j].all())
+def token_is_maskable(case: Case, which: int, i: int, j: int) -> bool:
+    """A token is maskable where one of its elements is."""
+    return bool(case.maskable[which][i, j].any())
 
 
 def members(case: Case, i: int) -> dict[int, list[tuple[int, int]]]:
-    """The unprotected tokens (tensor, place) of each group id of example i."""
+    """The maskable tokens (tensor, place) of each group id of example i."""
     assert case.groups is not None
     found: dict[int, list[tuple[int, int]]] = {}
     for which, groups in enumerate(case.groups):
         row = groups[min(i, groups.shape[0] - 1)]
         for j, group in enumerate(row.tolist()):
-            if not token_is_protected(case, which, i, j):
+            if token_is_maskable(case, which, i, j):
                 found.setdefault(group, []).append((which, j))
     return found
 
@@ -73,18 +73,18 @@ def test_every_token_is_its_own_unit(case: Case) -> None:
     (word_totals, _) = case.layout.scores(mask, (False, False))
     for i in range(n):
         for j in range(length):
-            protected = token_is_protected(case, 0, i, j)
+            maskable = token_is_maskable(case, 0, i, j)
             m = mask[i, j].item()
-            assert bool(case.layout.maskable_units[i, j]) is not protected
-            assert words[i, j, 0].item() == (1.0 if protected else m)
-            assert word_totals[i, j].item() == (0.0 if protected else m)
-            each = 0.0 if protected else m / channels
+            assert bool(case.layout.maskable_units[i, j]) is maskable
+            assert words[i, j, 0].item() == (m if maskable else 1.0)
+            assert word_totals[i, j].item() == (m if maskable else 0.0)
+            each = m / channels if maskable else 0.0
             assert word_scores[i, j].tolist() == pytest.approx([each] * channels, rel=1e-6)
         for j in range(fields):
-            protected = token_is_protected(case, 1, i, j)
+            maskable = token_is_maskable(case, 1, i, j)
             m = mask[i, length + j].item()
-            assert values[i, j].item() == (1.0 if protected else m)
-            assert value_scores[i, j].item() == (0.0 if protected else m)
+            assert values[i, j].item() == (m if maskable else 1.0)
+            assert value_scores[i, j].item() == (m if maskable else 0.0)
 
 
 @given(cases(grouped=True))
@@ -101,41 +101,41 @@ def test_a_group_has_one_value_and_its_members_share_it(case: Case) -> None:
         for which, ids in enumerate(case.groups):
             for j, group in enumerate(ids[min(i, ids.shape[0] - 1)].tolist()):
                 own = [logits[w][i, k].item() for w, k in groups.get(group, [])]
-                # A unit's logit is the mean over its tokens that are not protected.
+                # A unit's logit is the mean over its maskable tokens.
                 mean = sum(own) / len(own) if own else 0.0
                 keep = keeps[which][i, j].item()
-                protected = token_is_protected(case, which, i, j)
-                assert keep == pytest.approx(1.0 if protected else mean, abs=1e-12)
-                if not protected or not own:
+                maskable = token_is_maskable(case, which, i, j)
+                assert keep == pytest.approx(mean if maskable else 1.0, abs=1e-12)
+                if maskable or not own:
                     assert scores[which][i, j].item() == pytest.approx(mean, abs=1e-12)
 
 
 def test_pooling_without_groups_takes_each_tokens_own_logit() -> None:
-    protected = torch.tensor([[False, True, False]])
-    layout = TokenLayout.build([torch.rand(1, 3, 2)], [protected], None, token_dims=[2])
+    maskable = torch.tensor([[True, False, True]])
+    layout = TokenLayout.build([torch.rand(1, 3, 2)], [maskable], None, token_dims=[2])
     assert layout.pool([torch.tensor([[1.0, 2.0, 3.0]])]).tolist() == [[1.0, 0.0, 3.0]]
 
 
 def test_a_group_across_two_tensors_pools_by_hand() -> None:
     features = [torch.rand(1, 2, 3), torch.rand(1, 2)]
-    protected = [torch.zeros(1, 2, dtype=torch.bool), torch.tensor([[False, True]])]
+    maskable = [torch.ones(1, 2, dtype=torch.bool), torch.tensor([[True, False]])]
     groups = (torch.tensor([[5, 9]]), torch.tensor([[9, 5]]))
-    layout = TokenLayout.build(features, protected, groups, token_dims=[2, 2])
+    layout = TokenLayout.build(features, maskable, groups, token_dims=[2, 2])
     units = layout.pool([torch.tensor([[1.0, 2.0]]), torch.tensor([[4.0, 100.0]])])
-    assert units.tolist() == [[1.0, 3.0]]  # group 5: 1, its other member is protected; 9: (2 + 4)/2
+    assert units.tolist() == [[1.0, 3.0]]  # group 5: 1, its other is not maskable; 9: (2 + 4)/2
     assert [k.flatten().tolist() for k in layout.keep(units)] == [[1.0, 3.0], [3.0, 1.0]]
 
 
 def test_examples_with_other_groups_do_not_disturb_each_other() -> None:
     feature = torch.rand(2, 3, 2)
-    protected = torch.zeros(2, 3, dtype=torch.bool)
+    maskable = torch.ones(2, 3, dtype=torch.bool)
     groups = torch.tensor([[0, 0, 1], [5, 6, 6]])
     logits = torch.tensor([[1.0, 3.0, 7.0], [2.0, 4.0, 8.0]])
-    together = TokenLayout.build([feature], [protected], (groups,), token_dims=[2])
+    together = TokenLayout.build([feature], [maskable], (groups,), token_dims=[2])
     assert together.maskable_units.sum(dim=1).tolist() == [2, 2]
     for i in range(2):
         alone = TokenLayout.build(
-            [feature[i : i + 1]], [protected[i : i + 1]], (groups[i : i + 1],), token_dims=[2]
+            [feature[i : i + 1]], [maskable[i : i + 1]], (groups[i : i + 1],), token_dims=[2]
         )
         (one,) = alone.scores(alone.pool([logits[i : i + 1]]), [True])
         (all_,) = together.scores(together.pool([logits]), [True])
@@ -146,9 +146,9 @@ def test_examples_with_other_groups_do_not_disturb_each_other() -> None:
 
 def test_a_mask_by_element_groups_below_tokens() -> None:
     feature = torch.rand(1, 2, 3)
-    protected = torch.tensor([[[True, False, False], [False, False, False]]])
+    maskable = torch.tensor([[[False, True, True], [True, True, True]]])
     groups = torch.tensor([[[0, 0, 1], [1, 2, 2]]])
-    layout = TokenLayout.build([feature], [protected], (groups,), token_dims=[2])
+    layout = TokenLayout.build([feature], [maskable], (groups,), token_dims=[2])
     # Elements of a token share its logit: 1 for the first, 3 for the second.
     units = layout.pool([torch.tensor([[1.0, 3.0]])])
     assert units.tolist() == [[1.0, 2.0, 3.0]]
@@ -162,7 +162,7 @@ def test_a_mask_by_element_groups_below_tokens() -> None:
 def test_a_mask_by_token_may_have_ones_for_any_size(shape: tuple[int, ...]) -> None:
     ids = torch.arange(shape[0] * shape[1]).reshape(shape)
     layout = TokenLayout.build(
-        [torch.rand(2, 3, 4)], [torch.zeros(2, 3, dtype=torch.bool)], (ids,), token_dims=[2]
+        [torch.rand(2, 3, 4)], [torch.ones(2, 3, dtype=torch.bool)], (ids,), token_dims=[2]
     )
     (scores,) = layout.scores(torch.arange(layout.n_units * 2.0).reshape(2, -1), [False])
     expanded = ids.expand(2, 3)
@@ -183,7 +183,7 @@ def test_a_mask_that_fits_neither_is_an_error(mask: Tensor, fragments: tuple[str
     with pytest.raises(InvalidInputError, match=r"^feature_mask: ") as caught:
         TokenLayout.build(
             [torch.rand(2, 3, 4)],
-            [torch.zeros(2, 3, 4, dtype=torch.bool)],
+            [torch.ones(2, 3, 4, dtype=torch.bool)],
             (mask,),
             token_dims=[2],
         )
@@ -195,7 +195,7 @@ def test_ids_cannot_be_grouped_below_the_id() -> None:
     with pytest.raises(InvalidInputError, match=r"^feature_mask: .*\(2, 3\).*got \(2, 3, 4\)"):
         TokenLayout.build(
             [torch.rand(2, 3, 4)],
-            [torch.zeros(2, 3, dtype=torch.bool)],
+            [torch.ones(2, 3, dtype=torch.bool)],
             (torch.arange(24).reshape(2, 3, 4),),
             token_dims=[2],
         )
@@ -205,7 +205,7 @@ def test_the_number_of_masks_is_checked() -> None:
     with pytest.raises(InvalidInputError, match=r"^feature_mask: .*each of the 1 .*got 2"):
         TokenLayout.build(
             [torch.rand(2, 3)],
-            [torch.zeros(2, 3, dtype=torch.bool)],
+            [torch.ones(2, 3, dtype=torch.bool)],
             (torch.zeros(2, 3, dtype=torch.long),) * 2,
             token_dims=[2],
         )
@@ -213,9 +213,9 @@ def test_the_number_of_masks_is_checked() -> None:
 
 def test_examples_without_maskable_units_score_zero_and_keep_everything() -> None:
     feature = torch.rand(1, 2, 3)
-    protected = torch.ones(1, 2, dtype=torch.bool)
+    maskable = torch.zeros(1, 2, dtype=torch.bool)
     for groups in (None, (torch.tensor([[0, 1]]),)):
-        layout = TokenLayout.build([feature], [protected], groups, token_dims=[2])
+        layout = TokenLayout.build([feature], [maskable], groups, token_dims=[2])
         assert not layout.maskable_units.any()
         mask = torch.full((1, 2), 0.7)
         assert layout.keep(mask)[0].flatten().tolist() == [1.0, 1.0]

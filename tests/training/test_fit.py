@@ -399,7 +399,7 @@ def test_a_mappings_arguments_are_those_of_attribute() -> None:
     batch = {"inputs": ids, "baselines": reference, "target": [0, 1, 2, 0]}
     # The copy that is fitted is of the same class.
     planted(masker=masker).fit([batch], epochs=1)
-    assert torch.equal(seen[0].protected[0], reference == ids)
+    assert torch.equal(seen[0].maskable[0], reference != ids)
     # No target is the predicted class here for the first and the last: the aim is the target.
     assert seen[0].probabilities[0].tolist() == [1.0, 0.0, 0.0]
 
