@@ -27,7 +27,7 @@ from captum_aml.text.fitting import (
     first_masker,
     text_attribution,
 )
-from captum_aml.text.model import TextModel
+from captum_aml.text.models.base import TextModel
 from captum_aml.text.saved import model_fingerprint
 from captum_aml.training.callbacks import FitCallback, FitState
 

@@ -67,7 +67,7 @@ def chosen_model(
     max_length: int | None = None,
 ) -> TextModel:
     """The model that options name, loaded without notices of libraries."""
-    from captum_aml.text.sources import prompt_of, text_model
+    from captum_aml.text.models.sources import prompt_of, text_model
 
     prompt = prompt_of(template, labels)
     quiet_libraries()

@@ -1,12 +1,12 @@
 from .batches import TextBatches, TextSurvey, fit_batches
-from .classifier import TextClassifier
 from .data import LabelledText, TextSource, load_texts, read_lines, read_texts
 from .encoding import BaselineToken, TextBatch, TokenizedText
 from .explainer import TextExplainer
 from .explanation import Explanation
 from .inputs import Text, TextLike
-from .model import TextModel, TextModelKind, register_text_model
-from .prompt import PromptClassifier
+from .models.base import TextModel, register_text_model
+from .models.classifier import TextClassifier
+from .models.prompt import PromptClassifier
 from .units import ScoredUnit
 from .writing import write_explanations
 
@@ -23,7 +23,6 @@ __all__ = [
     "TextExplainer",
     "TextLike",
     "TextModel",
-    "TextModelKind",
     "TextSource",
     "TextSurvey",
     "TokenizedText",

@@ -12,7 +12,7 @@ from captum_aml._utils.batching import length_batches
 from captum_aml._utils.checks import as_count
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.inputs import TextLike
-from captum_aml.text.model import TextModel
+from captum_aml.text.models.base import TextModel
 from captum_aml.text.units import TextUnits, feature_mask
 
 # Texts are tokenized and sorted by length this many batches at a time: enough for batches without

@@ -19,7 +19,7 @@ from captum_aml.maskers import SharedMasker
 from captum_aml.maskers.checkpoint import Checkpoint, folder_of
 from captum_aml.methods import TokenMethod
 from captum_aml.text.batches import TextBatches
-from captum_aml.text.explaining import BatchExplainer, explain_stream
+from captum_aml.text.explaining import StreamExplainer
 from captum_aml.text.explanation import Explanation
 from captum_aml.text.fitting import (
     LEARNED,
@@ -29,11 +29,11 @@ from captum_aml.text.fitting import (
     text_attribution,
 )
 from captum_aml.text.inputs import TextLike, is_one_text
-from captum_aml.text.model import TextModel
-from captum_aml.text.prompt import PromptConfig
+from captum_aml.text.models.base import TextModel
+from captum_aml.text.models.prompt import PromptConfig
+from captum_aml.text.models.sources import ModelLike, prompt_config, text_model
 from captum_aml.text.saved import FILE, check_masker, check_same, read_saved, write_saved
 from captum_aml.text.segmentation import Segmenter, Unit
-from captum_aml.text.sources import ModelLike, prompt_config, text_model
 from captum_aml.text.units import TextUnits
 from captum_aml.training.recipes import default_loss, default_rate
 from captum_aml.training.settings import LossName
@@ -189,16 +189,15 @@ class TextExplainer:
         if not isinstance(given, Iterable):
             raise InvalidInputError(f"texts: expected texts, got {type(texts).__name__}")
         method = self._method if n_steps is None else self._made(n_steps)
-        explainer = BatchExplainer(
+        explain = StreamExplainer(
             self.text_model,
             method,
             name=self.method_name,
             signed=self._is_signed(method),
             units=self.units,
+            batch_size=self.batch_size,
         )
-        return explain_stream(
-            explainer, given, target=target, batch_size=self.batch_size, progress=show_progress
-        )
+        return explain(given, target=target, progress=show_progress)
 
     def fit(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import chain, islice, repeat
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from captum_aml.methods import Setting, TokenMethod
 from captum_aml.text.encoding import TextBatch, TokenizedText
 from captum_aml.text.explanation import Explanation
 from captum_aml.text.inputs import TextLike, each_text
-from captum_aml.text.model import TextModel
+from captum_aml.text.models.base import TextModel
 from captum_aml.text.segmentation import TokenGroups
 from captum_aml.text.units import TextUnits, feature_mask
 
@@ -25,84 +25,16 @@ from captum_aml.text.units import TextUnits, feature_mask
 _BATCHES_PER_WINDOW = 16
 
 
-@runtime_checkable
-class _SharesOutputs(Protocol):
-    """A method that keeps the logits of the unmasked inputs."""
-
-    @property
-    def last_outputs(self) -> Tensor | None:
-        """Logits (N, C) of the last call's unmasked inputs."""
-
-
-def explain_stream(
-    explainer: BatchExplainer,
-    texts: Iterable[TextLike],
-    *,
-    target: int | str | Sequence[int | str] | None = None,
-    batch_size: int = 32,
-    progress: bool = False,
-) -> Iterator[Explanation]:
-    """The explanations of a stream of texts, in its order; see ``TextExplainer.stream``."""
-    model = explainer.text_model
-    alone = not isinstance(target, Iterable) or getattr(target, "ndim", None) == 0
-    if target is None or isinstance(target, str) or alone:
-        # Whatever else it is, that names no class.
-        only = None if target is None else model.class_index(target)  # type: ignore[arg-type]
-        return _explained(explainer, texts, repeat(only), batch_size=batch_size, progress=progress)
-    each = [model.class_index(name) for name in _listed(target)]
-    if isinstance(texts, Sized) and len(texts) != len(each):
-        raise InvalidInputError(
-            f"target: expected one class, or one for each of the {len(texts)} texts, got "
-            f"{len(each)}"
-        )
-    return _explained(
-        explainer, texts, iter(each), batch_size=batch_size, progress=progress, one_each=True
-    )
-
-
-def _listed(target: Any) -> list[Any]:  # a tensor's or an array's elements have no type
-    """Classes one by one; those of a tensor or an array of one are that one."""
-    values = target.tolist() if hasattr(target, "tolist") else list(target)
-    return values if isinstance(values, list) else [values]
-
-
-def _explained(
-    explainer: BatchExplainer,
-    texts: Iterable[TextLike],
-    classes: Iterator[int | None],
-    *,
-    batch_size: int,
-    progress: bool,
-    one_each: bool = False,
-) -> Iterator[Explanation]:
-    total = len(texts) if isinstance(texts, Sized) else None
-    with tqdm(total=total, unit="text", disable=not progress) as bar:
-        for window in chunks(each_text(texts), _BATCHES_PER_WINDOW * batch_size):
-            targets = list(islice(classes, len(window)))
-            if len(targets) < len(window):
-                raise InvalidInputError("target: expected one for each text, got fewer")
-            tokenized = explainer.text_model.tokenize(window)
-            batches = length_batches(tokenized, batch_size)
-            explanations: list[Explanation] = []
-            for rows in batches:
-                explanations += explainer(
-                    [tokenized[row] for row in rows], [targets[row] for row in rows]
-                )
-                bar.update(len(rows))
-            yield from put_back(chain.from_iterable(batches), explanations)
-    if one_each and next(classes, None) is not None:
-        raise InvalidInputError("target: expected one for each text, got more")
-
-
-class BatchExplainer:
-    """Explains one batch of tokenized texts.
+class StreamExplainer:
+    """Explains streams of texts with one method; see ``TextExplainer.stream``.
 
     Args:
         text_model: The model to explain.
         method: The method.
         name: What results are recorded under.
-        signed: Whether scores speak for and against.
+        signed: Whether scores are for and against the class.
         units: What is masked and scored as one.
+        batch_size: The most texts in a pass.
     """
 
     def __init__(
@@ -113,12 +45,14 @@ class BatchExplainer:
         name: str,
         signed: bool,
         units: TextUnits,
+        batch_size: int,
     ) -> None:
-        self.text_model = text_model
+        self._text_model = text_model
         self._method = method
         self._name = name
         self._signed = signed
         self._units = units
+        self._batch_size = batch_size
         self._settings: Mapping[str, Setting] = {
             **method.settings,
             **text_model.settings,
@@ -126,29 +60,76 @@ class BatchExplainer:
         }
 
     def __call__(
-        self, texts: Sequence[TokenizedText], targets: Sequence[int | None]
-    ) -> list[Explanation]:
-        """The explanations of N texts, each of its target or, for None, of its prediction.
+        self,
+        texts: Iterable[TextLike],
+        *,
+        target: int | str | Sequence[int | str] | None = None,
+        progress: bool = False,
+    ) -> Iterator[Explanation]:
+        """The explanations of a stream of texts, in its order.
 
         Raises:
+            InvalidInputError: A text or the target is of a wrong kind.
             NonFiniteError: The model's output, or a score, is NaN or infinite.
         """
-        batch = self.text_model.collate(texts)
+        to_index = self._text_model.class_index
+        if target is None:
+            return self._stream(texts, repeat(None), progress)
+        if (
+            isinstance(target, str)
+            or not isinstance(target, Iterable)
+            or getattr(target, "ndim", None) == 0
+        ):
+            return self._stream(texts, repeat(to_index(target)), progress)  # type: ignore[arg-type]
+        given = target.tolist() if hasattr(target, "tolist") else target
+        each = [to_index(name) for name in given]
+        if isinstance(texts, Sized) and len(texts) != len(each):
+            raise InvalidInputError(
+                f"target: expected one class, or one for each of the {len(texts)} texts, got "
+                f"{len(each)}"
+            )
+        return self._stream(texts, iter(each), progress)
+
+    def _stream(
+        self, texts: Iterable[TextLike], classes: Iterator[int | None], progress: bool
+    ) -> Iterator[Explanation]:
+        total = len(texts) if isinstance(texts, Sized) else None
+        with tqdm(total=total, unit="text", disable=not progress) as bar:
+            for window in chunks(each_text(texts), _BATCHES_PER_WINDOW * self._batch_size):
+                targets = list(islice(classes, len(window)))
+                if len(targets) < len(window):
+                    raise InvalidInputError("target: expected one for each text, got fewer")
+                tokenized = self._text_model.tokenize(window)
+                batches = length_batches(tokenized, self._batch_size)
+                explanations: list[Explanation] = []
+                for rows in batches:
+                    explanations += self._explained(
+                        [tokenized[row] for row in rows], [targets[row] for row in rows]
+                    )
+                    bar.update(len(rows))
+                yield from put_back(chain.from_iterable(batches), explanations)
+        if not isinstance(classes, repeat) and next(classes, None) is not None:
+            raise InvalidInputError("target: expected one for each text, got more")
+
+    def _explained(
+        self, texts: Sequence[TokenizedText], targets: Sequence[int | None]
+    ) -> list[Explanation]:
+        """The explanations of N texts, each of its target, or of its prediction."""
+        batch = self._text_model.collate(texts)
         groups = [found for text in texts if (found := self._units.groups(text))]
         mask = feature_mask(batch, groups) if groups else None
-        with self.text_model.evaluating():
-            logits, scores, explained = self._scored(batch, targets, mask)
+        with self._text_model.evaluating():
+            logits, scores, target = self._scored(batch, targets, mask)
         _require_finite(scores, texts, f"a score of {self._name}")
         # One transfer from the device for the whole batch.
-        ordinary, labels = batch.ordinary.cpu().numpy(), self.text_model.label_names
+        ordinary = batch.ordinary.cpu().numpy()
         table, values = logits.float().softmax(dim=-1).cpu(), scores.float().cpu().numpy()
-        predicted, chosen = table.argmax(dim=-1).tolist(), explained.tolist()
+        predicted, chosen = table.argmax(dim=-1).tolist(), target.tolist()
         return [
             self._explanation(
                 text,
                 groups[row] if groups else None,
                 values[row][ordinary[row]],
-                labels,
                 table[row].tolist(),
                 predicted[row],
                 chosen[row],
@@ -159,23 +140,17 @@ class BatchExplainer:
     def _scored(
         self, batch: TextBatch, targets: Sequence[int | None], mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (N, C), scores (N, L) and explained classes (N,)."""
-        given = None if all(target is None for target in targets) else targets
-        logits = None
-        if not isinstance(self._method, _SharesOutputs) or (given and None in given):
-            logits = self._logits(batch)
-        explained = None if logits is None else logits.argmax(dim=-1)
-        if given is not None:
-            wanted = [
-                int(explained[i]) if target is None and explained is not None else target
-                for i, target in enumerate(given)
-            ]
-            explained = torch.tensor(wanted, device=batch.input_ids.device)
+        """Logits (N, C), scores (N, L) and targets (N,)."""
+        # Some methods keep the logits of the pass that they begin with.
+        logits = None if hasattr(self._method, "last_outputs") else self._logits(batch)
+        target = None if logits is None else logits.argmax(dim=-1)
+        if None not in targets:
+            target = torch.tensor(targets, device=batch.input_ids.device)
         try:
             scores = self._method(
                 batch.input_ids,
-                self.text_model.baselines(batch),
-                target=explained,
+                self._text_model.baselines(batch),
+                target=target,
                 additional_forward_args=batch.forward_args,
                 feature_mask=mask,
             )
@@ -183,15 +158,13 @@ class BatchExplainer:
             self._logits(batch)  # which names the text, where it is the model's own output
             raise
         if logits is None:
-            # The prediction comes from the pass that the explanation began with.
-            assert isinstance(self._method, _SharesOutputs)
-            shared = self._method.last_outputs
-            logits = self._logits(batch) if shared is None else shared
-        return logits, scores, logits.argmax(dim=-1) if explained is None else explained
+            kept = getattr(self._method, "last_outputs", None)
+            logits = self._logits(batch) if kept is None else kept
+        return logits, scores, logits.argmax(dim=-1) if target is None else target
 
     def _logits(self, batch: TextBatch) -> Tensor:
         with torch.no_grad():
-            logits = self.text_model(batch.input_ids, *batch.forward_args)
+            logits = self._text_model(batch.input_ids, *batch.forward_args)
         _require_finite(logits, batch.texts, "the model's output")
         return logits
 
@@ -200,11 +173,11 @@ class BatchExplainer:
         text: TokenizedText,
         groups: TokenGroups | None,
         values: Any,  # a NumPy array (T,), of the ordinary tokens
-        labels: Sequence[str],
         probabilities: Sequence[float],
         predicted: int,
         explained: int,
     ) -> Explanation:
+        labels = self._text_model.label_names
         if groups is None:
             keep = [i for i, ordinary in enumerate(text.ordinary) if ordinary]
             tokens = tuple(text.tokens[i] for i in keep)
@@ -248,4 +221,4 @@ def _require_finite(values: Tensor, texts: Sequence[TokenizedText], what: str) -
         raise NonFiniteError(f"{what} is NaN or infinite for the text {shown!r}")
 
 
-__all__ = ["BatchExplainer", "explain_stream"]
+__all__ = ["StreamExplainer"]

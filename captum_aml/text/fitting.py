@@ -21,8 +21,8 @@ from captum_aml.maskers.registry import build_masker, masker_names
 from captum_aml.masking.attention import taken_removal
 from captum_aml.objectives import AMLObjective, LAObjective
 from captum_aml.text.inputs import TextLike
-from captum_aml.text.model import TextModel
-from captum_aml.text.prompt import PromptClassifier
+from captum_aml.text.models.base import TextModel
+from captum_aml.text.models.prompt import PromptClassifier
 
 #: The methods that learn a masker, by name.
 LEARNED: Mapping[str, type[AMLAttribution] | type[LAAttribution]] = {

@@ -14,7 +14,7 @@ import torch
 from captum_aml._utils.files import read_signed, signed_json, write_file
 from captum_aml.exceptions import CheckpointError
 from captum_aml.maskers.checkpoint import folder_of
-from captum_aml.text.model import TextModel
+from captum_aml.text.models.base import TextModel
 
 FILE = "explainer.json"
 _FORMAT = "captum_aml.explainer"

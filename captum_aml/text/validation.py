@@ -13,7 +13,7 @@ from captum_aml.exceptions import InvalidInputError
 from captum_aml.metrics import rationale_labels
 from captum_aml.text.data import LabelledText
 from captum_aml.text.encoding import TextBatch
-from captum_aml.text.model import TextModel
+from captum_aml.text.models.base import TextModel
 
 
 def validation_batches(

@@ -10,8 +10,8 @@ from captum_aml import methods
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text import TextClassifier
 from captum_aml.text.encoding import TextBatch
-from captum_aml.text.model import TextModel
-from captum_aml.text.prompt import PromptClassifier
+from captum_aml.text.models.base import TextModel
+from captum_aml.text.models.prompt import PromptClassifier
 from tests._helpers.decoders import bpe_tokenizer, decoder_classifier, language_model
 from tests._helpers.methods import all_names, few, named
 

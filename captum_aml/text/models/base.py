@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import inspect
 import operator
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import Self
 
 from captum_aml._utils.batching import length_batches
 from captum_aml._utils.modules import evaluating
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text._template import PromptConfig
 from captum_aml.text.encoding import (
     BaselineToken,
     TextBatch,
@@ -30,6 +30,10 @@ from captum_aml.text.encoding import (
     tokenize,
 )
 from captum_aml.text.inputs import TextLike
+from captum_aml.text.models._template import PromptConfig
+from captum_aml.text.models.loading import load_classifier, resolve_device
+
+_Kind = TypeVar("_Kind", bound="TextModel")
 
 # Tokenizers without a limit of their own report a number of about 1e30.
 _NO_LIMIT = 10**9
@@ -55,6 +59,14 @@ class TextModel(ABC):
             the model takes.
     """
 
+    #: The end of the names of the model classes it is for, such as "ForQuestionAnswering", where
+    #: it is registered; "" for models that no other registered class is for.
+    architecture: ClassVar[str] = ""
+    #: Whether it is for models with a prompt, or for those without.
+    takes_prompt: ClassVar[bool] = False
+    #: Template and label words of a model that is prompted.
+    prompt_config: PromptConfig | None = None
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -70,15 +82,51 @@ class TextModel(ABC):
         self._baseline = baseline_token(tokenizer, baseline)
         self._prepare()
         self._max_length = self._checked_length(max_length)
-        accepted = inspect.signature(model.forward).parameters
+        self._accepted = frozenset(inspect.signature(model.forward).parameters)
         #: What the model takes beside ids and attention mask, of what the tokenizer gives.
         self._extra_inputs = tuple(
             name
             for name in tokenizer.model_input_names
-            if name not in ("input_ids", "attention_mask") and name in accepted
+            if name not in ("input_ids", "attention_mask") and name in self._accepted
         )
         # `forward` takes them by position: this tells those who look for an argument by its name.
         self.__signature__ = _signature(self._extra_inputs)
+
+    @staticmethod
+    def load(source: str, *, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Loads a model of this kind and its tokenizer from a folder or the hub."""
+        return load_classifier(source, dtype=dtype)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *args: Any,  # the constructor's, whose types differ from class to class
+        device: str | torch.device = "auto",
+        dtype: torch.dtype = torch.float32,
+        **options: Any,
+    ) -> Self:
+        """Loads a model and its tokenizer, for evaluation and without gradients.
+
+        Code that comes with a model is never run.
+
+        Args:
+            source: A local folder or a hub id.
+            *args: What the class takes after model and tokenizer.
+            device: A torch device, or "auto": CUDA where there is one, else Apple's MPS, else
+                the CPU. Default: "auto".
+            dtype: The precision of the weights. Default: float32.
+            **options: The keyword arguments of the class.
+
+        Raises:
+            InvalidInputError: There is no such model, it is damaged, it is of another kind, the
+                device is not there, or see the class.
+        """
+        inspect.signature(cls).bind(None, None, *args, **options)
+        place = resolve_device(device)
+        model, tokenizer = cls.load(os.fspath(source), dtype=dtype)
+        model.eval().requires_grad_(False).to(place)
+        return cls(model, tokenizer, *args, **options)
 
     @property
     @abstractmethod
@@ -112,9 +160,6 @@ class TextModel(ABC):
     def is_decoder(self) -> bool:
         """Whether tokens attend only to those before them, or text is generated."""
         return False
-
-    #: Template and label words of a model that is prompted.
-    prompt_config: PromptConfig | None = None
 
     @property
     def settings(self) -> dict[str, str]:
@@ -306,75 +351,31 @@ def _position_padding(model: PreTrainedModel) -> int | None:
     return None
 
 
-class MakesTextModel(Protocol):
-    """The constructor of a kind of text models."""
-
-    def __call__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        prompt: PromptConfig | None,
-        *,
-        baseline: str | None,
-        max_length: int | None,
-    ) -> TextModel:
-        """The text model of a model and its tokenizer.
-
-        Raises:
-            InvalidInputError: The model is not of this kind.
-        """
+_KINDS: list[type[TextModel]] = []
 
 
-class LoadsModel(Protocol):
-    """Loads a model and its tokenizer from a folder or the hub."""
+def register_text_model(kind: type[_Kind]) -> type[_Kind]:
+    """Makes a class of text models known to ``TextExplainer`` and the command line; a decorator.
 
-    def __call__(
-        self, source: str, *, dtype: torch.dtype
-    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """The model and its tokenizer."""
-
-
-@dataclass(frozen=True)
-class TextModelKind:
-    """A kind of text models, registered beside its class.
-
-    Attributes:
-        load: Loads a model of this kind and its tokenizer.
-        make: Makes the text model.
-        takes_prompt: Whether it is for models with a prompt, or for those without. Default: False.
-        architecture: The end of the names of its model classes, such as "ForQuestionAnswering".
-            Default: "", models of any class that no other kind is for.
-    """
-
-    load: LoadsModel
-    make: MakesTextModel
-    takes_prompt: bool = False
-    architecture: str = ""
-
-
-_KINDS: list[TextModelKind] = []
-
-
-def register_text_model(kind: TextModelKind) -> None:
-    """Makes models of a kind known to ``TextExplainer`` and the command line.
+    Its constructor takes what that of ``TextModel`` does, and with ``takes_prompt`` the fields of a
+    ``PromptConfig``.
 
     Raises:
-        InvalidInputError: There is a kind for the same models.
+        InvalidInputError: There is a class for the same models.
     """
-    if any(
-        (known.takes_prompt, known.architecture) == (kind.takes_prompt, kind.architecture)
-        for known in _KINDS
-    ):
+    same = [known for known in _KINDS if known.takes_prompt == kind.takes_prompt]
+    if any(known.architecture == kind.architecture for known in same):
         raise InvalidInputError(
             f"kind: expected another architecture than {kind.architecture!r}, which has one"
         )
     _KINDS.append(kind)
+    return kind
 
 
 def text_model_kind(
     architectures: Callable[[], Sequence[str]], *, takes_prompt: bool
-) -> TextModelKind:
-    """The kind for a model, the one with the longest end of its class's name.
+) -> type[TextModel]:
+    """The class for a model, the one with the longest end of its class's name.
 
     Args:
         architectures: Gives the names of the model's class; called only where they matter.
@@ -383,12 +384,8 @@ def text_model_kind(
     kinds = [kind for kind in _KINDS if kind.takes_prompt == takes_prompt]
     if any(kind.architecture for kind in kinds):
         names = tuple(architectures())
-        kinds = [k for k in kinds if not k.architecture or _ends(names, k.architecture)]
+        kinds = [k for k in kinds if any(name.endswith(k.architecture) for name in names or ("",))]
     return max(kinds, key=lambda kind: len(kind.architecture))
 
 
-def _ends(names: Sequence[str], end: str) -> bool:
-    return any(name.endswith(end) for name in names)
-
-
-__all__ = ["TextModel", "TextModelKind", "register_text_model", "text_model_kind"]
+__all__ = ["TextModel", "register_text_model", "text_model_kind"]

@@ -9,12 +9,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 
-import captum_aml.text.classifier
-import captum_aml.text.prompt  # noqa: F401  each of the two registers its kind of model
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text._template import PromptConfig
-from captum_aml.text.loading import architectures, resolve_device
-from captum_aml.text.model import TextModel, text_model_kind
+from captum_aml.text.models._template import PromptConfig
+from captum_aml.text.models.base import TextModel, text_model_kind
+from captum_aml.text.models.loading import architectures, resolve_device
 
 #: What a model is given as.
 ModelLike = PreTrainedModel | TextModel | Pipeline | str | os.PathLike[str]
@@ -76,7 +74,8 @@ def text_model(
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         came = "None" if tokenizer is None else type(tokenizer).__name__
         raise InvalidInputError(f"tokenizer: expected the model's tokenizer, got {came}")
-    made = kind.make(model, tokenizer, prompt, baseline=baseline, max_length=max_length)
+    fields = {} if prompt is None else vars(prompt)
+    made = kind(model, tokenizer, **fields, baseline=baseline, max_length=max_length)
     if made.baseline.kind in ("pad", "eos"):
         warnings.warn(
             f"tokenizer: it has no mask or unknown token, so its {made.baseline.token!r} "

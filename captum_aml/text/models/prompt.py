@@ -15,8 +15,6 @@ not averaged, so that they are those of the words.
 
 from __future__ import annotations
 
-import inspect
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,8 +25,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text._causal import extended_mask, last_tokens, positions, shown_tokens
-from captum_aml.text._template import (
+from captum_aml.text.encoding import TokenizedText
+from captum_aml.text.inputs import Text, TextLike, each_text
+from captum_aml.text.models._causal import extended_mask, last_tokens, positions, shown_tokens
+from captum_aml.text.models._template import (
     EncodedPrompt,
     PromptConfig,
     PromptTemplate,
@@ -37,12 +37,11 @@ from captum_aml.text._template import (
     read_words,
     text_offsets,
 )
-from captum_aml.text.encoding import TokenizedText
-from captum_aml.text.inputs import Text, TextLike, each_text
-from captum_aml.text.loading import load_language_model, resolve_device
-from captum_aml.text.model import TextModel, TextModelKind, register_text_model
+from captum_aml.text.models.base import TextModel, register_text_model
+from captum_aml.text.models.loading import load_language_model
 
 
+@register_text_model
 class PromptClassifier(TextModel):
     """A language model that classifies by the word it continues a prompt with.
 
@@ -77,6 +76,8 @@ class PromptClassifier(TextModel):
             text, the model writes no text, or the tokenizer gives no offsets.
     """
 
+    takes_prompt = True
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -92,7 +93,7 @@ class PromptClassifier(TextModel):
         max_length: int | None = None,
     ) -> None:
         names, words = named_words(labels)
-        self.prompt_config = PromptConfig(
+        self.prompt_config: PromptConfig = PromptConfig(
             template=template,
             labels=dict(zip(names, words, strict=True)),
             examples=tuple(examples),
@@ -101,19 +102,9 @@ class PromptClassifier(TextModel):
             add_special_tokens=add_special_tokens,
         )
         self._label_names, self._label_words = names, words
-        self._template = PromptTemplate.of(
-            template,
-            dict(zip(names, words, strict=True)),
-            examples=examples,
-            description=description,
-            separator=separator,
-        )
-        self._add_special_tokens = add_special_tokens
+        self._template = PromptTemplate.of(self.prompt_config)
         self._writes = bool(model.config.is_encoder_decoder)
         _check_writes_text(model)
-        accepted = inspect.signature(model.forward).parameters
-        self._takes_positions = "position_ids" in accepted
-        self._takes_places = "logits_to_keep" in accepted
         super().__init__(model, tokenizer, baseline=baseline, max_length=max_length)
         self._extra_inputs = ()  # token types are for encoders
         if self.max_length is not None and self._least_length > self.max_length:
@@ -122,59 +113,10 @@ class PromptClassifier(TextModel):
                 f"{self.max_length} tokens, got one of {self._frame_length}; give fewer examples"
             )
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        source: str | os.PathLike[str],
-        template: str,
-        labels: Mapping[str, str] | Sequence[str],
-        *,
-        device: str | torch.device = "auto",
-        dtype: torch.dtype = torch.float32,
-        examples: Sequence[tuple[TextLike, str]] = (),
-        description: str = "",
-        separator: str = "\n\n",
-        add_special_tokens: bool = True,
-        baseline: str | None = None,
-        max_length: int | None = None,
-    ) -> PromptClassifier:
-        """Loads a language model and its tokenizer, for evaluation and without gradients.
-
-        Code that comes with a model is never run.
-
-        Args:
-            source: A local folder or a hub id.
-            template: See the class, as for ``labels`` and the options not named here.
-            labels: See the class.
-            device: A torch device, or "auto": CUDA where there is one, else Apple's MPS, else
-                the CPU. Default: "auto".
-            dtype: The precision of the weights. Default: float32.
-            examples: See the class.
-            description: See the class.
-            separator: See the class.
-            add_special_tokens: See the class.
-            baseline (str, optional): See the class.
-            max_length (int, optional): See the class.
-
-        Raises:
-            InvalidInputError: There is no such model, it is damaged, the device is not there, or
-                see the class.
-        """
-        torch_device = resolve_device(device)
-        model, tokenizer = load_language_model(os.fspath(source), dtype=dtype)
-        model.eval().requires_grad_(False).to(torch_device)
-        return cls(
-            model,
-            tokenizer,
-            template,
-            labels,
-            examples=examples,
-            description=description,
-            separator=separator,
-            add_special_tokens=add_special_tokens,
-            baseline=baseline,
-            max_length=max_length,
-        )
+    @staticmethod
+    def load(source: str, *, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Loads a language model and its tokenizer from a folder or the hub."""
+        return load_language_model(source, dtype=dtype)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -218,17 +160,7 @@ class PromptClassifier(TextModel):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *extra_inputs: Tensor
     ) -> Tensor:
-        """Log-probabilities of the label words after prompts.
-
-        Args:
-            input_ids: (N, L).
-            attention_mask (Tensor, optional): (N, L), 1 where there is a token; or what is added
-                to attention logits, (N, 1, Q, L). Default: None, tokens everywhere.
-            *extra_inputs: None are taken.
-
-        Returns:
-            Logits (N, C): a word's log-probability, the sum over its tokens.
-        """
+        """Log-probabilities of the label words after prompts, the sum over a word's tokens."""
         if self._writes:
             found = self._after_encoder(input_ids, attention_mask)
         else:
@@ -250,7 +182,7 @@ class PromptClassifier(TextModel):
         n_branches, n_more = self._branches.shape
         if n_more == 0:
             named: dict[str, Any] = {"input_ids": ids, "attention_mask": attention_mask}
-            if self._takes_positions and not bool(shown[:, 0].all()):
+            if "position_ids" in self._accepted and not bool(shown[:, 0].all()):
                 named["position_ids"] = positions(shown)
             places = ends[:, None]
         else:
@@ -264,7 +196,7 @@ class PromptClassifier(TextModel):
                 "inputs_embeds": torch.cat([embedded, more.repeat(n, 1, 1)], dim=1),
                 "attention_mask": mask,
             }
-            if self._takes_positions:
+            if "position_ids" in self._accepted:
                 following = torch.ones(n, n_more, dtype=torch.bool, device=ids.device)
                 named["position_ids"] = positions(
                     torch.cat([shown, following], dim=1)
@@ -273,7 +205,7 @@ class PromptClassifier(TextModel):
             places = torch.cat([ends[:, None], onwards.expand(n, -1)], dim=1)
             places = places.repeat_interleave(n_branches, dim=0)
         kept, where = torch.unique(places, return_inverse=True)
-        if self._takes_places:
+        if "logits_to_keep" in self._accepted:
             named["logits_to_keep"] = kept
         else:
             where = places
@@ -348,7 +280,10 @@ class PromptClassifier(TextModel):
     def _encoded(self, text: Text) -> EncodedPrompt:
         prompt, spans = self._template.fill(text)
         encoding = self.tokenizer(
-            prompt, add_special_tokens=self._add_special_tokens, truncation=False, verbose=False
+            prompt,
+            add_special_tokens=self.prompt_config.add_special_tokens,
+            truncation=False,
+            verbose=False,
         ).encodings[0]
         n_tokens = len(encoding.ids)
         if not self._writes:
@@ -391,32 +326,6 @@ def _check_writes_text(model: PreTrainedModel) -> None:
             f"model: expected a language model, which gives logits of the next token, got "
             f"{type(model).__name__}; a classifier needs no prompt"
         )
-
-
-def _prompted(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: PromptConfig | None,
-    *,
-    baseline: str | None,
-    max_length: int | None,
-) -> PromptClassifier:
-    assert prompt is not None
-    return PromptClassifier(
-        model,
-        tokenizer,
-        prompt.template,
-        prompt.labels,
-        examples=prompt.examples,
-        description=prompt.description,
-        separator=prompt.separator,
-        add_special_tokens=prompt.add_special_tokens,
-        baseline=baseline,
-        max_length=max_length,
-    )
-
-
-register_text_model(TextModelKind(load=load_language_model, make=_prompted, takes_prompt=True))
 
 
 __all__ = ["PromptClassifier", "PromptConfig"]

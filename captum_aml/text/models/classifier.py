@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,17 +11,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text._causal import last_tokens, positions, shown_tokens
-from captum_aml.text._template import PromptConfig
-from captum_aml.text.loading import load_classifier, resolve_device
-from captum_aml.text.model import TextModel, TextModelKind, register_text_model
+from captum_aml.text.models._causal import last_tokens, positions, shown_tokens
+from captum_aml.text.models.base import TextModel, register_text_model
 
 
+@register_text_model
 class TextClassifier(TextModel):
     """A sequence-classification model, encoder or decoder, and its tokenizer.
-
-    Calling it gives logits for token ids, which makes it a forward function for Captum:
-    ``classifier(ids, attention_mask, ...) -> logits (N, C)``. Nothing of the model is changed.
 
     A decoder's class is read at the last token that the attention mask shows, whichever side the
     padding is on, whatever its id, and also without a padding token.
@@ -31,15 +25,12 @@ class TextClassifier(TextModel):
     Args:
         model: A sequence-classification model with two classes or more.
         tokenizer: Its fast tokenizer.
-        baseline (str, optional): The vocabulary entry that stands for a removed token. Default:
-            None, the first that the tokenizer has of: mask, unknown, end of sequence, padding.
-        max_length (int, optional): Texts are cut to this many tokens, special ones included.
-            Default: None, to what the model takes.
+        baseline (str, optional): See :class:`TextModel`.
+        max_length (int, optional): See :class:`TextModel`.
 
     Raises:
-        InvalidInputError: The tokenizer gives no offsets or has more entries than the model has
-            embeddings, the model has a single output or independent labels, or ``max_length``
-            leaves no room for a token of the text or is more than the model takes.
+        InvalidInputError: The model has no classification head, a single output or independent
+            labels, or see :class:`TextModel`.
     """
 
     def __init__(
@@ -52,39 +43,7 @@ class TextClassifier(TextModel):
     ) -> None:
         _check_classifies(model)
         self._scores = _scores_of_tokens(model)
-        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         super().__init__(model, tokenizer, baseline=baseline, max_length=max_length)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        source: str | os.PathLike[str],
-        *,
-        device: str | torch.device = "auto",
-        dtype: torch.dtype = torch.float32,
-        baseline: str | None = None,
-        max_length: int | None = None,
-    ) -> TextClassifier:
-        """Loads a model and its tokenizer, for evaluation and without gradients.
-
-        Code that comes with a model is never run.
-
-        Args:
-            source: A local folder or a hub id.
-            device: A torch device, or "auto": CUDA where there is one, else Apple's MPS, else
-                the CPU. Default: "auto".
-            dtype: The precision of the weights. Default: float32.
-            baseline (str, optional): See the class.
-            max_length (int, optional): See the class.
-
-        Raises:
-            InvalidInputError: There is no such model, it is damaged, it is no sequence
-                classifier, or the device is not there.
-        """
-        torch_device = resolve_device(device)
-        model, tokenizer = load_classifier(os.fspath(source), dtype=dtype)
-        model.eval().requires_grad_(False).to(torch_device)
-        return cls(model, tokenizer, baseline=baseline, max_length=max_length)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -95,18 +54,7 @@ class TextClassifier(TextModel):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *extra_inputs: Tensor
     ) -> Tensor:
-        """Logits for token ids.
-
-        Args:
-            input_ids: (N, L).
-            attention_mask (Tensor, optional): (N, L), 1 where there is a token; or what is added
-                to attention logits, (N, 1, Q, L). Default: None, tokens everywhere.
-            *extra_inputs: What else the model takes, (N, L) each, in the order of
-                ``TextBatch.forward_args``.
-
-        Returns:
-            Logits (N, C).
-        """
+        """Logits for token ids, see :meth:`TextModel.forward`."""
         named: dict[str, Any] = dict(zip(self._extra_inputs, extra_inputs, strict=False))
         if self._scores is None:
             output = self.model(input_ids=input_ids, attention_mask=attention_mask, **named)
@@ -114,7 +62,7 @@ class TextClassifier(TextModel):
             assert isinstance(logits, Tensor)
             return logits.to(input_ids.device)
         shown = shown_tokens(attention_mask, input_ids)
-        if self._takes_positions and not bool(shown[:, 0].all()):
+        if "position_ids" in self._accepted and not bool(shown[:, 0].all()):
             named.setdefault("position_ids", positions(shown))
         with _padding_known(self.model.config), _outputs_of(self._scores) as outputs:
             self.model(input_ids=input_ids, attention_mask=attention_mask, **named)
@@ -130,6 +78,17 @@ class TextClassifier(TextModel):
 
 
 def _check_classifies(model: PreTrainedModel) -> None:
+    name = type(model).__name__
+    if model.get_output_embeddings() is not None or model.can_generate():
+        raise InvalidInputError(
+            f"model: {name} writes text; give template= and labels= to classify by prompt, or "
+            "explain what it writes with captum_aml.LLMAMLAttribution"
+        )
+    if model is model.base_model:
+        raise InvalidInputError(
+            f"model: expected one with a classification head, got the bare {name}; load it with "
+            "AutoModelForSequenceClassification"
+        )
     if _n_outputs(model) < 2:
         raise InvalidInputError(
             "model: expected a classifier with two classes or more, got one with a single output"
@@ -178,36 +137,6 @@ def _padding_known(config: PreTrainedConfig) -> Iterator[None]:
         yield
     finally:
         text_config.pad_token_id = None
-
-
-def _check_head(model: PreTrainedModel) -> None:
-    name = type(model).__name__
-    if model.get_output_embeddings() is not None or model.can_generate():
-        raise InvalidInputError(
-            f"model: {name} writes text; give template= and labels= to classify by prompt, or "
-            "explain what it writes with captum_aml.LLMAMLAttribution"
-        )
-    if model is model.base_model:
-        raise InvalidInputError(
-            f"model: expected one with a classification head, got the bare {name}; load it with "
-            "AutoModelForSequenceClassification"
-        )
-
-
-def _classifier(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: PromptConfig | None,
-    *,
-    baseline: str | None,
-    max_length: int | None,
-) -> TextClassifier:
-    assert prompt is None
-    _check_head(model)
-    return TextClassifier(model, tokenizer, baseline=baseline, max_length=max_length)
-
-
-register_text_model(TextModelKind(load=load_classifier, make=_classifier))
 
 
 __all__ = ["TextClassifier"]

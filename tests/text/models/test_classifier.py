@@ -18,7 +18,7 @@ from transformers import (
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text import TextClassifier
 from captum_aml.text.fitting import attention_removal
-from captum_aml.text.loading import resolve_device
+from captum_aml.text.models.loading import resolve_device
 from tests._helpers.decoders import DECODERS, bpe_tokenizer, decoder_classifier
 from tests._helpers.text_models import bert_classifier, save_classifier, word_piece_tokenizer
 

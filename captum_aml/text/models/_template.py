@@ -72,37 +72,24 @@ class PromptTemplate:
     slots: tuple[str, ...]
 
     @classmethod
-    def of(
-        cls,
-        template: str,
-        words: Mapping[str, str],
-        *,
-        examples: Sequence[tuple[TextLike, str]],
-        description: str,
-        separator: str,
-    ) -> PromptTemplate:
-        """A template with everything that goes before it.
-
-        Args:
-            template: The prompt of one text.
-            words: The word of each class.
-            examples: Texts with the name or the word of their class.
-            description: What goes first.
-            separator: What stands between.
+    def of(cls, config: PromptConfig) -> PromptTemplate:
+        """The template of a prompt, whose labels are named, with everything that goes before it.
 
         Raises:
             InvalidInputError: The template is malformed, or an example is.
         """
-        own = cls._parsed(template)
-        before = [description] if description else []
-        for number, example in enumerate(examples):
+        words = config.labels
+        assert isinstance(words, Mapping)
+        own = cls._parsed(config.template)
+        before = [config.description] if config.description else []
+        known = {**{word.strip(): word for word in words.values()}, **words}
+        for number, example in enumerate(config.examples):
             if not isinstance(example, tuple) or len(example) != 2:
                 raise InvalidInputError(
                     "examples: expected pairs of a text and its class, got "
                     f"{type(example).__name__} at position {number}"
                 )
             text, label = example
-            known = {**{word.strip(): word for word in words.values()}, **words}
             if label not in known and str(label).strip() not in known:
                 raise InvalidInputError(
                     f"examples: expected classes among {', '.join(words)}, got {label!r} at "
@@ -110,7 +97,7 @@ class PromptTemplate:
                 )
             word = known.get(label) or known[str(label).strip()]
             before.append(own.fill(Text.of(text, number))[0] + own.joined(word))
-        first = separator.join([*before, own.pieces[0]])
+        first = config.separator.join([*before, own.pieces[0]])
         return cls((first, *own.pieces[1:]), own.slots)
 
     @classmethod

@@ -20,16 +20,22 @@ from captum_aml.text import (
     TextClassifier,
     TextExplainer,
     TextModel,
-    TextModelKind,
     register_text_model,
 )
-from captum_aml.text import model as kinds
-from captum_aml.text.sources import text_model
+from captum_aml.text.models import base as kinds
+from captum_aml.text.models.sources import text_model
 from tests._helpers.text_models import bert_classifier, word_piece_tokenizer
 
 
 class MeanOfTokens(TextModel):
     """Classes of a text as the mean of its tokens' logits."""
+
+    architecture = "ForTokenClassification"
+
+    @staticmethod
+    def load(source: str, *, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        model = AutoModelForTokenClassification.from_pretrained(source, dtype=dtype)
+        return model, AutoTokenizer.from_pretrained(source)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -44,22 +50,11 @@ class MeanOfTokens(TextModel):
         return mean
 
 
-def load(source: str, *, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    model = AutoModelForTokenClassification.from_pretrained(source, dtype=dtype)
-    return model, AutoTokenizer.from_pretrained(source)
-
-
 @pytest.fixture
-def kind(monkeypatch: pytest.MonkeyPatch) -> TextModelKind:
+def kind(monkeypatch: pytest.MonkeyPatch) -> type[TextModel]:
     """A registered kind for token classifiers."""
     monkeypatch.setattr(kinds, "_KINDS", list(kinds._KINDS))
-    found = TextModelKind(
-        load=load,
-        make=lambda model, tokenizer, prompt, **options: MeanOfTokens(model, tokenizer, **options),
-        architecture="ForTokenClassification",
-    )
-    register_text_model(found)
-    return found
+    return register_text_model(MeanOfTokens)
 
 
 def tagger() -> BertForTokenClassification:
@@ -86,6 +81,6 @@ def test_other_models_are_still_of_their_own_kind() -> None:
     assert type(made) is TextClassifier
 
 
-def test_a_kind_is_registered_once(kind: TextModelKind) -> None:
+def test_a_kind_is_registered_once(kind: type[TextModel]) -> None:
     with pytest.raises(InvalidInputError, match="'ForTokenClassification', which has one"):
         register_text_model(kind)
