@@ -62,7 +62,7 @@ for token, (start, end), score in zip(
 mixed = "The staff was friendly. The rooms were dirty."
 for label in explainer.text_model.label_names:
     about = explainer(mixed, target=label)[0]
-    print(f"{label} ({about.explained_probability:.2f}): {about.top(1)}")
+    print(f"{label} ({about.target_probability:.2f}): {about.top(1)}")
 
 # %%
 # Fit once, explain often

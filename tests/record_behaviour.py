@@ -189,9 +189,9 @@ def words_of(explanation: Any) -> JSON:
         "predicted": explanation.predicted,
         "predicted_label": explanation.predicted_label,
         "probability": explanation.probability,
-        "explained": explanation.explained,
-        "explained_label": explanation.explained_label,
-        "explained_probability": explanation.explained_probability,
+        "explained": explanation.target,
+        "target_label": explanation.target_label,
+        "target_probability": explanation.target_probability,
     }
 
 

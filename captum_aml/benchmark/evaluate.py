@@ -166,13 +166,13 @@ def _targets(
     """The explained class of each text; None where no explanation names one."""
     chosen: dict[tuple[str, str | None], int] = {}
     for given in explanations:
-        if given.explained is None:
+        if given.target is None:
             continue
         key = (given.example.text, given.example.id)
-        target = classifier.class_index(given.explained)
+        target = classifier.class_index(given.target)
         if chosen.setdefault(key, target) != target:
             raise InvalidInputError(
-                "explained: expected one class for all explanations of a text, got "
+                "target: expected one class for all explanations of a text, got "
                 f"{chosen[key]} and {target} for {given.example.text[:60]!r}"
             )
     if not chosen:
@@ -180,8 +180,7 @@ def _targets(
     missing = [item.text for item in texts if (item.text, item.id) not in chosen]
     if missing:
         raise InvalidInputError(
-            "explained: expected a class for every text or for none, got none for "
-            f"{missing[0][:60]!r}"
+            f"target: expected a class for every text or for none, got none for {missing[0][:60]!r}"
         )
     return [chosen[item.text, item.id] for item in texts]
 

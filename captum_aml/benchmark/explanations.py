@@ -30,7 +30,7 @@ class GivenExplanation:
         scores: The S scores, higher where a span speaks more for the explained class.
         method: The method's name; None where it is not said.
         seed: The seed of its random choices; None where it is not said.
-        explained: The explained class, as an index or a name; None where it is not said.
+        target: The explained class, as an index or a name; None where it is not said.
     """
 
     example: LabelledText
@@ -38,7 +38,7 @@ class GivenExplanation:
     scores: tuple[float, ...]
     method: str | None = None
     seed: int | None = None
-    explained: int | str | None = None
+    target: int | str | None = None
 
 
 def read_explanations(path: str | os.PathLike[str]) -> list[GivenExplanation]:
@@ -46,7 +46,7 @@ def read_explanations(path: str | os.PathLike[str]) -> list[GivenExplanation]:
 
     An object holds ``text`` and ``scores``, and what the scores are of: character spans
     ``[start, end)`` in ``offsets`` or ``spans``, or else ``tokens``, strings that occur in the
-    text one after another. Optional are ``method``, ``seed``, ``explained`` (the explained
+    text one after another. Optional are ``method``, ``seed``, ``target`` (the explained
     class as an index or a name), ``id``, ``label`` and ``rationale``. Other fields are ignored,
     so that what ``captum-aml explain --output`` writes can be read.
 
@@ -78,7 +78,7 @@ def read_explanations(path: str | os.PathLike[str]) -> list[GivenExplanation]:
             except InvalidInputError as error:
                 raise lines.error(str(error)) from None
             item = given.example
-            key = (item.text, item.id, given.method, given.seed, given.explained)
+            key = (item.text, item.id, given.method, given.seed, given.target)
             if key in seen:
                 raise lines.error(
                     "expected one explanation of a text by a method with a seed, got the second "
@@ -171,20 +171,20 @@ def _given(row: Mapping[str, Any]) -> GivenExplanation:
     scores = _list("scores", row["scores"])
     for score in scores:
         _check_score(score)
-    method, seed, explained = row.get("method"), row.get("seed"), row.get("explained")
+    method, seed, target = row.get("method"), row.get("seed"), row.get("target")
     if method is not None and not isinstance(method, str):
         raise InvalidInputError(f"method: expected a name, got {shown(method)}")
     if seed is not None and not is_int(seed):
         raise InvalidInputError(f"seed: expected an integer, got {shown(seed)}")
-    if explained is not None and not isinstance(explained, str) and not is_int(explained):
-        raise InvalidInputError(f"explained: expected an index or a name, got {shown(explained)}")
+    if target is not None and not isinstance(target, str) and not is_int(target):
+        raise InvalidInputError(f"target: expected an index or a name, got {shown(target)}")
     return GivenExplanation(
         example=example,
         spans=tuple(_spans(row, example.text, scores)),
         scores=tuple(map(float, scores)),
         method=method,
         seed=seed,
-        explained=explained,
+        target=target,
     )
 
 

@@ -307,8 +307,8 @@ def _table(
                 "label": labels[index],
                 "tokens": [text.tokens[i] for i in ordinary],
                 "offsets": [list(text.offsets[i]) for i in ordinary],
-                "explained": record.get("predicted"),
-                "explained_probability": record.get("probability"),
+                "target": record.get("predicted"),
+                "target_probability": record.get("probability"),
                 **record,
             }
 

@@ -263,7 +263,7 @@ class Collected:
                             offsets=offsets,
                             scores=record["scores"],
                             signed=signed[method],
-                            explained=labels[record["predicted"]],
+                            target=labels[record["predicted"]],
                         )
                         for method, record in records.items()
                     ],

@@ -192,7 +192,7 @@ def evaluate(
         Path,
         typer.Argument(
             help="A .jsonl file. Each line: text, scores, and tokens or offsets; perhaps method, "
-            "seed, explained, id, label and rationale."
+            "seed, target, id, label and rationale."
         ),
     ],
     model: Model = ...,  # type: ignore[assignment]  # typer's sign for a required option

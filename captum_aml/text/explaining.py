@@ -175,7 +175,7 @@ class StreamExplainer:
         values: Any,  # a NumPy array (T,), of the ordinary tokens
         probabilities: Sequence[float],
         predicted: int,
-        explained: int,
+        target: int,
     ) -> Explanation:
         labels = self._text_model.label_names
         if groups is None:
@@ -200,9 +200,9 @@ class StreamExplainer:
             predicted=predicted,
             predicted_label=labels[predicted],
             probability=probabilities[predicted],
-            explained=explained,
-            explained_label=labels[explained],
-            explained_probability=probabilities[explained],
+            target=target,
+            target_label=labels[target],
+            target_probability=probabilities[target],
             method=self._name,
             signed=self._signed,
             settings=self._settings,

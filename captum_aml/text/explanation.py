@@ -39,9 +39,9 @@ class Explanation:
         predicted: Index of the predicted class.
         predicted_label: Its name.
         probability: Its probability.
-        explained: Index of the explained class.
-        explained_label: Its name.
-        explained_probability: Its probability.
+        target: Index of the explained class.
+        target_label: Its name.
+        target_probability: Its probability.
         method: The method's name.
         signed: Whether its scores speak for and against the class; else they are in [0, 1].
         settings: Everything else that decided the scores.
@@ -59,9 +59,9 @@ class Explanation:
     predicted: int
     predicted_label: str
     probability: float
-    explained: int
-    explained_label: str
-    explained_probability: float
+    target: int
+    target_label: str
+    target_probability: float
     method: str
     signed: bool
     settings: Mapping[str, Setting] = field(default_factory=dict, hash=False)
@@ -223,9 +223,9 @@ class Explanation:
             "predicted": self.predicted,
             "predicted_label": self.predicted_label,
             "probability": self.probability,
-            "explained": self.explained,
-            "explained_label": self.explained_label,
-            "explained_probability": self.explained_probability,
+            "target": self.target,
+            "target_label": self.target_label,
+            "target_probability": self.target_probability,
             "method": self.method,
             "signed": self.signed,
             "settings": dict(self.settings),
@@ -268,8 +268,8 @@ class Explanation:
 
 def headline(explanation: Explanation) -> str:
     """What is predicted, by which method explained, and which class if it is another one."""
-    other = explanation.explained != explanation.predicted
-    about = f", explains {explanation.explained_label}" if other else ""
+    other = explanation.target != explanation.predicted
+    about = f", explains {explanation.target_label}" if other else ""
     predicted = f"{explanation.predicted_label} {explanation.probability:.2f}"
     return printable(f"{predicted}{about} [{explanation.method}]")
 
@@ -300,7 +300,7 @@ def text_card(explanations: Sequence[Explanation]) -> TextCard:
                 offsets=explanation.offsets,
                 scores=explanation.scores,
                 signed=explanation.signed,
-                explained=explanation.explained_label,
+                target=explanation.target_label,
                 detail="" if explanation.unit == "token" else f"by {explanation.unit}",
             )
             for explanation in explanations

@@ -17,7 +17,7 @@ from captum_aml.text.explanation import Explanation, headline, text_card
 from captum_aml.visualization import page, plain_text
 from captum_aml.visualization.segments import printable
 
-_COLUMNS = ("predicted", "probability", "explained", "method", "top tokens", "text")
+_COLUMNS = ("predicted", "probability", "target", "method", "top tokens", "text")
 _TOP = 5
 
 
@@ -113,7 +113,7 @@ def _cells(explanation: Explanation) -> list[str]:
     return [
         explanation.predicted_label,
         f"{explanation.probability:.4f}",
-        explanation.explained_label,
+        explanation.target_label,
         explanation.method,
         top,
         explanation.text,

@@ -21,7 +21,7 @@ class ScoredText:
         offsets: Character span of each token.
         scores: One score per token.
         signed: Whether scores speak for and against; else they are in [0, 1].
-        explained: The label of the class that is explained.
+        target: The label of the explained class.
         detail: One line more about how it was made.
     """
 
@@ -29,7 +29,7 @@ class ScoredText:
     offsets: Sequence[Span]
     scores: Sequence[float]
     signed: bool = False
-    explained: str = ""
+    target: str = ""
     detail: str = ""
 
 

@@ -43,7 +43,7 @@ def captum_record(
         # Captum's annotation says int; it shows whatever it is given.
         pred_class=_escaped(card.predicted),
         true_class=_escaped(true_class),
-        attr_class=_escaped(row.explained),
+        attr_class=_escaped(row.target),
         attr_score=float(scores.sum()),
         raw_input_ids=[_escaped(token) for token in tokens],
         convergence_score=0.0,

@@ -97,7 +97,7 @@ def _examples(generator: random.Random) -> list[TextCard]:
             scores = [generator.betavariate(0.4, 1.6) for _ in offsets]
             if signed:
                 scores = [score * generator.choice([1, 1, -0.6]) for score in scores]
-            rows.append(ScoredText(name, offsets, scores, signed=signed, explained="positive"))
+            rows.append(ScoredText(name, offsets, scores, signed=signed, target="positive"))
         cards.append(TextCard(text, "positive", probability, rows))
     return cards
 

@@ -38,7 +38,7 @@ def given(
     *,
     method: str | None = "m",
     seed: int | None = None,
-    explained: int | str | None = None,
+    target: int | str | None = None,
     **fields: Any,
 ) -> GivenExplanation:
     """Scores of a text's words."""
@@ -48,7 +48,7 @@ def given(
         start = begin + len(word)
         spans.append((begin, start))
     return GivenExplanation(
-        LabelledText(text, **fields), tuple(spans), tuple(scores), method, seed, explained
+        LabelledText(text, **fields), tuple(spans), tuple(scores), method, seed, target
     )
 
 
@@ -153,35 +153,35 @@ class TestExplainedClass:
     def test_the_predicted_one_unless_told_otherwise(self, tiny: TextClassifier) -> None:
         scores = [0.1, 0.9, 0.2]
         predicted = int(tiny.predict(TEXTS[:1])[0].argmax())
-        told = evaluate(tiny, [given(TEXTS[0], scores, explained=predicted)])
+        told = evaluate(tiny, [given(TEXTS[0], scores, target=predicted)])
         untold = evaluate(tiny, [given(TEXTS[0], scores)])
-        other = evaluate(tiny, [given(TEXTS[0], scores, explained=1 - predicted)])
+        other = evaluate(tiny, [given(TEXTS[0], scores, target=1 - predicted)])
         assert means(told) == means(untold)
         # What one of two classes loses the other one gains.
         name = "aopc-comprehensiveness"
         assert means(other)["m"][name] == pytest.approx(-means(told)["m"][name], abs=1e-6)
         label = tiny.label_names[1 - predicted]
-        named = evaluate(tiny, [given(TEXTS[0], scores, explained=label)])
+        named = evaluate(tiny, [given(TEXTS[0], scores, target=label)])
         assert means(named) == means(other)
-        assert other.examples[0].rows[0].explained == label
+        assert other.examples[0].rows[0].target == label
 
     def test_another_one_of_the_same_text(self, tiny: TextClassifier) -> None:
         explanations = [
-            given(TEXTS[1], [1.0, 0.0], explained=0),
-            given(TEXTS[1], [1.0, 0.0], explained=1, method="other"),
+            given(TEXTS[1], [1.0, 0.0], target=0),
+            given(TEXTS[1], [1.0, 0.0], target=1, method="other"),
         ]
-        with pytest.raises(InvalidInputError, match="explained: expected one class for all"):
+        with pytest.raises(InvalidInputError, match="target: expected one class for all"):
             evaluate(tiny, explanations)
 
     def test_of_some_texts_only(self, tiny: TextClassifier) -> None:
-        explanations = [given(TEXTS[1], [1.0, 0.0], explained=0), given(TEXTS[0], [1.0, 0.0, 0.5])]
+        explanations = [given(TEXTS[1], [1.0, 0.0], target=0), given(TEXTS[0], [1.0, 0.0, 0.5])]
         with pytest.raises(InvalidInputError, match=r"for every text or for none.*'a good film'"):
             evaluate(tiny, explanations)
 
     @pytest.mark.parametrize("unknown", ["happy", 2])
     def test_that_the_model_does_not_have(self, tiny: TextClassifier, unknown: int | str) -> None:
         with pytest.raises(InvalidInputError, match="target: expected"):
-            evaluate(tiny, [given(TEXTS[1], [1.0, 0.0], explained=unknown)])
+            evaluate(tiny, [given(TEXTS[1], [1.0, 0.0], target=unknown)])
 
 
 class TestMistakes:

@@ -44,7 +44,7 @@ class TestReading:
             "scores": [1, -0.25, 0.1, 1e300],
             "method": "a/b",
             "seed": 3,
-            "explained": "positive",
+            "target": "positive",
             "id": 7,
             "label": 1,
             "rationale": [[2, 9]],
@@ -75,9 +75,9 @@ class TestReading:
             predicted=1,
             predicted_label="positive",
             probability=0.9,
-            explained=0,
-            explained_label="negative",
-            explained_probability=0.1,
+            target=0,
+            target_label="negative",
+            target_probability=0.1,
             method="aml",
             signed=False,
             settings={"seed": 0},
@@ -87,7 +87,7 @@ class TestReading:
         assert given.example == LabelledText(explanation.text)
         assert given.spans == explanation.offsets
         assert given.scores == explanation.scores
-        assert (given.method, given.explained, given.seed) == ("aml", 0, None)
+        assert (given.method, given.target, given.seed) == ("aml", 0, None)
 
     def test_one_text_many_times(self, tmp_path: Path) -> None:
         rows = [
@@ -95,7 +95,7 @@ class TestReading:
             {**WORDS, "method": "a"},
             {**WORDS, "method": "a", "seed": 1},
             {**WORDS, "method": "a", "seed": 2},
-            {**WORDS, "method": "a", "seed": 2, "explained": 0},
+            {**WORDS, "method": "a", "seed": 2, "target": 0},
             {**WORDS, "method": "a", "seed": 2, "id": "x"},
         ]
         assert len(read_explanations(write(tmp_path, *rows))) == 6
@@ -147,7 +147,7 @@ class TestBadFiles:
             ({"offsets": [[0, 2], [3, 7]], "spans": [[0, 2], [3, 7]]}, "offsets: .*got both"),
             ({"method": 3}, "method: expected a name, got 3"),
             ({"seed": 0.5}, "seed: expected an integer, got 0.5"),
-            ({"explained": [0]}, r"explained: expected an index or a name, got \[0\]"),
+            ({"target": [0]}, r"target: expected an index or a name, got \[0\]"),
             ({"label": 0.5}, "label: expected an index, a name or nothing, got 0.5"),
             ({"rationale": [[0, 8]]}, "rationale: .*within the text's 7 characters"),
         ],

@@ -111,8 +111,8 @@ class TestResults:
         assert row["tokens"] == ["a", "good", "film"]
         assert row["offsets"] == [[0, 1], [2, 6], [7, 11]]
         assert (row["id"], row["label"], row["text"]) == ("first", 1, "a good film")
-        assert row["explained"] == row["predicted"]
-        assert row["explained_probability"] == row["probability"] >= 0.5
+        assert row["target"] == row["predicted"]
+        assert row["target_probability"] == row["probability"] >= 0.5
         assert written["occlusion", 0, 2]["label"] == 0
         for name, value in (("saliency", 1.0), ("random", 0.0)):
             assert written[name, 0, 3]["forward_passes"] == value

@@ -314,7 +314,7 @@ class TestEvaluate:
             ({"text": "bad", "tokens": ["bad"], "scores": [float("nan")]}, "scores: expected fini"),
             ({"text": "bad", "tokens": ["good"], "scores": [1]}, "tokens: expected strings that"),
             (
-                {"text": "bad", "tokens": ["bad"], "scores": [1], "explained": "happy"},
+                {"text": "bad", "tokens": ["bad"], "scores": [1], "target": "happy"},
                 "expected one of the labels negative, positive",
             ),
             (

@@ -81,7 +81,7 @@ class TestResults:
         assert len(first["scores"]) == 3
         assert first["predicted_label"] in ("negative", "positive")
         assert 0.5 <= first["probability"] <= 1
-        assert first["explained"] == first["predicted"]
+        assert first["target"] == first["predicted"]
         assert first["method"] == "occlusion"
         assert first["settings"] == {"baseline_token": "[MASK]"}
         assert second["text"] == "bad 🎬"
@@ -110,7 +110,7 @@ class TestResults:
         negative = explain(run, model, *arguments, "negative").rows[0]
         zero = explain(run, model, *arguments, "0").rows[0]
         assert negative == zero
-        assert negative["explained_label"] == "negative"
+        assert negative["target_label"] == "negative"
 
     def test_standard_input_a_text_a_line(self, run: Run, model: str) -> None:
         result = explain(run, model, "--method", "occlusion", stdin="a\n\ncafé film\n".encode())

@@ -81,7 +81,7 @@ class TestSources:
             "a gripping film"
         )
         assert found == given
-        assert found.explained_label in ("negative", "positive")
+        assert found.target_label in ("negative", "positive")
         assert found.settings["prompt"] == "Text: {text} Label:"
         assert "".join(token for token, _ in found.top(9)).replace(" ", "")
 
@@ -213,7 +213,7 @@ class TestCall:
             probabilities = explainer.text_model.predict(TEXTS)
             for row, explanation in enumerate(explainer(TEXTS)):
                 assert explanation.predicted == int(probabilities[row].argmax())
-                assert explanation.explained == explanation.predicted
+                assert explanation.target == explanation.predicted
                 assert explanation.probability == pytest.approx(
                     float(probabilities[row].max()), abs=1e-6
                 )

@@ -69,10 +69,10 @@ def test_explains_what_the_model_predicts(classifier: TextClassifier) -> None:
     probabilities = classifier.predict(TEXTS)
     for row, explanation in enumerate(explain(classifier, TEXTS, method="occlusion")):
         predicted = int(probabilities[row].argmax())
-        assert (explanation.predicted, explanation.explained) == (predicted, predicted)
+        assert (explanation.predicted, explanation.target) == (predicted, predicted)
         assert explanation.predicted_label == classifier.label_names[predicted]
         assert explanation.probability == pytest.approx(float(probabilities[row].max()), abs=1e-6)
-        assert explanation.explained_probability == explanation.probability
+        assert explanation.target_probability == explanation.probability
 
 
 def test_occlusion_scores_are_differences_of_predictions(classifier: TextClassifier) -> None:
@@ -90,10 +90,10 @@ def test_explains_the_class_that_is_asked_for(
     classifier: TextClassifier, target: int | str
 ) -> None:
     other = list(explain(classifier, TEXTS, method="ig", n_steps=5, target=target))
-    assert {(e.explained, e.explained_label) for e in other} == {(0, "negative")}
+    assert {(e.target, e.target_label) for e in other} == {(0, "negative")}
     positive = list(explain(classifier, TEXTS, method="ig", n_steps=5, target=1))
     for one, two in zip(other, positive, strict=True):
-        assert one.explained_probability + two.explained_probability == pytest.approx(1, abs=1e-6)
+        assert one.target_probability + two.target_probability == pytest.approx(1, abs=1e-6)
         assert one.scores == pytest.approx([-s for s in two.scores], abs=1e-6)
 
 

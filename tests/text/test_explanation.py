@@ -42,7 +42,7 @@ def test_dictionary_survives_json() -> None:
     again = json.loads(json.dumps(MASKED.to_dict(), allow_nan=False))
     assert again["offsets"][1] == [2, 8]
     assert again["settings"] == {"n_steps": 50, "masker": None}
-    assert (again["predicted"], again["explained_label"]) == (1, "negative")
+    assert (again["predicted"], again["target_label"]) == (1, "negative")
     assert Explanation.from_dict(again) == MASKED
 
 
@@ -68,8 +68,8 @@ def test_all_fields_come_back() -> None:
 def test_a_file_of_an_earlier_version() -> None:
     line = (
         '{"text": "a b", "tokens": ["a", "b"], "offsets": [[0, 1], [2, 3]], "scores": [0, 0.5], '
-        '"predicted": 1, "predicted_label": "positive", "probability": 0.75, "explained": 1, '
-        '"explained_label": "positive", "explained_probability": 0.75, "method": "aml", '
+        '"predicted": 1, "predicted_label": "positive", "probability": 0.75, "target": 1, '
+        '"target_label": "positive", "target_probability": 0.75, "method": "aml", '
         '"signed": false, "settings": {"n_steps": 50}, "n_tokens_cut": 0}'
     )
     old = Explanation.from_dict(json.loads(line))
@@ -214,7 +214,7 @@ class TestHtml:
         evil = "<script>alert(1)</script>&amp;\"' onload=x \x00\u202e"
         explanation = replace(
             MASKED, text=evil, tokens=(evil,), offsets=((0, len(evil)),), scores=(1.0,),
-            predicted_label=evil, explained_label=evil + evil, method=evil,
+            predicted_label=evil, target_label=evil + evil, method=evil,
         )  # fmt: skip
         html = explanation.to_html()
         assert "<script" not in html

@@ -36,7 +36,7 @@ def test_tables_can_be_read_back(tmp_path: Path, name: str, delimiter: str) -> N
         rows = list(csv.DictReader(stream, delimiter=delimiter))
     assert [row["text"] for row in rows] == [e.text for e in BOTH]
     assert rows[0]["top tokens"] == "good 0.950, believ 0.900, Un 0.100, ably 0.100, ! 0.000"
-    assert (rows[0]["predicted"], rows[0]["explained"]) == ("positive", "negative")
+    assert (rows[0]["predicted"], rows[0]["target"]) == ("positive", "negative")
 
 
 def test_markdown_cells_stay_cells(tmp_path: Path) -> None:

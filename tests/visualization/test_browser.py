@@ -66,7 +66,7 @@ def ten() -> list[Explanation]:
         explanation(TEXTS["chinese"] + TEXTS["japanese"]),
         explanation(TEXTS["arabic"], signed=True),
         explanation(TEXTS["emoji"] + " " + TEXTS["devanagari"] + TEXTS["thai"]),
-        explanation(EVIL, predicted_label=EVIL, explained_label=EVIL * 2, method=EVIL),
+        explanation(EVIL, predicted_label=EVIL, target_label=EVIL * 2, method=EVIL),
         explanation("x" * 300, predicted_label="label" * 40, method="method" * 40),
     ]
 

@@ -55,7 +55,7 @@ def parse(*cards: TextCard, **arguments: object) -> Parsed:
 class TestPage:
     def test_a_script_in_a_text_stays_text(self) -> None:
         evil = "</div></article><script>alert('1')</script><img src=x onerror=alert(1)> &lt;b&gt;"
-        row = ScoredText(evil, [(0, 3), (3, len(evil))], [0.2, 0.9], explained=evil, detail=evil)
+        row = ScoredText(evil, [(0, 3), (3, len(evil))], [0.2, 0.9], target=evil, detail=evil)
         parsed = Parsed(
             "".join(
                 page(
@@ -116,7 +116,7 @@ class TestPage:
         assert [c for c in classes if c.startswith("bar")] == ["bar unsigned", "bar signed"]
 
     def test_prediction_method_and_other_class_are_named(self) -> None:
-        row = ScoredText("occlusion", [(0, 1)], [0.5], explained="negative", detail="3 ms")
+        row = ScoredText("occlusion", [(0, 1)], [0.5], target="negative", detail="3 ms")
         html = "".join(page([card("a", row)], title="Title", subtitle="Sub"))
         for shown in ("positive", "90.0 %", "occlusion", "explains negative", "3 ms", "Sub"):
             assert shown in html

@@ -123,9 +123,7 @@ def realistic_html() -> str:
 
 
 def hostile() -> BenchmarkResults:
-    card = TextCard(
-        EVIL, EVIL, 0.5, [ScoredText(EVIL, [(0, 5)], [0.5], explained=EVIL, detail=EVIL)]
-    )
+    card = TextCard(EVIL, EVIL, 0.5, [ScoredText(EVIL, [(0, 5)], [0.5], target=EVIL, detail=EVIL)])
     metric = Metric(EVIL, EVIL, True, "faithfulness", EVIL)
     cell = Cell(0.5, 0.4, 0.6, 9, Comparison(EVIL, 0.1, 0.01, True))
     bad = MethodRow(
