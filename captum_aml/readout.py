@@ -1,7 +1,7 @@
 r"""Turns what a forward function returns into log-probabilities that objectives understand.
 
 However the output is read, the result for N examples is a distribution over C outcomes, one of
-which is explained:
+which is the target class:
 
 =====================  =============================================  ===========================
 ``output``             the forward function returns                   distribution
@@ -133,16 +133,16 @@ class Readout:
 
     Attributes:
         kind: The kind of output, decided.
-        target: The explained outcome's full index into the output, (N, k), or None where the
-            forward function gives one value per example.
-        explained: The explained outcome among the C of the distribution, (N,).
+        target: The target's full index into the output, (N, k), or None where the forward function
+            gives one value per example.
+        target_class: The target's outcome among the C of the distribution, (N,).
         probabilities: The distribution for the unmasked input, (N, C).
         endpoints: For ``value``, ``F(x[0])`` and ``F(x)``, each (N,).
     """
 
     kind: OutputKind
     target: Tensor | None
-    explained: Tensor
+    target_class: Tensor
     probabilities: Tensor
     endpoints: tuple[Tensor, Tensor] | None = None
 
@@ -200,8 +200,8 @@ class Readout:
             p = values.exp() if decided == "log_probability" else values
             _check_range(p, decided)
             probabilities = torch.stack([1 - p, p], dim=1)
-        explained = torch.ones(n_examples, dtype=torch.long, device=values.device)
-        return cls(decided, target, explained, as_float(probabilities))
+        target_class = torch.ones(n_examples, dtype=torch.long, device=values.device)
+        return cls(decided, target, target_class, as_float(probabilities))
 
     @classmethod
     def _distribution(cls, tensor: Tensor, target: Tensor | None, kind: str) -> Readout:
@@ -231,7 +231,7 @@ class Readout:
         return replace(
             self,
             target=None if self.target is None else self.target[rows],
-            explained=self.explained[rows],
+            target_class=self.target_class[rows],
             probabilities=self.probabilities[rows],
             endpoints=None if ends is None else (ends[0][rows], ends[1][rows]),
         )
@@ -240,11 +240,11 @@ class Readout:
     def aim(self) -> Tensor:
         """What the kept tokens should preserve, (N, C).
 
-        The predicted distribution where the explained outcome is the predicted one, otherwise that
-        outcome itself.
+        The predicted distribution where the target class is the predicted one, otherwise the target
+        class alone.
         """
-        one_hot = F.one_hot(self.explained, self.probabilities.shape[1]).to(self.probabilities)
-        predicted = self.probabilities.argmax(dim=1) == self.explained
+        one_hot = F.one_hot(self.target_class, self.probabilities.shape[1]).to(self.probabilities)
+        predicted = self.probabilities.argmax(dim=1) == self.target_class
         return torch.where(predicted.unsqueeze(1), self.probabilities, one_hot)
 
     def log_probs(self, output: Any, *, where: str) -> Tensor:

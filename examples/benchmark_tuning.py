@@ -132,7 +132,7 @@ class Forms:
             kept=kept,
             complement=complement,
             aim=readout.aim,
-            explained=readout.explained,
+            target_class=readout.target_class,
             mask=mask,
             maskable=problem.layout.maskable_units,
         )

@@ -72,9 +72,9 @@ def test_a_target_selects_what_captum_selects(
 @pytest.mark.parametrize("kind", ["value", "probability", "log_probability", "auto"])
 def test_negative_indices_count_from_the_end(kind: str) -> None:
     output = torch.rand(2, 3) / 3 if kind != "log_probability" else -torch.rand(2, 3)
-    explained = Readout.resolve(output, index(-1, 2), kind, 2)
-    assert explained.target is not None
-    assert explained.target.tolist() == [[2], [2]]
+    readout = Readout.resolve(output, index(-1, 2), kind, 2)
+    assert readout.target is not None
+    assert readout.target.tolist() == [[2], [2]]
 
 
 def test_one_value_per_example_may_stand_in_further_dimensions() -> None:
@@ -154,13 +154,13 @@ def test_a_tuple_target_reads_the_distribution_it_points_into() -> None:
         torch.testing.assert_close(
             twice[3 + i], F.log_softmax(2 * z[i, row], dim=0), rtol=0, atol=1e-14
         )
-        assert readout.explained[i] == chosen
+        assert readout.target_class[i] == chosen
 
 
 def test_no_target_explains_the_predicted_class() -> None:
     z = torch.tensor([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0], [0.0, 0.0, 4.0]])
     readout = Readout.resolve(z, None, "logits", 3)
-    assert readout.explained.tolist() == [1, 0, 2]
+    assert readout.target_class.tolist() == [1, 0, 2]
     assert readout.target is not None
     assert readout.target.tolist() == [[1], [0], [2]]
 
@@ -174,7 +174,7 @@ def test_one_probability_reads_like_both_of_them(kind: str) -> None:
     one = Readout.resolve(single, None, kind, 6)
     for name, output in (("logits", z), ("probabilities", p)):
         both = Readout.resolve(output, index(1, 6), name, 6)
-        assert torch.equal(one.explained, both.explained)
+        assert torch.equal(one.target_class, both.target_class)
         # float64 rounding of 1 - p.
         torch.testing.assert_close(one.aim, both.aim, rtol=0, atol=1e-14)
         torch.testing.assert_close(
@@ -215,7 +215,7 @@ def test_the_aim_is_the_prediction_where_it_is_explained_and_the_target_where_no
     readout = Readout.resolve(z, index([1, 2], 2), "logits", 2)
     torch.testing.assert_close(readout.aim[0], z[0].softmax(0), rtol=0, atol=1e-15)
     assert readout.aim[1].tolist() == [0.0, 0.0, 1.0]
-    assert readout.explained.tolist() == [1, 2]
+    assert readout.target_class.tolist() == [1, 2]
 
 
 # Values: the retained fraction
@@ -227,7 +227,7 @@ def with_endpoints(low: list[float], high: list[float]) -> Readout:
     return Readout(
         readout.kind,
         readout.target,
-        readout.explained,
+        readout.target_class,
         readout.probabilities,
         (torch.tensor(low, dtype=DOUBLE), full),
     )

@@ -229,7 +229,7 @@ class MaskingProblem:
             kept=kept,
             complement=complement,
             aim=self.readout.aim,
-            explained=self.readout.explained,
+            target_class=self.readout.target_class,
             mask=mask,
             maskable=self.layout.maskable_units,
         )

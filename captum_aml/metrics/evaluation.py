@@ -26,7 +26,7 @@ from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 
 
 class RemovalEvaluator:
-    """Values of the explained outcome for any subsets of the tokens of N examples.
+    """Values of the target for any subsets of the tokens of N examples.
 
     A *token* is a position (N, L) of ids or of embeddings (N, L, D), or an element of any other
     input. What equals its baseline, and what the attention mask hides, is always left as it is.
@@ -42,7 +42,7 @@ class RemovalEvaluator:
         baselines: As in Captum. Default: None, zero.
         additional_forward_args: The forward function's further arguments. Tensors with N rows go
             with their examples; those of shape (N, L, ...) or (1, L, ...) with the tokens.
-        target: The explained outcome. Default: None, each example's predicted class.
+        target: Class or output index, as in Captum. Default: None, each example's predicted class.
         output: What the forward function returns, see :mod:`captum_aml.readout`. Default: "auto".
         batch_size: The most variants in a pass of the model. Default: 32.
 
@@ -186,8 +186,8 @@ class RemovalEvaluator:
 
     @property
     def target(self) -> Tensor:
-        """The explained outcome of each example among its distribution's, (N,)."""
-        return self._readout.explained
+        """The target class of each example among its distribution's, (N,)."""
+        return self._readout.target_class
 
     @property
     def output_kind(self) -> str:
@@ -210,7 +210,7 @@ class RemovalEvaluator:
         return self._originals
 
     def values(self, rows: Tensor, keep: Tensor, removal: str | Removal) -> Tensor:
-        """The explained outcome's probability, or the plain value, for V subsets.
+        """The target's probability, or the plain value, for V subsets.
 
         Args:
             rows: The example of each subset, (V,).
@@ -290,22 +290,22 @@ class RemovalEvaluator:
         stacked = torch.stack([outputs[contents[row]] for row in range(self.n_examples)])
         self._readout = Readout.resolve(stacked, target, kind, self.n_examples)
         self._originals = self._read(stacked, rows, "the unmasked inputs")
-        explained = self._readout.target
+        indices = self._readout.target
         self._outcomes: list[tuple[int, ...]] = (
-            [()] * self.n_examples if explained is None else [tuple(t) for t in explained.tolist()]
+            [()] * self.n_examples if indices is None else [tuple(t) for t in indices.tolist()]
         )
         for row, value in enumerate(self._originals.tolist()):
             self._known[self._outcomes[row], contents[row]] = value
 
     def _read(self, output: Any, rows: Tensor, where: str) -> Tensor:
-        """Log-probabilities of the explained outcome, or plain values, (V,) in float64."""
-        readout = self._readout.at(rows.to(self._readout.explained.device))
+        """Log-probabilities of the target, or plain values, (V,) in float64."""
+        readout = self._readout.at(rows.to(self._readout.target_class.device))
         if readout.kind == "value":
             values = select(output_tensor(output), readout.target).double()
             check_finite(values, where)
             return values.cpu()
         log_probs = readout.log_probs(output, where=where)
-        return log_probs.gather(1, readout.explained[:, None])[:, 0].double().cpu()
+        return log_probs.gather(1, readout.target_class[:, None])[:, 0].double().cpu()
 
     @torch.no_grad()
     def _evaluate(self, rows: Tensor, keep: Tensor, removal: Removal) -> Tensor:

@@ -1,6 +1,6 @@
 r"""Faithfulness by removal: what happens to the prediction without the tokens a ranking puts first.
 
-With :math:`p(S)` the explained outcome's probability (or the forward function's plain value) when
+With :math:`p(S)` the target's probability (or the forward function's plain value) when
 exactly the tokens in :math:`S` are left, :math:`X` all :math:`T` tokens of an example and
 :math:`R_k` the :math:`k` with the highest scores:
 
@@ -60,7 +60,7 @@ def comprehensiveness(
         baselines: As in Captum; where an input equals its baseline there is no token. Default:
             None, zero.
         additional_forward_args: The forward function's further arguments. Default: None.
-        target: The explained outcome. Default: None, each example's predicted class.
+        target: Class or output index, as in Captum. Default: None, each example's predicted class.
         aopc: Whether to average over the convention's several k, rather than to take the one that
             its ``share`` stands for. Default: False.
         convention: A :class:`Convention`, or ``default``, ``aml``, ``eraser``, ``ferret``,

@@ -23,7 +23,7 @@ class MaskedOutcome:
         kept: Log-probabilities for ``x[m]``, (N, C), or None if the objective does not use them.
         complement: Log-probabilities for ``x[1 - m]``, (N, C), or None likewise.
         aim: The distribution that the kept tokens should preserve, (N, C).
-        explained: The explained outcome, (N,).
+        target_class: The target class, (N,).
         mask: Mask values in [0, 1], (N, U).
         maskable: Units that take part, bool (N, U).
     """
@@ -31,7 +31,7 @@ class MaskedOutcome:
     kept: Tensor | None
     complement: Tensor | None
     aim: Tensor
-    explained: Tensor
+    target_class: Tensor
     mask: Tensor
     maskable: Tensor
 
@@ -96,7 +96,7 @@ def prediction_term(kept: Tensor, aim: Tensor) -> Tensor:
     return -(aim * kept).sum(dim=1)
 
 
-def inverse_term(complement: Tensor, explained: Tensor, *, eps: float) -> Tensor:
+def inverse_term(complement: Tensor, target_class: Tensor, *, eps: float) -> Tensor:
     r"""What is left out cannot support the prediction: :math:`-\log(1 - p_c(x[1-m]) + \epsilon)`.
 
     ``1 - p_c`` is summed over the other outcomes' log-probabilities, so that the gradient does not
@@ -104,14 +104,14 @@ def inverse_term(complement: Tensor, explained: Tensor, *, eps: float) -> Tensor
 
     Args:
         complement: Log-probabilities for ``x[1 - m]``, (N, C).
-        explained: The explained outcome c, (N,).
+        target_class: The target class c, (N,).
         eps: The constant under the logarithm.
 
     Returns:
         Tensor (N,), in nats.
     """
-    is_explained = F.one_hot(explained, complement.shape[1]).bool()
-    others = complement.masked_fill(is_explained, -math.inf).logsumexp(dim=1)
+    is_target = F.one_hot(target_class, complement.shape[1]).bool()
+    others = complement.masked_fill(is_target, -math.inf).logsumexp(dim=1)
     return -torch.logaddexp(others, others.new_tensor(math.log(eps)))
 
 

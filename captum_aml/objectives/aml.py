@@ -6,12 +6,12 @@ r"""The objective of Attributive Masking Learning (AML).
             + w_s \frac{1}{U} \sum_u -\log(1 - m_u)
 
 with :math:`p = \mathrm{softmax}\, f`, :math:`q` the distribution to preserve (``aim``), :math:`c`
-the explained outcome, :math:`U` the number of maskable units; ``size_penalty="l1"`` has
+the target class, :math:`U` the number of maskable units; ``size_penalty="l1"`` has
 :math:`m_u` in place of :math:`-\log(1 - m_u)`.
 
 Source: Barkan et al., "LLM Explainability via Attributive Masking Learning", Findings of EMNLP
 2024. Deviations: the terms are means over the maskable units and are kept for each example; where
-the explained outcome is not the predicted one, ``aim`` is that outcome rather than the prediction.
+the target class is not the predicted one, ``aim`` is that class rather than the prediction.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class AMLObjective:
         assert outcome.kept is not None
         assert outcome.complement is not None
         prediction = prediction_term(outcome.kept, outcome.aim)
-        inverse = inverse_term(outcome.complement, outcome.explained, eps=self.eps)
+        inverse = inverse_term(outcome.complement, outcome.target_class, eps=self.eps)
         size = size_term(outcome.mask, outcome.maskable, self.size_penalty)
         total = (
             self.prediction_weight * prediction

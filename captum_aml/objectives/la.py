@@ -4,7 +4,7 @@ r"""The objective of Learning Attributions (LA).
     \ell(m) = w_i \bigl(-\log(1 - p_c(x[1-m]) + \epsilon)\bigr)
             + w_s \frac{1}{U} \sum_u -\log(1 - m_u)
 
-with :math:`p = \mathrm{softmax}\, f`, :math:`c` the explained outcome and :math:`U` the number of
+with :math:`p = \mathrm{softmax}\, f`, :math:`c` the target class and :math:`U` the number of
 maskable units. The mask marks what to remove: as little as is needed for the model's output to
 change.
 
@@ -66,7 +66,7 @@ class LAObjective:
     def __call__(self, outcome: MaskedOutcome) -> Terms:
         """The terms ``inverse`` and ``size``, each (N,), and their weighted sum."""
         assert outcome.complement is not None
-        inverse = inverse_term(outcome.complement, outcome.explained, eps=self.eps)
+        inverse = inverse_term(outcome.complement, outcome.target_class, eps=self.eps)
         size = size_term(outcome.mask, outcome.maskable, self.size_penalty)
         total = self.inverse_weight * inverse + self.size_weight * size
         return Terms(total, {"inverse": inverse, "size": size})

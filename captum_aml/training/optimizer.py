@@ -267,7 +267,7 @@ class StepGradients:
             self._watch = None
         result.means.add_terms(terms.detach())
         if problem.readout.kind in _DISTRIBUTIONS:
-            result.classes = sorted({*result.classes, *problem.readout.explained.tolist()})
+            result.classes = sorted({*result.classes, *problem.readout.target_class.tolist()})
         return gradients
 
 

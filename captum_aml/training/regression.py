@@ -1,7 +1,7 @@
 r"""Learns what removal does: mask logits as the coefficients of a regression over random subsets.
 
-For random subsets :math:`S` of an example's U units, with :math:`v(S)` the explained outcome's
-probability when exactly the units in :math:`S` are left, the logits :math:`g` of the masker are
+For random subsets :math:`S` of an example's U units, with :math:`v(S)` the target's probability
+when exactly the units in :math:`S` are left, the logits :math:`g` of the masker are
 read as contributions :math:`\phi_u = (g_u - b) / a`. What is missing to their sum is shared out
 evenly, :math:`s = (v(\text{all}) - v(\emptyset) - \sum_u \phi_u) / U`, and the loss is
 
@@ -128,17 +128,17 @@ def _keys(problem: MaskingProblem) -> list[bytes] | None:
     maskable = layout.maskable_units
     groups = () if layout.groups is None else (layout.groups.expand(len(maskable), -1),)
     return example_keys(
-        problem.call, *problem.baselines, maskable, *groups, problem.readout.explained
+        problem.call, *problem.baselines, maskable, *groups, problem.readout.target_class
     )
 
 
 def _probability(
     problem: MaskingProblem, output: object, where: str, times: int | None = None
 ) -> Tensor:
-    """The explained outcome's probability, (N,), or (N, times) for passes that were joined."""
+    """The target's probability, (N,), or (N, times) for passes that were joined."""
     log_probs = problem.readout.log_probs(output, where=where)
-    explained = problem.readout.explained
-    index = explained if times is None else explained.repeat(times)
+    target = problem.readout.target_class
+    index = target if times is None else target.repeat(times)
     found = log_probs.gather(1, index.unsqueeze(1))[:, 0].exp()
     return found if times is None else found.reshape(times, -1).transpose(0, 1)
 

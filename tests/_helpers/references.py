@@ -24,7 +24,7 @@ def aml_loss(
     weights: Row,
     bias: float,
     *,
-    explained: int,
+    target_class: int,
     maskable: Sequence[bool],
     term_weights: tuple[float, float, float],
     eps: float,
@@ -40,7 +40,7 @@ def aml_loss(
 
     q1 = sigmoid(bias + sum(w * xi for w, xi in zip(weights, x, strict=True)))
     predicted = 1 if q1 > 0.5 else 0
-    aim1 = q1 if predicted == explained else float(explained)
+    aim1 = q1 if predicted == target_class else float(target_class)
 
     z_kept, z_out = bias, bias
     for i, w in enumerate(weights):
@@ -50,8 +50,8 @@ def aml_loss(
 
     p_kept = sigmoid(z_kept)
     prediction = -(aim1 * math.log(p_kept) + (1 - aim1) * math.log(sigmoid(-z_kept)))
-    # P(explained) for what is left out, and for everything else.
-    sign = 1.0 if explained == 1 else -1.0
+    # P(target_class) for what is left out, and for everything else.
+    sign = 1.0 if target_class == 1 else -1.0
     p_out, p_rest = sigmoid(sign * z_out), sigmoid(-sign * z_out)
     inverse = -math.log(p_rest + eps)
     size = sum(-math.log(1 - mask[i]) for i in range(len(x)) if maskable[i]) / n_maskable

@@ -24,7 +24,7 @@ B = torch.tensor([[0.5, 0.0, 3.0], [0.0, 0.0, 0.0]], dtype=DOUBLE)  # (0, 2) equ
 MASK = torch.tensor([[0.3, 0.8, 0.6], [0.5, 0.1, 0.9]], dtype=DOUBLE)
 
 
-def by_hand(i: int, explained: int, weights: tuple[float, float, float]) -> tuple[float, ...]:
+def by_hand(i: int, target: int, weights: tuple[float, float, float]) -> tuple[float, ...]:
     maskable = [x != b for x, b in zip(X[i].tolist(), B[i].tolist(), strict=True)]
     logits = [math.log(m / (1 - m)) for m in MASK[i].tolist()]
     terms, _ = references.aml_loss(
@@ -33,7 +33,7 @@ def by_hand(i: int, explained: int, weights: tuple[float, float, float]) -> tupl
         B[i].tolist(),
         WEIGHTS,
         BIAS,
-        explained=explained,
+        target_class=target,
         maskable=maskable,
         term_weights=weights,
         eps=1e-6,
@@ -46,9 +46,9 @@ def test_the_terms_of_a_mask_by_hand(target: Any) -> None:
     problem = problem_for(LinearLogits(WEIGHTS, BIAS), X, baselines=B, target=target)
     objective = AMLObjective(prediction_weight=0.5, inverse_weight=2.0, size_weight=0.7)
     terms = problem.evaluate(MASK, objective, where="here")
-    explained = target or LinearLogits(WEIGHTS, BIAS)(X).argmax(1).tolist()
+    targets = target or LinearLogits(WEIGHTS, BIAS)(X).argmax(1).tolist()
     for i in range(2):
-        total, prediction, inverse, size = by_hand(i, explained[i], (0.5, 2.0, 0.7))
+        total, prediction, inverse, size = by_hand(i, targets[i], (0.5, 2.0, 0.7))
         assert terms.parts["prediction"][i].item() == pytest.approx(prediction, rel=1e-12)
         assert terms.parts["inverse"][i].item() == pytest.approx(inverse, rel=1e-12)
         assert terms.parts["size"][i].item() == pytest.approx(size, rel=1e-12)

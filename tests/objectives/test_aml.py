@@ -17,7 +17,7 @@ def outcome() -> MaskedOutcome:
         kept=torch.tensor([[0.75, 0.25], [0.5, 0.5]], dtype=DOUBLE).log(),
         complement=torch.tensor([[0.6, 0.4], [0.2, 0.8]], dtype=DOUBLE).log(),
         aim=torch.tensor([[0.9, 0.1], [0.0, 1.0]], dtype=DOUBLE),
-        explained=torch.tensor([0, 1]),
+        target_class=torch.tensor([0, 1]),
         mask=torch.tensor([[0.5, 0.75], [0.25, 0.9]], dtype=DOUBLE),
         maskable=torch.tensor([[True, True], [True, False]]),
     )

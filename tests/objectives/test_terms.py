@@ -66,20 +66,18 @@ def test_the_inverse_term_is_minus_log_of_what_the_others_have(
 ) -> None:
     g = torch.Generator().manual_seed(seed)
     log_p = (torch.randn(n, c, generator=g, dtype=DOUBLE) * scale).log_softmax(1)
-    explained = torch.randint(0, c, (n,), generator=g)
-    p = log_p.exp()[torch.arange(n), explained]
+    target = torch.randint(0, c, (n,), generator=g)
+    p = log_p.exp()[torch.arange(n), target]
     # log(1 - p + eps) = log1p(-p + eps); 1 - p loses digits to cancellation where p is near 1.
     expected = -torch.log1p(-p + EPS)
-    torch.testing.assert_close(
-        inverse_term(log_p, explained, eps=EPS), expected, rtol=1e-8, atol=1e-9
-    )
+    torch.testing.assert_close(inverse_term(log_p, target, eps=EPS), expected, rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("explained", [0, 1])
-def test_the_inverse_term_by_hand(explained: int) -> None:
+@pytest.mark.parametrize("target", [0, 1])
+def test_the_inverse_term_by_hand(target: int) -> None:
     complement = torch.tensor([[0.9, 0.1]], dtype=DOUBLE).log()
-    rest = 0.1 if explained == 0 else 0.9
-    term = inverse_term(complement, torch.tensor([explained]), eps=0.01)
+    rest = 0.1 if target == 0 else 0.9
+    term = inverse_term(complement, torch.tensor([target]), eps=0.01)
     assert term.item() == pytest.approx(-math.log(rest + 0.01), rel=1e-13)
 
 

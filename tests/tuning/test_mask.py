@@ -48,7 +48,7 @@ def tune_by_hand(
         b=b.tolist(),
         weights=WEIGHTS,
         bias=BIAS,
-        explained=target,
+        target_class=target,
         maskable=(x != b).tolist(),
         term_weights=TERM_WEIGHTS,
         eps=1e-6,
