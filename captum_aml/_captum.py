@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from captum._utils.common import _expand_additional_forward_args, _is_mask_valid
+from captum._utils.common import _is_mask_valid
 from captum._utils.models.linear_model import SkLearnRidge
 from captum.attr import (
     GradientAttribution,
@@ -30,13 +30,6 @@ from torch import Tensor, nn
 
 #: Where the hooks of Captum's DeepLift leave what passes through an activation.
 HOOK_ATTRIBUTES = ("input", "output")
-
-
-def expand_args(args: tuple[Any, ...], times: int) -> tuple[Any, ...]:
-    """Repeats tensor arguments ``times`` times along dimension 0, as Captum does; others stay."""
-    expanded: tuple[Any, ...] | None = _expand_additional_forward_args(args, times)
-    assert expanded is not None
-    return expanded
 
 
 def broadcasts(mask: Tensor, inputs: Tensor) -> bool:
@@ -92,7 +85,6 @@ __all__ = [
     "TextTemplateInput",
     "TextTokenInput",
     "broadcasts",
-    "expand_args",
     "log_usage",
     "pretty_tokens",
     "without_hook_traces",

@@ -28,7 +28,6 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from captum_aml._captum import expand_args
 from captum_aml.exceptions import InvalidInputError
 
 
@@ -47,17 +46,6 @@ class ForwardState:
     baselines: tuple[Tensor, ...]
     args: tuple[Any, ...]
     attention_mask: int | None = None
-
-    def repeat(self, times: int) -> ForwardState:
-        """The same state with its rows repeated as a whole, for passes that are joined."""
-        if times == 1:
-            return self
-        return ForwardState(
-            tuple(torch.cat([f] * times) for f in self.features),
-            tuple(torch.cat([b] * times) for b in self.baselines),
-            expand_args(self.args, times),
-            self.attention_mask,
-        )
 
 
 @runtime_checkable

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from captum._utils.common import _expand_additional_forward_args
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -104,18 +103,6 @@ def test_nothing_else_of_the_state_changes() -> None:
     assert after.args is state.args
     assert after.baselines is state.baselines
     assert all(torch.equal(a, b) for a, b in zip(state.features, before, strict=True))
-
-
-def test_rows_are_repeated_as_a_whole_and_arguments_as_captum_does() -> None:
-    args: tuple[Any, ...] = (torch.tensor([1.0, 2.0]), torch.tensor(7.0), "text", [3])
-    state = ForwardState((torch.tensor([[1.0], [2.0]]),), (torch.tensor([[3.0], [4.0]]),), args)
-    twice = state.repeat(3)
-    assert twice.features[0].flatten().tolist() == [1, 2, 1, 2, 1, 2]
-    assert twice.baselines[0].flatten().tolist() == [3, 4, 3, 4, 3, 4]
-    expected = _expand_additional_forward_args(args, 3)
-    assert twice.args[0].tolist() == expected[0].tolist() == [1, 2, 1, 2, 1, 2]
-    assert twice.args[1:] == expected[1:]
-    assert state.repeat(1) is state
 
 
 # By name

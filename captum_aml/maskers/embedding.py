@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.maskers.base import MaskerInputs
-from captum_aml.maskers.prediction import PredictionEmbedding
+from captum_aml.maskers.base import MaskerInputs, PredictionEmbedding
 from captum_aml.maskers.registry import register_masker
 
 

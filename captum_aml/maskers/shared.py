@@ -2,7 +2,7 @@ r"""A head on the hidden states that the explained model computes anyway.
 
 With :math:`h^{(l)}_t` the state of token :math:`t` after layer :math:`l` (0 the embeddings), the
 head reads their learned mixture, is told the prediction :math:`e(q)`
-(:class:`~captum_aml.maskers.prediction.PredictionEmbedding`), lets the tokens look at each other
+(:class:`~captum_aml.maskers.base.PredictionEmbedding`), lets the tokens look at each other
 once, and gives each its logit:
 
 .. math::
@@ -30,9 +30,8 @@ from torch.nn import functional as F
 from captum_aml._utils.checks import as_count
 from captum_aml._utils.random import isolated_rng
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.maskers.base import MaskerInputs
+from captum_aml.maskers.base import MaskerInputs, PredictionEmbedding
 from captum_aml.maskers.hidden import ExplainedLayers
-from captum_aml.maskers.prediction import PredictionEmbedding
 from captum_aml.maskers.registry import register_masker
 
 #: Channels of one attention head.

@@ -1,7 +1,7 @@
 r"""The published masker: a pretrained encoder that proposes a mask logit for every token.
 
 The encoder reads the tokens' own (frozen) word embeddings and one embedding more, which tells it
-the prediction (:class:`~captum_aml.maskers.prediction.PredictionEmbedding`) and stands right after
+the prediction (:class:`~captum_aml.maskers.base.PredictionEmbedding`) and stands right after
 the last token. That position is dropped again, and a head Linear(H, H) - Tanh - Linear(H, 1) gives
 each token its logit; the mask is the sigmoid.
 
@@ -28,8 +28,7 @@ from captum_aml._utils.modules import (
 )
 from captum_aml._utils.random import isolated_rng
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.maskers.base import MaskerInputs
-from captum_aml.maskers.prediction import PredictionEmbedding
+from captum_aml.maskers.base import MaskerInputs, PredictionEmbedding
 from captum_aml.maskers.registry import register_masker
 
 if TYPE_CHECKING:  # importing transformers takes seconds: only what needs it pays for it

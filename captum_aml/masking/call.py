@@ -51,6 +51,13 @@ class Call:
         batched = tuple(i for i, arg in enumerate(args) if has_rows(arg, self.n_examples))
         return replace(self, additional_forward_args=args, batched=batched)
 
+    def repeated_args(self, times: int) -> tuple[Any, ...]:
+        """The further arguments of joined passes: those with N rows are repeated as a whole."""
+        return tuple(
+            repeat_rows(arg, times) if i in self.batched else arg
+            for i, arg in enumerate(self.additional_forward_args)
+        )
+
     def rows(self, start: int, stop: int) -> Call:
         """The same call for examples ``start`` to ``stop``."""
         args, n = self.additional_forward_args, self.n_examples
@@ -67,6 +74,11 @@ class Call:
             else tuple(m[start:stop] if has_rows(m, n) else m for m in self.feature_mask),
             layer_rows=None if self.layer_rows is None else (start, self.layer_rows[1]),
         )
+
+
+def repeat_rows(tensor: Tensor, times: int) -> Tensor:
+    """A tensor's rows repeated as a whole, as often as ``times``."""
+    return tensor if times == 1 else torch.cat([tensor] * times)
 
 
 def has_rows(value: object, n_examples: int) -> bool:
@@ -280,4 +292,4 @@ def _with_examples(mask: Tensor, inputs: Tensor) -> Tensor:
     return mask.reshape((1,) * (inputs.dim() - mask.dim()) + tuple(mask.shape))
 
 
-__all__ = ["Call", "has_rows", "parse_call"]
+__all__ = ["Call", "has_rows", "parse_call", "repeat_rows"]

@@ -16,7 +16,7 @@ from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteE
 from captum_aml.maskers import Masker, MaskerInputs
 from captum_aml.maskers.base import as_logits
 from captum_aml.maskers.hidden import HiddenStateReader, explained_layers_of
-from captum_aml.masking.call import Call
+from captum_aml.masking.call import Call, repeat_rows
 from captum_aml.masking.forward import argument_named
 from captum_aml.masking.sites import Capture, Site
 from captum_aml.masking.tokens import TokenLayout, mask_of_rows
@@ -111,16 +111,21 @@ class MaskingProblem:
             LayerNotReachedError: The forward function does not run what a masker reads.
             NonFiniteError: The forward function gave NaN or an infinite value.
         """
-        asked = [layers for masker in maskers if (layers := explained_layers_of(masker))]
-        reader = HiddenStateReader(
-            [point for layers in asked for point in layers.points],
-            device_ids=site.device_ids,
-        )
-        # Hidden states are not remembered with the outputs: whoever reads them needs the pass.
-        if capture is None or asked:
+        read = [
+            layers
+            for masker in maskers
+            if masker is not None and (layers := explained_layers_of(masker))
+        ]
+        hidden: Mapping[LayerPoint, Tensor] = {}
+        if read:  # hidden states are not remembered with the outputs: they need the pass
+            reader = HiddenStateReader(
+                [point for layers in read for point in layers.points], device_ids=site.device_ids
+            )
             with reader.reading():
                 capture = site.capture(call)
-        hidden = reader.states(call.n_examples)
+            hidden = reader.states(call.n_examples)
+        elif capture is None:
+            capture = site.capture(call)
         readout = Readout.resolve(capture.output, call.target, output, call.n_examples)
         baselines = site.baselines(call, capture)
         token_dims = site.token_dims(call, capture.features)
@@ -247,11 +252,14 @@ class MaskingProblem:
                 for i, arg in enumerate(args)
                 if arg is mask and isinstance(arg, Tensor) and arg.shape == shape
             ]
-            state = ForwardState(
-                self.capture.features, self.baselines, args, places[0] if places else None
+            features, baselines, inputs = (
+                tuple(repeat_rows(t, times) for t in tensors)
+                for tensors in (self.capture.features, self.baselines, self.call.inputs)
             )
-            inputs = tuple(torch.cat([x] * times) if times > 1 else x for x in self.call.inputs)
-            self._states[times] = (inputs, state.repeat(times))
+            state = ForwardState(
+                features, baselines, self.call.repeated_args(times), places[0] if places else None
+            )
+            self._states[times] = (inputs, state)
         return self._states[times]
 
     def _hidden_states(self, masker: Masker) -> tuple[Tensor, ...] | None:

@@ -18,7 +18,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from captum_aml._captum import expand_args
 from captum_aml._optional import require
 from captum_aml.masking.call import Call
 from captum_aml.methods.adapter import Subject, classes_of, sampled, scoring_method
@@ -64,7 +63,7 @@ class MaskedText:
         for start in range(0, len(kept), self.batch_size):
             rows = torch.from_numpy(kept[start : start + self.batch_size]).to(ids.device)
             variants = torch.where(rows[:, groups[0]] | (groups < 0), ids, baselines)
-            args = expand_args(self.call.additional_forward_args, len(rows))
+            args = self.call.repeated_args(len(rows))
             parts.append(self.probabilities(variants, *args).cpu())
         result: npt.NDArray[np.float64] = torch.cat(parts).double().numpy()
         return result

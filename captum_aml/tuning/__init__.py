@@ -4,8 +4,7 @@ Every example has its own parameters, its own loss and its own best step, so tha
 not depend on the others.
 """
 
-from captum_aml.tuning._descent import TuningResult
-from captum_aml.tuning.mask import tune_mask
+from captum_aml.tuning.mask import TuningResult, tune_mask
 from captum_aml.tuning.masker import tune_masker
 
 __all__ = ["TuningResult", "tune_mask", "tune_masker"]

@@ -24,9 +24,9 @@ from captum_aml.maskers import MaskerInputs, MaskerWindows, as_masker
 from captum_aml.masking.call import has_rows
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import Objective
-from captum_aml.tuning._descent import TuningResult, descend
 from captum_aml.tuning._rows import is_matrix
 from captum_aml.tuning._updates import MatrixUpdate, applied, inputs_given
+from captum_aml.tuning.mask import TuningResult, descend
 
 #: The number of directions in which each matrix of a masker can change.
 RANK = 16

@@ -10,8 +10,7 @@ from torch import nn
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import Masker, as_masker
-from captum_aml.maskers.base import as_logits
-from captum_aml.maskers.prediction import PredictionEmbedding
+from captum_aml.maskers.base import PredictionEmbedding, as_logits
 
 
 def test_one_tensor_or_a_tuple_of_them_is_taken() -> None:

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from captum._utils.common import _format_additional_forward_args
+from captum._utils.common import _expand_additional_forward_args, _format_additional_forward_args
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from captum_aml._utils.checks import is_integral
 from captum_aml.exceptions import CaptumAMLError, InvalidInputError
-from captum_aml.masking.call import parse_call
+from captum_aml.masking.call import parse_call, repeat_rows
 
 IDS = torch.tensor([[5, 6, 7], [8, 9, 2]])
 
@@ -299,3 +299,21 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], fragments: tuple[str
 def test_a_baseline_that_the_inputs_dtype_cannot_hold_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="baselines"):
         parse_call(torch.ones(2, 2, dtype=torch.uint8), -1)
+
+
+def test_arguments_are_repeated_as_captum_does_where_they_go_with_the_examples() -> None:
+    args: tuple[Any, ...] = (torch.tensor([1.0, 2.0]), torch.tensor(7.0), "text", [3])
+    call = parse_call(torch.ones(2, 3), additional_forward_args=args)
+    repeated = call.repeated_args(3)
+    expected = _expand_additional_forward_args(args, 3)
+    assert repeated[0].tolist() == expected[0].tolist() == [1, 2, 1, 2, 1, 2]
+    assert repeated[1:] == expected[1:]
+    assert call.repeated_args(1) == args
+    table = torch.ones(1, 3)  # broadcast over the examples, which Captum's rule does not know
+    assert parse_call(torch.ones(2, 3), additional_forward_args=table).repeated_args(3) == (table,)
+
+
+def test_rows_are_repeated_as_a_whole() -> None:
+    rows = torch.tensor([[1.0], [2.0]])
+    assert repeat_rows(rows, 3).flatten().tolist() == [1, 2, 1, 2, 1, 2]
+    assert repeat_rows(rows, 1) is rows
