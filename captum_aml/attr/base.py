@@ -18,7 +18,7 @@ from captum_aml._utils.hooks import tensors_in
 from captum_aml._utils.modules import without_inference_tensors
 from captum_aml._utils.random import isolated_rng
 from captum_aml.attr.explain import (
-    Explained,
+    AttributionResult,
     chunk_size,
     explain,
     explain_in_chunks,
@@ -142,7 +142,7 @@ class MaskAttribution(GradientAttribution, ABC):
             attributions: Attributions of the inputs.
             start_point: The baselines.
             end_point: The inputs.
-            target: The explained output, as for ``attribute``; None for the predicted class.
+            target: Index of the output, as for ``attribute``; None for the predicted class.
             additional_forward_args: Further arguments of the forward function.
 
         Returns:
@@ -305,7 +305,7 @@ class MaskAttribution(GradientAttribution, ABC):
         internal_batch_size: int | None,
         with_delta: bool,
         show_progress: bool,
-    ) -> tuple[Call, Explained]:
+    ) -> tuple[Call, AttributionResult]:
         """Explains a call in chunks and notes what the caller may want to read afterwards."""
         with torch.inference_mode(False), torch.no_grad(), isolated_rng(self.seed):
             call = self._call(*arguments)
@@ -315,10 +315,10 @@ class MaskAttribution(GradientAttribution, ABC):
             size = chunk_size(internal_batch_size, call.n_examples, n_passes)
             masker = self._active_masker()
 
-            def explain_rows(rows: Call, output: str) -> tuple[Explained, Tensor]:
+            def explain_rows(rows: Call, output: str) -> tuple[AttributionResult, Tensor]:
                 problem = MaskingProblem.build(rows, site, self.perturbation, output, (masker,))
                 self._make_ready(masker, problem)
-                explained = explain(
+                result = explain(
                     problem,
                     self.objective,
                     masker,
@@ -329,9 +329,9 @@ class MaskAttribution(GradientAttribution, ABC):
                     with_delta=with_delta,
                     show_progress=show_progress,
                 )
-                return explained, output_tensor(problem.capture.output)
+                return result, output_tensor(problem.capture.output)
 
-            explained, self.last_outputs_ = explain_in_chunks(
+            result, self.last_outputs_ = explain_in_chunks(
                 [call.rows(start, start + size) for start in range(0, call.n_examples, size)],
                 call,
                 self.forward_func,
@@ -339,9 +339,9 @@ class MaskAttribution(GradientAttribution, ABC):
                 output=self.output,
                 tunes=steps > 0,
             )
-        self.last_terms_, self.best_step_ = explained.terms, explained.best_step
-        self.output_ = explained.output
-        return call, explained
+        self.last_terms_, self.best_step_ = result.terms, result.best_step
+        self.output_ = result.output
+        return call, result
 
     def _problem(self, call: Call, site: Site, capture: Capture | None = None) -> MaskingProblem:
         # Before a fit that is the given masker, which may read the explained model's hidden states.

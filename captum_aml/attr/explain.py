@@ -1,4 +1,4 @@
-"""From a call to attributions: chunks of examples, a masker's proposal, tuning, scores."""
+"""The path from a call to attributions: chunks of examples, a masker's proposal, tuning, scores."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ INITIAL_LOGIT = 2.0
 
 
 @dataclass(frozen=True)
-class Explained:
-    """What explaining N examples gave.
+class AttributionResult:
+    """Attributions of N examples, and how they came about.
 
     Attributes:
         attributions: Scores in the shape of each masked tensor.
-        delta: The scores' sum minus ``F(inputs) - F(baselines)``, (N,), if it was asked for.
+        delta: The scores' sum minus ``F(inputs) - F(baselines)``, (N,), if it was requested.
         terms: The objective's terms for the masks, if they were tuned.
         best_step: The step at which each mask was found, (N,), if they were tuned.
         output: How the outputs were read.
@@ -50,7 +50,7 @@ class Explained:
     sizes: tuple[int, ...]
 
     @classmethod
-    def concatenate(cls, parts: Sequence[Explained]) -> Explained:
+    def concatenate(cls, parts: Sequence[AttributionResult]) -> AttributionResult:
         """The results of several chunks as those of one batch."""
         first = parts[0]
         if len(parts) == 1:
@@ -70,7 +70,7 @@ class Explained:
 
 
 def chunk_size(internal_batch_size: int | None, n_examples: int, n_passes: int) -> int:
-    """How many examples go through together, so that no forward call has more rows than asked.
+    """How many examples go through together, so that no forward call has more rows than allowed.
 
     Raises:
         InvalidInputError: ``internal_batch_size`` is not an integer of at least 1.
@@ -91,11 +91,11 @@ def explain_in_chunks(
     chunks: Sequence[Call],
     call: Call,
     forward_func: ForwardFunc,
-    explain_rows: Callable[[Call, str], tuple[Explained, Tensor]],
+    explain_rows: Callable[[Call, str], tuple[AttributionResult, Tensor]],
     *,
     output: str,
     tunes: bool,
-) -> tuple[Explained, Tensor | None]:
+) -> tuple[AttributionResult, Tensor | None]:
     """Explains a call in chunks whose outputs are all read alike.
 
     Args:
@@ -125,8 +125,8 @@ def explain_in_chunks(
     detects = undecided and not tunes
     parts, outputs = [], []
     for rows in chunks:
-        explained, given = explain_rows(rows, output)
-        parts.append(explained)
+        result, given = explain_rows(rows, output)
+        parts.append(result)
         if detects or given.dim() <= 2:
             outputs.append(given)
     if detects:
@@ -136,7 +136,7 @@ def explain_in_chunks(
             if parts[index].output != kind:
                 parts[index], _ = explain_rows(rows, kind)
     seen = torch.cat(outputs).detach() if outputs and outputs[0].dim() <= 2 else None
-    return Explained.concatenate(parts), seen
+    return AttributionResult.concatenate(parts), seen
 
 
 def explain(
@@ -150,7 +150,7 @@ def explain(
     scores: ScoreKind,
     with_delta: bool,
     show_progress: bool,
-) -> Explained:
+) -> AttributionResult:
     """Explains the examples of one problem together.
 
     Args:
@@ -204,7 +204,7 @@ def explain(
             share = torch.where(total == 0, 0.0, difference / torch.where(total == 0, 1.0, total))
             attributions = tuple(a * share.reshape(-1, *(1,) * (a.dim() - 1)) for a in attributions)
         delta = row_sums(attributions) - difference
-    return Explained(
+    return AttributionResult(
         # Like Captum's own, scores of half precision inputs are float32.
         attributions=tuple(
             a.to(torch.promote_types(f.dtype, torch.float32))
@@ -264,7 +264,7 @@ def _mask_dtype(problem: MaskingProblem) -> torch.dtype:
 
 
 __all__ = [
-    "Explained",
+    "AttributionResult",
     "ScoreKind",
     "TuneKind",
     "chunk_size",

@@ -85,7 +85,7 @@ def attribute(  # noqa: D417  (a method of both classes)
         baselines (scalar, Tensor, tuple of scalar or Tensor, optional): What a removed token is
             replaced with, in every form that Captum takes. Positions that equal their baseline
             are not masked and score 0. Default: None, which stands for 0
-        target (int, tuple, Tensor or list, optional): The explained output, in every form that
+        target (int, tuple, Tensor or list, optional): Index of the output, in every form that
             Captum takes. Default: None, the predicted class of each example
         additional_forward_args (Any, optional): Further positional arguments of the forward
             function; tensors have N examples along dimension 0. Default: None
@@ -116,7 +116,7 @@ def attribute(  # noqa: D417  (a method of both classes)
         NonFiniteError: The forward function gave NaN or an infinite value.
         NotFittedError: ``n_steps=0``, or ``tune="masker"``, without a fitted masker.
     """
-    call, explained = self._explain(
+    call, result = self._explain(
         self._site(),
         (inputs, baselines, target, additional_forward_args, feature_mask),
         n_steps=n_steps,
@@ -124,8 +124,8 @@ def attribute(  # noqa: D417  (a method of both classes)
         with_delta=return_convergence_delta,
         show_progress=show_progress,
     )
-    attributions = explained.attributions if call.is_tuple else explained.attributions[0]
-    return attributions if explained.delta is None else (attributions, explained.delta)
+    attributions = result.attributions if call.is_tuple else result.attributions[0]
+    return attributions if result.delta is None else (attributions, result.delta)
 
 
 __all__ = ["attribute", "checked_embedding_layers", "input_site"]

@@ -96,7 +96,7 @@ def attribute(  # noqa: D417  (a method of both classes)
             inputs with everything removed, in every form that Captum takes. Positions where
             the layer holds the same for both are not masked and score 0. Default: None, which
             stands for 0
-        target (int, tuple, Tensor or list, optional): The explained output, in every form that
+        target (int, tuple, Tensor or list, optional): Index of the output, in every form that
             Captum takes. Default: None, the predicted class of each example
         additional_forward_args (Any, optional): Further positional arguments of the forward
             function; tensors have N examples along dimension 0. Default: None
@@ -129,7 +129,7 @@ def attribute(  # noqa: D417  (a method of both classes)
         NonFiniteError: The forward function gave NaN or an infinite value.
         NotFittedError: ``n_steps=0``, or ``tune="masker"``, without a fitted masker.
     """
-    _, explained = self._explain(
+    _, result = self._explain(
         self._site(at_input=attribute_to_layer_input),
         (inputs, baselines, target, additional_forward_args, feature_mask),
         n_steps=n_steps,
@@ -137,13 +137,13 @@ def attribute(  # noqa: D417  (a method of both classes)
         with_delta=return_convergence_delta,
         show_progress=show_progress,
     )
-    rest = iter(explained.attributions)
+    rest = iter(result.attributions)
     by_layer: list[TensorOrTuple] = []
-    for size in explained.sizes:
+    for size in result.sizes:
         tensors = tuple(itertools.islice(rest, size))
         by_layer.append(tensors if size > 1 else tensors[0])
     attributions = by_layer if isinstance(self.layer, list) else by_layer[0]
-    return attributions if explained.delta is None else (attributions, explained.delta)
+    return attributions if result.delta is None else (attributions, result.delta)
 
 
 __all__ = ["attribute", "checked_layer", "layer_site"]

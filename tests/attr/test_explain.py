@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from captum_aml.attr.explain import (
     INITIAL_LOGIT,
-    Explained,
+    AttributionResult,
     chunk_size,
     explain,
     output_difference,
@@ -44,7 +44,9 @@ class Fixed(nn.Module):
         return self.logits + (100.0 if self.training or self.part.training else 0.0)
 
 
-def explained(problem: MaskingProblem, logits: Tensor | None = None, **settings: Any) -> Explained:
+def result_of(
+    problem: MaskingProblem, logits: Tensor | None = None, **settings: Any
+) -> AttributionResult:
     options: dict[str, Any] = {
         "n_steps": 0,
         "learning_rate": 0.1,
@@ -65,7 +67,7 @@ def linear(x: Tensor) -> Tensor:
 
 
 def test_the_scores_of_a_proposal_are_its_sigmoid_and_zero_where_nothing_is_masked() -> None:
-    result = explained(problem_for(linear, X, baselines=B), LOGITS)
+    result = result_of(problem_for(linear, X, baselines=B), LOGITS)
     expected = torch.sigmoid(LOGITS)
     expected[0, 2] = 0.0
     assert torch.equal(result.attributions[0], expected)
@@ -77,8 +79,8 @@ def test_the_scores_of_a_proposal_are_its_sigmoid_and_zero_where_nothing_is_mask
 
 def test_contributions_sum_to_the_difference_in_the_output_and_keep_their_ratios() -> None:
     problem = problem_for(linear, X, baselines=B)
-    masks = explained(problem, LOGITS).attributions[0]
-    result = explained(problem, LOGITS, scores="contribution", with_delta=True)
+    masks = result_of(problem, LOGITS).attributions[0]
+    result = result_of(problem, LOGITS, scores="contribution", with_delta=True)
     difference = (X - B) @ WEIGHTS
     for i in range(2):
         share = difference[i].item() / masks[i].sum().item()
@@ -89,7 +91,7 @@ def test_contributions_sum_to_the_difference_in_the_output_and_keep_their_ratios
 
 
 def test_the_delta_of_masks_is_their_sum_minus_the_difference_in_the_output() -> None:
-    result = explained(problem_for(linear, X, baselines=B), LOGITS, with_delta=True)
+    result = result_of(problem_for(linear, X, baselines=B), LOGITS, with_delta=True)
     expected = result.attributions[0].sum(dim=1) - (X - B) @ WEIGHTS
     assert result.delta is not None
     torch.testing.assert_close(result.delta, expected, rtol=0, atol=1e-14)
@@ -98,7 +100,7 @@ def test_the_delta_of_masks_is_their_sum_minus_the_difference_in_the_output() ->
 def test_an_example_without_anything_to_mask_contributes_nothing() -> None:
     baselines = torch.stack([X[0], B[1]])
     problem = problem_for(linear, X, baselines=baselines)
-    result = explained(problem, LOGITS, scores="contribution", with_delta=True)
+    result = result_of(problem, LOGITS, scores="contribution", with_delta=True)
     assert result.attributions[0][0].tolist() == [0.0, 0.0, 0.0]
     assert result.delta is not None
     assert result.delta[0].item() == 0.0
@@ -120,11 +122,11 @@ def test_the_difference_is_taken_at_the_explained_output(target: Any) -> None:
 
 def test_without_a_masker_tuning_starts_from_almost_everything() -> None:
     problem = problem_for(linear, X, baselines=0.0)
-    start = explained(problem)
+    start = result_of(problem)
     expected = 1 / (1 + math.exp(-INITIAL_LOGIT))
     assert start.attributions[0].flatten().tolist() == pytest.approx([expected] * 6, rel=1e-14)
     assert start.attributions[0].dtype == DOUBLE
-    tuned = explained(problem, n_steps=5)
+    tuned = result_of(problem, n_steps=5)
     assert tuned.terms is not None
     assert tuned.best_step is not None
     again = problem.evaluate(tuned.attributions[0], AMLObjective(), where="here")
@@ -136,7 +138,7 @@ def test_without_a_masker_tuning_starts_from_almost_everything() -> None:
 def test_tuning_starts_from_the_proposal() -> None:
     """One step with a rate of nearly nothing leaves the proposal where it was."""
     problem = problem_for(linear, X, baselines=0.0)
-    tuned = explained(problem, LOGITS, n_steps=1, learning_rate=1e-12)
+    tuned = result_of(problem, LOGITS, n_steps=1, learning_rate=1e-12)
     torch.testing.assert_close(tuned.attributions[0], torch.sigmoid(LOGITS), rtol=0, atol=1e-11)
 
 
@@ -182,7 +184,7 @@ def test_a_masker_follows_the_inputs_to_their_device() -> None:
 def test_scores_have_the_dtype_of_what_is_masked_but_at_least_single_precision(
     dtype: torch.dtype, expected: torch.dtype
 ) -> None:
-    result = explained(problem_for(lambda t: t @ WEIGHTS.to(dtype), X.to(dtype)), n_steps=2)
+    result = result_of(problem_for(lambda t: t @ WEIGHTS.to(dtype), X.to(dtype)), n_steps=2)
     assert result.attributions[0].dtype == expected
 
 
@@ -221,7 +223,7 @@ def test_chunks_put_together_are_the_batch(sizes: list[int]) -> None:
     for size in sizes:
         rows = slice(start, start + size)
         parts.append(
-            Explained(
+            AttributionResult(
                 (scores[rows],),
                 delta[rows],
                 Terms(terms.total[rows], {"size": terms.parts["size"][rows]}),
@@ -231,7 +233,7 @@ def test_chunks_put_together_are_the_batch(sizes: list[int]) -> None:
             )
         )
         start += size
-    whole = Explained.concatenate(parts)
+    whole = AttributionResult.concatenate(parts)
     assert torch.equal(whole.attributions[0], scores)
     assert whole.delta is not None
     assert torch.equal(whole.delta, delta)
@@ -250,9 +252,9 @@ def test_a_chunk_that_was_not_tuned_does_not_shift_the_others() -> None:
     parts = []
     for i in range(3):
         problem = problem_for(linear, x[i : i + 1], baselines=b[i : i + 1])
-        parts.append(explained(problem, n_steps=3))
-    whole = Explained.concatenate(parts)
-    together = explained(problem_for(linear, x, baselines=b), n_steps=3)
+        parts.append(result_of(problem, n_steps=3))
+    whole = AttributionResult.concatenate(parts)
+    together = result_of(problem_for(linear, x, baselines=b), n_steps=3)
     assert whole.terms is not None
     assert together.terms is not None
     assert together.best_step is not None
@@ -275,7 +277,7 @@ def test_row_sums_are_over_everything_of_an_example(n: int, d: int, seed: int) -
 def test_logits_are_explained_in_double_when_anything_masked_is_double() -> None:
     model = LinearLogits(WEIGHTS.tolist(), 0.1)
     mixed = problem_for(lambda a, b: model(a) + model(b.double()), (X, X.float()))
-    result = explained(mixed, n_steps=1)
+    result = result_of(mixed, n_steps=1)
     assert [a.dtype for a in result.attributions] == [DOUBLE, torch.float32]
     assert result.terms is not None
     assert result.terms.total.dtype == DOUBLE
