@@ -23,7 +23,7 @@ from captum_aml.benchmark.plan import Plan, ranges
 from captum_aml.benchmark.store import JSON, MethodFile
 from captum_aml.metrics import AOPCLimits, Convention, Removal, RemovalEvaluator
 from captum_aml.metrics.curves import CURVE_POINTS, curve_of
-from captum_aml.metrics.limits import LimitSearch
+from captum_aml.metrics.limits import LimitSearch, limits_of
 from captum_aml.metrics.registry import BoundMetric, MetricInputs
 from captum_aml.text import TextModel
 from captum_aml.text.data import LabelledText
@@ -200,7 +200,7 @@ class _Limits:
         """The limits of the window of that number; windows come in order."""
         found = self._found[removal.name]
         if number == len(found):
-            found.append(self._search.limits_of(evaluator, removal))
+            found.append(limits_of(evaluator, removal, self._search))
             if removal.name in self._files:
                 self._files[removal.name].append([_limits_to_json(found[-1])])
         return found[number]

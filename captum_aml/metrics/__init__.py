@@ -9,9 +9,14 @@ from captum.metrics import infidelity, sensitivity_max
 
 from captum_aml.metrics.complexity import effective_tokens, entropy
 from captum_aml.metrics.conventions import PRESETS, Convention
-from captum_aml.metrics.curves import area_under_curve, deletion_curve, insertion_curve
+from captum_aml.metrics.curves import (
+    CurveOptions,
+    area_under_curve,
+    deletion_curve,
+    insertion_curve,
+)
 from captum_aml.metrics.evaluation import RemovalEvaluator
-from captum_aml.metrics.faithfulness import comprehensiveness, log_odds, sufficiency
+from captum_aml.metrics.faithfulness import RemovalOptions, comprehensiveness, log_odds, sufficiency
 from captum_aml.metrics.limits import AOPCLimits, LimitSearch, aopc_limits, normalized_aopc
 from captum_aml.metrics.plausibility import (
     auprc,
@@ -32,18 +37,23 @@ from captum_aml.metrics.registry import (
     register_metric,
 )
 from captum_aml.metrics.removal import Removal
-from captum_aml.metrics.soft import soft_comprehensiveness, soft_sufficiency
+from captum_aml.metrics.scoring import EvaluationOptions
+from captum_aml.metrics.soft import SoftOptions, soft_comprehensiveness, soft_sufficiency
 
 __all__ = [
     "PRESETS",
     "AOPCLimits",
     "BoundMetric",
     "Convention",
+    "CurveOptions",
+    "EvaluationOptions",
     "LimitSearch",
     "Metric",
     "MetricInputs",
     "Removal",
     "RemovalEvaluator",
+    "RemovalOptions",
+    "SoftOptions",
     "aopc_limits",
     "area_under_curve",
     "auprc",

@@ -15,14 +15,10 @@ single out nothing and count as equal ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from captum_aml.metrics.conventions import Convention
 from captum_aml.metrics.registry import Metric, MetricInputs, register_metric
-from captum_aml.metrics.removal import Removal
 from captum_aml.metrics.scoring import parse_scores
 
 
@@ -55,48 +51,40 @@ def entropy(attributions: Tensor, tokens: Tensor | None = None) -> Tensor:
 def effective_tokens(attributions: Tensor, tokens: Tensor | None = None) -> Tensor:
     r"""The number of equally important tokens with the same entropy, :math:`e^H`.
 
-    Lower is sparser.
-
-    Args:
-        attributions: Scores (N, L), signed or not.
-        tokens: Bool (N, L), the positions that count. Default: None, all.
+    Lower is sparser. Arguments and errors are those of :func:`entropy`.
 
     Returns:
         Tensor (N,), at least float32, from 1 to the number of tokens; NaN for an example without
         tokens.
-
-    Raises:
-        InvalidInputError: An argument has a wrong type, shape or dtype.
-        NonFiniteError: A score that counts is NaN or infinite.
     """
     return entropy(attributions, tokens).exp()
 
 
-def _register(
-    name: str, title: str, of: Callable[..., Tensor], description: str, *, is_default: bool
-) -> None:
-    """Registers a metric of complexity, which has no better direction."""
-
-    def compute(inputs: MetricInputs, scores: Tensor, _: Convention, __: Removal | None) -> Tensor:
-        return of(scores.cpu(), tokens=inputs.tokens.cpu()).double()
-
-    metric = Metric(name, title, None, "complexity", description)
-    register_metric(metric, compute, is_default=is_default)
-
-
-_register(
-    "entropy",
-    "Entropy",
-    entropy,
-    "Entropy in nats of the scores' absolute values as shares.",
+@register_metric(
+    Metric(
+        "entropy",
+        "Entropy",
+        None,
+        "complexity",
+        "Entropy in nats of the scores' absolute values as shares.",
+    ),
     is_default=False,
 )
-_register(
-    "effective-tokens",
-    "Effective tokens",
-    effective_tokens,
-    "The number of tokens that the scores are spread over: the exponential of their entropy.",
-    is_default=True,
+def _entropy(inputs: MetricInputs, scores: Tensor, *_: object) -> Tensor:
+    return entropy(scores.cpu(), inputs.tokens.cpu()).double()
+
+
+@register_metric(
+    Metric(
+        "effective-tokens",
+        "Effective tokens",
+        None,
+        "complexity",
+        "The number of tokens that the scores are spread over: the exponential of their entropy.",
+    )
 )
+def _effective_tokens(inputs: MetricInputs, scores: Tensor, *_: object) -> Tensor:
+    return effective_tokens(scores.cpu(), inputs.tokens.cpu()).double()
+
 
 __all__ = ["effective_tokens", "entropy"]

@@ -16,17 +16,31 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from captum_aml._utils.checks import as_count
+from captum_aml.masking.call import Call, parse_call
 from captum_aml.metrics.conventions import Convention
 from captum_aml.metrics.evaluation import RemovalEvaluator
 from captum_aml.metrics.registry import Metric, MetricInputs, register_metric
 from captum_aml.metrics.removal import Removal
-from captum_aml.metrics.scoring import ranks, score_examples
+from captum_aml.metrics.scoring import EvaluationOptions, ranks, score_examples
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 
 #: Shares at which curves are measured unless told otherwise: steps of 10 %.
 CURVE_POINTS = 11
+
+
+class CurveOptions(EvaluationOptions, total=False):
+    """Those, and where a curve is measured: keyword arguments of the curves.
+
+    Attributes:
+        n_points: The number of shares from 0 to 1, both among them. Default: 11, steps of 10 %.
+        removal: How tokens are removed. Default: "delete".
+    """
+
+    n_points: int
+    removal: str | Removal
 
 
 def deletion_curve(
@@ -36,52 +50,18 @@ def deletion_curve(
     baselines: Baselines = None,
     additional_forward_args: object | None = None,
     target: Target = None,
-    *,
-    n_points: int = CURVE_POINTS,
-    removal: str | Removal = "delete",
-    output: str = "auto",
-    batch_size: int = 32,
-    show_progress: bool = False,
+    **options: Unpack[CurveOptions],
 ) -> Tensor:
     r"""The prediction while tokens are taken away; the faster it falls, the better.
 
-    Args:
-        forward_func: What is explained.
-        inputs: As for :func:`~captum_aml.metrics.comprehensiveness`.
-        attributions: Likewise.
-        baselines: Likewise.
-        additional_forward_args: Likewise.
-        target: Likewise.
-        n_points: The number of shares from 0 to 1, both among them. Default: 11, steps of 10 %.
-        removal: How tokens are removed. Default: "delete".
-        output: What the forward function returns. Default: "auto".
-        batch_size: The most inputs in a pass of the model. Default: 32.
-        show_progress: Whether to show a progress bar. Default: False.
+    Arguments and errors are those of :func:`~captum_aml.metrics.comprehensiveness`, with
+    ``n_points`` and ``removal`` of :class:`CurveOptions` in place of its own options.
 
     Returns:
         Probabilities (N, n_points), float64 on the CPU; NaN for examples without a token.
-
-    Raises:
-        InvalidInputError: An argument has a wrong type, shape or range.
-        NonFiniteError: Scores, or the model's output, are NaN or infinite.
     """
-    return score_examples(
-        partial(
-            curve_of,
-            removal=removal,
-            n_points=as_count("n_points", n_points, least=2),
-            insertion=False,
-        ),
-        forward_func,
-        inputs,
-        attributions,
-        baselines,
-        additional_forward_args,
-        target,
-        output=output,
-        batch_size=batch_size,
-        show_progress=show_progress,
-    )
+    call = parse_call(inputs, baselines, target, additional_forward_args)
+    return _curve(forward_func, call, attributions, insertion=False, **options)
 
 
 def insertion_curve(
@@ -91,34 +71,29 @@ def insertion_curve(
     baselines: Baselines = None,
     additional_forward_args: object | None = None,
     target: Target = None,
-    *,
-    n_points: int = CURVE_POINTS,
-    removal: str | Removal = "delete",
-    output: str = "auto",
-    batch_size: int = 32,
-    show_progress: bool = False,
+    **options: Unpack[CurveOptions],
 ) -> Tensor:
     """The prediction while tokens are added to nothing; the faster it rises, the better.
 
     Arguments, result and errors are those of :func:`deletion_curve`.
     """
-    return score_examples(
-        partial(
-            curve_of,
-            removal=removal,
-            n_points=as_count("n_points", n_points, least=2),
-            insertion=True,
-        ),
-        forward_func,
-        inputs,
-        attributions,
-        baselines,
-        additional_forward_args,
-        target,
-        output=output,
-        batch_size=batch_size,
-        show_progress=show_progress,
-    )
+    call = parse_call(inputs, baselines, target, additional_forward_args)
+    return _curve(forward_func, call, attributions, insertion=True, **options)
+
+
+def _curve(
+    forward_func: ForwardFunc,
+    call: Call,
+    attributions: TensorOrTuple,
+    *,
+    insertion: bool,
+    n_points: int = CURVE_POINTS,
+    removal: str | Removal = "delete",
+    **options: Unpack[EvaluationOptions],
+) -> Tensor:
+    n_points = as_count("n_points", n_points, least=2)
+    score = partial(curve_of, removal=removal, n_points=n_points, insertion=insertion)
+    return score_examples(score, forward_func, call, attributions, **options)
 
 
 def area_under_curve(curve: Tensor) -> Tensor:
@@ -146,34 +121,34 @@ def curve_of(
     return values.masked_fill((sizes == 0)[:, None], torch.nan)
 
 
-def _register(name: str, title: str, what: str, *, insertion: bool) -> None:
+def _register(title: str, what: str, *, insertion: bool) -> None:
     """Registers the area under a curve."""
 
     def compute(
         inputs: MetricInputs, scores: Tensor, _: Convention, removal: Removal | None
     ) -> Tensor:
         assert removal is not None
-        curve = curve_of(
-            inputs.evaluator, scores, removal, n_points=CURVE_POINTS, insertion=insertion
+        return area_under_curve(
+            curve_of(inputs.evaluator, scores, removal, n_points=CURVE_POINTS, insertion=insertion)
         )
-        return area_under_curve(curve)
 
-    register_metric(
-        Metric(
-            name,
-            title,
-            insertion,
-            "faithfulness",
-            f"Area under the probability while tokens are {what} in steps of 10 %, most "
-            "important first; removal by {removal}.",
-        ),
-        compute,
-        removal="convention",
-        is_default=False,
+    description = (
+        f"Area under the probability while tokens are {what} in steps of 10 %, most important "
+        "first; removal by {removal}."
     )
+    name = title.lower().replace(" ", "-")
+    metric = Metric(name, title, insertion, "faithfulness", description)
+    register_metric(metric, removal="convention", is_default=False)(compute)
 
 
-_register("deletion-auc", "Deletion AUC", "taken away", insertion=False)
-_register("insertion-auc", "Insertion AUC", "added to nothing", insertion=True)
+_register("Deletion AUC", "taken away", insertion=False)
+_register("Insertion AUC", "added to nothing", insertion=True)
 
-__all__ = ["CURVE_POINTS", "area_under_curve", "curve_of", "deletion_curve", "insertion_curve"]
+__all__ = [
+    "CURVE_POINTS",
+    "CurveOptions",
+    "area_under_curve",
+    "curve_of",
+    "deletion_curve",
+    "insertion_curve",
+]

@@ -78,6 +78,7 @@ class RemovalEvaluator:
         *,
         output: str,
         batch_size: int,
+        mask_index: int | None = None,
     ) -> RemovalEvaluator:
         """An evaluator for arguments that are checked already.
 
@@ -86,9 +87,10 @@ class RemovalEvaluator:
             call: The arguments.
             output: What the forward function returns.
             batch_size: The most variants in a pass of the model.
+            mask_index: Which further argument is the attention mask. Default: None, found by name.
         """
         evaluator = cls.__new__(cls)
-        evaluator._setup(forward_func, call, output, batch_size)
+        evaluator._setup(forward_func, call, output, batch_size, mask_index)
         return evaluator
 
     def extended(
@@ -106,15 +108,13 @@ class RemovalEvaluator:
             target=self._readout.target,
             batched=(*self._call.batched, len(self._args)),
         )
-        evaluator = RemovalEvaluator.__new__(RemovalEvaluator)
-        evaluator._setup(
+        return self.from_call(
             wrap(self.forward_func),
             call,
-            self._readout.kind,
-            self.batch_size,
+            output=self._readout.kind,
+            batch_size=self.batch_size,
             mask_index=self._mask_index,
         )
-        return evaluator
 
     def _setup(
         self,
@@ -122,7 +122,6 @@ class RemovalEvaluator:
         call: Call,
         output: str,
         batch_size: int,
-        *,
         mask_index: int | None = None,
     ) -> None:
         if len(call.inputs) != 1:

@@ -22,16 +22,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
+from captum_aml.masking.call import Call, parse_call
 from captum_aml.metrics.conventions import Convention, resolve_convention
 from captum_aml.metrics.evaluation import RemovalEvaluator
 from captum_aml.metrics.registry import Metric, MetricInputs, register_metric
 from captum_aml.metrics.removal import Removal
-from captum_aml.metrics.scoring import ranks, score_examples
+from captum_aml.metrics.scoring import EvaluationOptions, ranks, score_examples
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
+
+_F = TypeVar("_F", bound=Callable[..., Tensor])
+
+
+class RemovalOptions(EvaluationOptions, total=False):
+    """Those, and what is removed: keyword arguments of the metrics of faithfulness by removal.
+
+    Attributes:
+        aopc: Whether to average over the convention's several k, rather than to take the one that
+            its ``share`` stands for. Default: False.
+        convention: A :class:`Convention`, or ``default``, ``aml``, ``eraser``, ``ferret``,
+            ``naopc``. Default: "default".
+        removal: ``delete``, ``mask``, ``pad`` or a :class:`Removal`. Default: None, the
+            convention's.
+    """
+
+    aopc: bool
+    convention: str | Convention
+    removal: str | Removal | None
 
 
 def comprehensiveness(
@@ -41,13 +63,7 @@ def comprehensiveness(
     baselines: Baselines = None,
     additional_forward_args: object | None = None,
     target: Target = None,
-    *,
-    aopc: bool = False,
-    convention: str | Convention = "default",
-    removal: str | Removal | None = None,
-    output: str = "auto",
-    batch_size: int = 32,
-    show_progress: bool = False,
+    **options: Unpack[RemovalOptions],
 ) -> Tensor:
     r"""How much the prediction loses without the top tokens; higher is better.
 
@@ -61,16 +77,8 @@ def comprehensiveness(
             None, zero.
         additional_forward_args: The forward function's further arguments. Default: None.
         target: Class or output index, as in Captum. Default: None, each example's predicted class.
-        aopc: Whether to average over the convention's several k, rather than to take the one that
-            its ``share`` stands for. Default: False.
-        convention: A :class:`Convention`, or ``default``, ``aml``, ``eraser``, ``ferret``,
-            ``naopc``. Default: "default".
-        removal: ``delete``, ``mask``, ``pad`` or a :class:`Removal`. Default: None, the
-            convention's.
-        output: What the forward function returns, see :mod:`captum_aml.readout`. Default: "auto".
-        batch_size: The most inputs in a pass of the model; memory is bounded by it whatever the
-            number of examples. Default: 32.
-        show_progress: Whether to show a progress bar. Default: False.
+        **options: ``aopc``, ``convention`` and ``removal``, see :class:`RemovalOptions`;
+            ``output``, ``batch_size`` and ``show_progress``, see :class:`EvaluationOptions`.
 
     Returns:
         A difference of probabilities per example, (N,), in [-1, 1], float64 on the CPU.
@@ -79,23 +87,8 @@ def comprehensiveness(
         InvalidInputError: An argument has a wrong type, shape or range.
         NonFiniteError: Scores, or the model's output, are NaN or infinite.
     """
-    return score_examples(
-        partial(
-            comprehensiveness_of,
-            convention=resolve_convention(convention),
-            removal=removal,
-            aopc=aopc,
-        ),
-        forward_func,
-        inputs,
-        attributions,
-        baselines,
-        additional_forward_args,
-        target,
-        output=output,
-        batch_size=batch_size,
-        show_progress=show_progress,
-    )
+    call = parse_call(inputs, baselines, target, additional_forward_args)
+    return _scored(comprehensiveness_of, forward_func, call, attributions, **options)
 
 
 def sufficiency(
@@ -105,13 +98,7 @@ def sufficiency(
     baselines: Baselines = None,
     additional_forward_args: object | None = None,
     target: Target = None,
-    *,
-    aopc: bool = False,
-    convention: str | Convention = "default",
-    removal: str | Removal | None = None,
-    output: str = "auto",
-    batch_size: int = 32,
-    show_progress: bool = False,
+    **options: Unpack[RemovalOptions],
 ) -> Tensor:
     r"""How much the prediction loses with the top tokens alone; lower is better.
 
@@ -120,23 +107,8 @@ def sufficiency(
     Arguments, result and errors are those of :func:`comprehensiveness`. A convention with
     ``free_at_zero`` scores :math:`k = 0` as 0 without measuring it.
     """
-    return score_examples(
-        partial(
-            sufficiency_of,
-            convention=resolve_convention(convention),
-            removal=removal,
-            aopc=aopc,
-        ),
-        forward_func,
-        inputs,
-        attributions,
-        baselines,
-        additional_forward_args,
-        target,
-        output=output,
-        batch_size=batch_size,
-        show_progress=show_progress,
-    )
+    call = parse_call(inputs, baselines, target, additional_forward_args)
+    return _scored(sufficiency_of, forward_func, call, attributions, **options)
 
 
 def log_odds(
@@ -146,13 +118,7 @@ def log_odds(
     baselines: Baselines = None,
     additional_forward_args: object | None = None,
     target: Target = None,
-    *,
-    aopc: bool = False,
-    convention: str | Convention = "default",
-    removal: str | Removal | None = None,
-    output: str = "auto",
-    batch_size: int = 32,
-    show_progress: bool = False,
+    **options: Unpack[RemovalOptions],
 ) -> Tensor:
     r"""How much the log-probability changes without the top tokens, in nats; lower is better.
 
@@ -161,25 +127,65 @@ def log_odds(
     Arguments, result and errors are those of :func:`comprehensiveness`, but the removal is the
     convention's ``log_odds_removal``, and the forward function has to give probabilities.
     """
-    return score_examples(
-        partial(
-            log_odds_of,
-            convention=resolve_convention(convention),
-            removal=removal,
-            aopc=aopc,
-        ),
-        forward_func,
-        inputs,
-        attributions,
-        baselines,
-        additional_forward_args,
-        target,
-        output=output,
-        batch_size=batch_size,
-        show_progress=show_progress,
-    )
+    call = parse_call(inputs, baselines, target, additional_forward_args)
+    return _scored(log_odds_of, forward_func, call, attributions, **options)
 
 
+def _scored(
+    of: Callable[..., Tensor],
+    forward_func: ForwardFunc,
+    call: Call,
+    attributions: TensorOrTuple,
+    *,
+    aopc: bool = False,
+    convention: str | Convention = "default",
+    removal: str | Removal | None = None,
+    **options: Unpack[EvaluationOptions],
+) -> Tensor:
+    score = partial(of, convention=resolve_convention(convention), removal=removal, aopc=aopc)
+    return score_examples(score, forward_func, call, attributions, **options)
+
+
+def _registered(
+    title: str, what: str, *, higher: bool, removal: str = "convention"
+) -> Callable[[_F], _F]:
+    """Registers a metric's AOPC form, and its form at the convention's own share."""
+
+    def register(of: _F) -> _F:
+        name = of.__name__.removesuffix("_of").replace("_", "-")
+        for aopc, own_name, own_title, counts in (
+            (
+                True,
+                f"aopc-{name}",
+                f"AOPC {title}",
+                "averaged over the convention's numbers of tokens",
+            ),
+            (False, name, title.capitalize(), "as many as the convention's share"),
+        ):
+            description = f"{what}, {counts}; removal by {{removal}}."
+            register_metric(
+                Metric(own_name, own_title, higher, "faithfulness", description),
+                removal=removal,
+                is_default=aopc,
+            )(partial(_compute, of=of, aopc=aopc))
+        return of
+
+    return register
+
+
+def _compute(
+    inputs: MetricInputs,
+    scores: Tensor,
+    convention: Convention,
+    removal: Removal | None,
+    *,
+    of: Callable[..., Tensor],
+    aopc: bool,
+) -> Tensor:
+    return of(inputs.evaluator, scores, convention, removal, aopc=aopc)
+
+
+@_registered("comp.", "Probability lost without the top tokens", higher=True)
 def comprehensiveness_of(
     evaluator: RemovalEvaluator,
     scores: Tensor,
@@ -194,6 +200,7 @@ def comprehensiveness_of(
     return _mean(evaluator, rows, evaluator.originals[rows.cpu()] - values, convention, aopc=aopc)
 
 
+@_registered("suff.", "Probability lost with the top tokens alone", higher=False)
 def sufficiency_of(
     evaluator: RemovalEvaluator,
     scores: Tensor,
@@ -212,6 +219,12 @@ def sufficiency_of(
     return _mean(evaluator, rows, losses, convention, aopc=aopc)
 
 
+@_registered(
+    "log-odds",
+    "Change of the log-probability without the top tokens, in nats",
+    higher=False,
+    removal="log-odds",
+)
 def log_odds_of(
     evaluator: RemovalEvaluator,
     scores: Tensor,
@@ -257,67 +270,8 @@ def _mean(
     return sums / torch.tensor(divisors, dtype=torch.float64)
 
 
-def _register(
-    name: str,
-    title: str,
-    of: Callable[..., Tensor],
-    what: str,
-    *,
-    higher: bool,
-    removal: str = "convention",
-) -> None:
-    """Registers a metric's AOPC form, and its form at the convention's own share."""
-    averaged = "averaged over the convention's numbers of tokens"
-    for aopc, own_name, own_title, counts in (
-        (True, f"aopc-{name}", f"AOPC {title}", averaged),
-        (False, name, title.capitalize(), "as many as the convention's share"),
-    ):
-        description = f"{what}, {counts}; removal by {{removal}}."
-        register_metric(
-            Metric(own_name, own_title, higher, "faithfulness", description),
-            partial(_compute, of=of, aopc=aopc),
-            removal=removal,
-            is_aopc=aopc,
-            is_default=aopc,
-        )
-
-
-def _compute(
-    inputs: MetricInputs,
-    scores: Tensor,
-    convention: Convention,
-    removal: Removal | None,
-    *,
-    of: Callable[..., Tensor],
-    aopc: bool,
-) -> Tensor:
-    return of(inputs.evaluator, scores, convention, removal, aopc=aopc)
-
-
-_register(
-    "comprehensiveness",
-    "comp.",
-    comprehensiveness_of,
-    "Probability lost without the top tokens",
-    higher=True,
-)
-_register(
-    "sufficiency",
-    "suff.",
-    sufficiency_of,
-    "Probability lost with the top tokens alone",
-    higher=False,
-)
-_register(
-    "log-odds",
-    "log-odds",
-    log_odds_of,
-    "Change of the log-probability without the top tokens, in nats",
-    higher=False,
-    removal="log-odds",
-)
-
 __all__ = [
+    "RemovalOptions",
     "comprehensiveness",
     "comprehensiveness_of",
     "log_odds",

@@ -36,6 +36,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from captum_aml._utils.checks import as_count
 from captum_aml.exceptions import InvalidInputError
@@ -45,7 +46,7 @@ from captum_aml.metrics.evaluation import RemovalEvaluator
 from captum_aml.metrics.faithfulness import comprehensiveness_of, sufficiency_of
 from captum_aml.metrics.registry import Metric, MetricInputs, register_metric
 from captum_aml.metrics.removal import Removal
-from captum_aml.metrics.scoring import evaluators, score_examples
+from captum_aml.metrics.scoring import EvaluationOptions, evaluators, score_examples
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 
 _EVERY_COUNT = PRESETS["naopc"]
@@ -86,20 +87,18 @@ class AOPCLimits:
 
 @dataclass(frozen=True)
 class LimitSearch:
-    """The search for the limits of normalized AOPC where many examples are scored.
+    """The search for the limits of normalized AOPC, by default where many examples are scored.
 
     Attributes:
-        beam_size: Orders that are followed at once.
-        max_tokens: Texts with more tokens have no normalized AOPC: the search grows with the
-            square of their number.
+        beam_size: Orders that are followed at once, for each limit.
+        max_tokens: Examples with more tokens are not searched, and have no normalized AOPC: the
+            search grows with the square of their number. None: all are.
+        max_exhaustive: The most tokens for an exhaustive search.
     """
 
     beam_size: int = 3
-    max_tokens: int = 64
-
-    def limits_of(self, evaluator: RemovalEvaluator, removal: Removal) -> AOPCLimits:
-        """The limits (N,) of an evaluator's examples."""
-        return limits_of(evaluator, removal, beam_size=self.beam_size, max_tokens=self.max_tokens)
+    max_tokens: int | None = 64
+    max_exhaustive: int = MAX_EXHAUSTIVE
 
 
 def aopc_limits(
@@ -113,9 +112,7 @@ def aopc_limits(
     beam_size: int = 5,
     max_exhaustive: int = MAX_EXHAUSTIVE,
     max_tokens: int | None = None,
-    output: str = "auto",
-    batch_size: int = 32,
-    show_progress: bool = False,
+    **options: Unpack[EvaluationOptions],
 ) -> AOPCLimits:
     r"""Searches for the orders of removal with the lowest and the highest AOPC.
 
@@ -131,55 +128,34 @@ def aopc_limits(
         additional_forward_args: Likewise.
         target: Likewise.
         removal: How tokens are removed. Default: "mask", as published.
-        beam_size: Orders that the search follows at once, for each limit. Default: 5, as published.
-        max_exhaustive: The most tokens for an exhaustive search. Default: 8.
-        max_tokens: Examples with more tokens are not searched: their limits are NaN. Default: None,
-            all are.
-        output: What the forward function returns. Default: "auto".
-        batch_size: The most inputs in a pass of the model. Default: 32.
-        show_progress: Whether to show a progress bar. Default: False.
+        beam_size: As in :class:`LimitSearch`. Default: 5, as published.
+        max_exhaustive: Likewise. Default: 8.
+        max_tokens: Likewise. Default: None, all examples are searched.
+        **options: See :class:`EvaluationOptions`.
 
     Raises:
         InvalidInputError: An argument has a wrong type, shape or range.
         NonFiniteError: The model's output is NaN or infinite.
     """
-    beam = as_count("beam_size", beam_size, least=1)
-    exhaustive = as_count("max_exhaustive", max_exhaustive)
-    if exhaustive > 20:
+    search = LimitSearch(
+        as_count("beam_size", beam_size, least=1),
+        max_tokens,
+        as_count("max_exhaustive", max_exhaustive),
+    )
+    if search.max_exhaustive > 20:
         raise InvalidInputError(
-            f"max_exhaustive: expected at most 20 tokens (2^20 subsets), got {exhaustive}"
+            f"max_exhaustive: expected at most 20 tokens (2^20 subsets), got {max_exhaustive}"
         )
     call = parse_call(inputs, baselines, target, additional_forward_args)
-    return joined(
-        [
-            limits_of(
-                evaluator,
-                removal,
-                beam_size=beam,
-                max_exhaustive=exhaustive,
-                max_tokens=max_tokens,
-            )
-            for evaluator in evaluators(
-                forward_func,
-                call,
-                output=output,
-                batch_size=batch_size,
-                show_progress=show_progress,
-            )
-        ]
-    )
+    found = evaluators(forward_func, call, **options)
+    return joined([limits_of(evaluator, removal, search) for evaluator in found])
 
 
 def joined(parts: Sequence[AOPCLimits]) -> AOPCLimits:
     """The limits of several groups of examples as those of one."""
-    return AOPCLimits(
-        low=torch.cat([part.low for part in parts]),
-        high=torch.cat([part.high for part in parts]),
-        full_drop=torch.cat([part.full_drop for part in parts]),
-        n_tokens=torch.cat([part.n_tokens for part in parts]),
-        exact=torch.cat([part.exact for part in parts]),
-        n_passes=sum(part.n_passes for part in parts),
-    )
+    names = ("low", "high", "full_drop", "n_tokens", "exact")
+    tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    return AOPCLimits(**tensors, n_passes=sum(part.n_passes for part in parts))
 
 
 def normalized_aopc(
@@ -194,9 +170,7 @@ def normalized_aopc(
     limits: AOPCLimits | None = None,
     removal: str | Removal = "mask",
     beam_size: int = 5,
-    output: str = "auto",
-    batch_size: int = 32,
-    show_progress: bool = False,
+    **options: Unpack[EvaluationOptions],
 ) -> Tensor:
     """AOPC over every number of tokens, on a scale from the worst order to the best.
 
@@ -215,9 +189,7 @@ def normalized_aopc(
             searches.
         removal: How tokens are removed. Default: "mask", as published.
         beam_size: For the search. Default: 5.
-        output: What the forward function returns. Default: "auto".
-        batch_size: The most inputs in a pass of the model. Default: 32.
-        show_progress: Whether to show a progress bar. Default: False.
+        **options: See :class:`EvaluationOptions`.
 
     Returns:
         A value per example, (N,), float64 on the CPU.
@@ -239,23 +211,12 @@ def normalized_aopc(
             target,
             removal=removal,
             beam_size=beam_size,
-            output=output,
-            batch_size=batch_size,
-            show_progress=show_progress,
+            **options,
         )
     of = comprehensiveness_of if metric == "comprehensiveness" else sufficiency_of
-    values = score_examples(
-        partial(of, convention=_EVERY_COUNT, removal=removal, aopc=True),
-        forward_func,
-        inputs,
-        attributions,
-        baselines,
-        additional_forward_args,
-        target,
-        output=output,
-        batch_size=batch_size,
-        show_progress=show_progress,
-    )
+    score = partial(of, convention=_EVERY_COUNT, removal=removal, aopc=True)
+    call = parse_call(inputs, baselines, target, additional_forward_args)
+    values = score_examples(score, forward_func, call, attributions, **options)
     if limits.low.shape != values.shape:
         raise InvalidInputError(
             f"limits: expected those of {len(values)} examples, got {len(limits.low)}"
@@ -275,48 +236,35 @@ def normalize(values: Tensor, limits: AOPCLimits, *, metric: str) -> Tensor:
 
 
 def limits_of(
-    evaluator: RemovalEvaluator,
-    removal: str | Removal,
-    *,
-    beam_size: int,
-    max_exhaustive: int = MAX_EXHAUSTIVE,
-    max_tokens: int | None = None,
+    evaluator: RemovalEvaluator, removal: str | Removal, search: LimitSearch
 ) -> AOPCLimits:
-    """The limits (N,) of an evaluator's examples.
-
-    Args:
-        evaluator: The examples.
-        removal: How tokens are removed.
-        beam_size: Orders that the search follows at once, for each limit.
-        max_exhaustive: The most tokens for an exhaustive search. Default: 8.
-        max_tokens: Examples with more tokens are left out: their limits are NaN. Default: None,
-            every example is searched.
-    """
+    """The limits (N,) of an evaluator's examples; NaN where the search leaves one out."""
     before = evaluator.n_passes
     sizes = evaluator.n_tokens
     low = torch.full((len(sizes),), torch.nan, dtype=torch.float64)
     high, full = low.clone(), low.clone()
-    most = max(sizes) if max_tokens is None else max_tokens
+    most = max(sizes) if search.max_tokens is None else search.max_tokens
     searched = [row for row, size in enumerate(sizes) if 0 < size <= most]
     if searched:
         rows = torch.tensor(searched)
         nothing = torch.zeros_like(evaluator.tokens[rows.to(evaluator.tokens.device)])
         full[rows] = evaluator.originals[rows] - evaluator.values(rows, nothing, removal)
-    short = sorted((r for r in searched if sizes[r] <= max_exhaustive), key=lambda r: sizes[r])
-    long = sorted((r for r in searched if sizes[r] > max_exhaustive), key=lambda r: sizes[r])
-    width = evaluator.tokens.shape[1]
+    searched.sort(key=sizes.__getitem__)
+    width, beam = evaluator.tokens.shape[1], search.beam_size
+    exact = [size <= search.max_exhaustive for size in sizes]
+    short, long = ([row for row in searched if exact[row] is few] for few in (True, False))
     for group in _groups(short, [width << sizes[row] for row in short]):
         for row, ends in zip(group, _exhaustive(evaluator, removal, group), strict=True):
             low[row], high[row] = ends
-    for group in _groups(long, [width * 2 * beam_size * sizes[row] for row in long]):
-        for row, ends in zip(group, _beam(evaluator, removal, group, beam_size), strict=True):
+    for group in _groups(long, [width * 2 * beam * sizes[row] for row in long]):
+        for row, ends in zip(group, _beam(evaluator, removal, group, beam), strict=True):
             low[row], high[row] = ends
     return AOPCLimits(
         low=low,
         high=high,
         full_drop=full,
         n_tokens=torch.tensor(sizes),
-        exact=torch.tensor([size <= max_exhaustive for size in sizes]),
+        exact=torch.tensor(exact),
         n_passes=evaluator.n_passes - before,
     )
 
@@ -438,37 +386,30 @@ def _beam(
     return list(zip(found[::2], found[1::2], strict=True))
 
 
-def _register(name: str, title: str, metric: str, of: Callable[..., Tensor]) -> None:
+def _register(name: str, title: str, of: Callable[..., Tensor]) -> None:
     """Registers a normalized metric."""
-
-    def compute(
-        inputs: MetricInputs, scores: Tensor, _: Convention, removal: Removal | None
-    ) -> Tensor:
-        assert removal is not None
-        values = of(inputs.evaluator, scores, _EVERY_COUNT, removal, aopc=True)
-        return normalize(values, inputs.limits_of(removal), metric=metric)
-
+    metric = of.__name__.removesuffix("_of")
     higher = metric == "comprehensiveness"
     best, worst = ("1", "0") if higher else ("0", "1")
-    register_metric(
-        Metric(
-            name,
-            title,
-            higher,
-            "faithfulness",
-            f"AOPC {metric} over every number of tokens on a scale where {best} is the best "
-            f"ranking that a search finds for the text and {worst} the worst; removal by "
-            "{removal}.",
-        ),
-        compute,
+    description = (
+        f"AOPC {metric} over every number of tokens on a scale where {best} is the best ranking "
+        f"that a search finds for the text and {worst} the worst; removal by {{removal}}."
+    )
+
+    @register_metric(
+        Metric(name, title, higher, "faithfulness", description),
         removal="convention",
         needs_limits=True,
         is_default=higher,
     )
+    def _(inputs: MetricInputs, scores: Tensor, _: Convention, removal: Removal | None) -> Tensor:
+        assert removal is not None
+        values = of(inputs.evaluator, scores, _EVERY_COUNT, removal, aopc=True)
+        return normalize(values, inputs.limits_of(removal), metric=metric)
 
 
-_register("normalized-aopc", "NAOPC", "comprehensiveness", comprehensiveness_of)
-_register("normalized-aopc-sufficiency", "NAOPC suff.", "sufficiency", sufficiency_of)
+_register("normalized-aopc", "NAOPC", comprehensiveness_of)
+_register("normalized-aopc-sufficiency", "NAOPC suff.", sufficiency_of)
 
 __all__ = [
     "MAX_EXHAUSTIVE",

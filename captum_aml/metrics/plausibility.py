@@ -34,7 +34,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -42,12 +42,31 @@ from torch import Tensor
 from captum_aml._optional import require
 from captum_aml._utils.checks import as_count, is_integral
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.metrics.conventions import Convention
 from captum_aml.metrics.registry import Metric, MetricInputs, register_metric
-from captum_aml.metrics.removal import Removal
 from captum_aml.metrics.scoring import parse_scores, ranks
 
+_F = TypeVar("_F", bound=Callable[..., Tensor])
 
+
+def _registered(title: str, description: str, *, name: str = "") -> Callable[[_F], _F]:
+    """Registers a metric of agreement, by its function's name if no other one is given."""
+
+    def register(of: _F) -> _F:
+        def compute(inputs: MetricInputs, scores: Tensor, *_: object) -> Tensor:
+            if inputs.rationales is None:
+                return torch.full((len(scores),), torch.nan, dtype=torch.float64)
+            return of(scores.cpu(), inputs.rationales.cpu(), inputs.tokens.cpu()).double()
+
+        known = name or of.__name__.replace("_", "-")
+        register_metric(Metric(known, title, True, "plausibility", description))(compute)
+        return of
+
+    return register
+
+
+@_registered(
+    "AUPRC", "Area under the precision-recall curve of the scores against the human rationale."
+)
 def auprc(attributions: Tensor, rationales: Tensor, tokens: Tensor | None = None) -> Tensor:
     r"""Area under the precision-recall curve by the trapezoidal rule; higher is better.
 
@@ -79,6 +98,7 @@ def auprc(attributions: Tensor, rationales: Tensor, tokens: Tensor | None = None
     return _by_example(area, attributions, rationales, tokens)
 
 
+@_registered("Avg. precision", "Average precision of the scores against the human rationale.")
 def average_precision(
     attributions: Tensor, rationales: Tensor, tokens: Tensor | None = None
 ) -> Tensor:
@@ -86,18 +106,7 @@ def average_precision(
 
     .. math:: \sum_j (r_j - r_{j-1}) \, p_j
 
-    Args:
-        attributions: Scores (N, L).
-        rationales: Bool, or integers 0 and 1, (N, L): the tokens that people marked.
-        tokens: Bool (N, L), the positions that count. Default: None, all.
-
-    Returns:
-        Tensor (N,), at least float32; NaN where no token, or every token, is in the rationale.
-
-    Raises:
-        ImportError: scikit-learn is not installed.
-        InvalidInputError: An argument has a wrong type, shape, dtype or value.
-        NonFiniteError: A score that counts is NaN or infinite.
+    Arguments, result and errors are those of :func:`auprc`.
 
     Source: ERASER (see the module), soft rationales.
     """
@@ -107,31 +116,28 @@ def average_precision(
     return _by_example(average_precision_score, attributions, rationales, tokens)
 
 
+@_registered("Token F1", "F1 of the top tokens, as many as the human rationale has.")
 def token_f1(attributions: Tensor, rationales: Tensor, tokens: Tensor | None = None) -> Tensor:
     r"""F1 of the R tokens ranked first, R being the rationale's size; higher is better.
 
     .. math:: |T_R \cap y| \,/\, R
 
     As many tokens are predicted as there are, so precision, recall and F1 are one number, which is
-    also ``recall_at_k`` with ``k=None``.
-
-    Args:
-        attributions: Scores (N, L).
-        rationales: Bool, or integers 0 and 1, (N, L): the tokens that people marked.
-        tokens: Bool (N, L), the positions that count. Default: None, all.
+    also ``recall_at_k`` with ``k=None``. Arguments and errors are those of :func:`auprc`.
 
     Returns:
         Tensor (N,), at least float32; NaN for an example without rationale.
-
-    Raises:
-        InvalidInputError: An argument has a wrong type, shape, dtype or value.
-        NonFiniteError: A score that counts is NaN or infinite.
 
     Source: ERASER (see the module), hard rationales.
     """
     return recall_at_k(attributions, rationales, tokens)
 
 
+@_registered(
+    "IOU-F1",
+    "F1 of the spans that the top tokens form, as many as the human rationale has; a span counts "
+    "if it shares half of its union with one of the rationale's.",
+)
 def iou_f1(
     attributions: Tensor,
     rationales: Tensor,
@@ -151,9 +157,9 @@ def iou_f1(
     ends a span. Precision is h / P and recall h / G: hits are predicted spans in both.
 
     Args:
-        attributions: Scores (N, L).
-        rationales: Bool, or integers 0 and 1, (N, L): the tokens that people marked.
-        tokens: Bool (N, L), the positions that count. Default: None, all.
+        attributions: As for :func:`auprc`.
+        rationales: Likewise.
+        tokens: Likewise.
         threshold: The intersection over union that makes a hit, from 0.5 to 1. Below 0.5 several
             predicted spans could hit one gold span and recall exceed 1. Default: 0.5
 
@@ -189,9 +195,9 @@ def recall_at_k(
     .. math:: |T_k \cap y| \,/\, R
 
     Args:
-        attributions: Scores (N, L).
-        rationales: Bool, or integers 0 and 1, (N, L): the tokens that people marked.
-        tokens: Bool (N, L), the positions that count. Default: None, all.
+        attributions: As for :func:`auprc`.
+        rationales: Likewise.
+        tokens: Likewise.
         k: How many tokens to look at, all of them where an example has fewer. With k below R the
             value cannot reach 1. Default: None, R of each example.
 
@@ -208,6 +214,11 @@ def recall_at_k(
     sizes = gold.sum(dim=1)
     top = ranks(scores, counted) < (sizes if k is None else torch.full_like(sizes, k))[:, None]
     return (top & gold).sum(dim=1).to(scores) / sizes.to(scores)
+
+
+_registered(
+    "Recall at 10", "Share of the human rationale among the top ten tokens.", name="recall-at-10"
+)(partial(recall_at_k, k=10))
 
 
 def rationale_labels(
@@ -325,48 +336,6 @@ def _parse_span(
         )
     return start, end
 
-
-def _register(name: str, title: str, of: Callable[..., Tensor], description: str) -> None:
-    """Registers a metric of agreement."""
-
-    def compute(inputs: MetricInputs, scores: Tensor, _: Convention, __: Removal | None) -> Tensor:
-        if inputs.rationales is None:
-            return torch.full((len(scores),), torch.nan, dtype=torch.float64)
-        return of(scores.cpu(), inputs.rationales.cpu(), tokens=inputs.tokens.cpu()).double()
-
-    register_metric(
-        Metric(name, title, True, "plausibility", description), compute, needs_rationales=True
-    )
-
-
-_register(
-    "auprc",
-    "AUPRC",
-    auprc,
-    "Area under the precision-recall curve of the scores against the human rationale.",
-)
-_register(
-    "average-precision",
-    "Avg. precision",
-    average_precision,
-    "Average precision of the scores against the human rationale.",
-)
-_register(
-    "token-f1", "Token F1", token_f1, "F1 of the top tokens, as many as the human rationale has."
-)
-_register(
-    "iou-f1",
-    "IOU-F1",
-    iou_f1,
-    "F1 of the spans that the top tokens form, as many as the human rationale has; a span counts "
-    "if it shares half of its union with one of the rationale's.",
-)
-_register(
-    "recall-at-10",
-    "Recall at 10",
-    partial(recall_at_k, k=10),
-    "Share of the human rationale among the top ten tokens.",
-)
 
 __all__ = [
     "auprc",

@@ -1,6 +1,6 @@
 """Registry of metrics: each by its name, with its direction, its group and its computation.
 
-A metric is registered beside its code, by one call of :func:`register_metric`. The benchmark,
+A metric is registered beside its code, by :func:`register_metric` over its function. The benchmark,
 ``fit(select_by=...)`` and the command line then know its name. A name may end in an operator, as in
 ``aopc-sufficiency@mask``; without one the convention's is used.
 """
@@ -78,8 +78,6 @@ class MetricSpec:
     metric: Metric
     compute: MetricFunction
     removal: str | None
-    is_aopc: bool
-    needs_rationales: bool
     needs_limits: bool
     is_default: bool
 
@@ -112,27 +110,27 @@ class BoundMetric:
 
 _REGISTRY: dict[str, MetricSpec] = {}
 
+#: The start of the names of averages over numbers of tokens.
+_AOPC = "aopc-"
+
 
 def register_metric(
     metric: Metric,
-    compute: MetricFunction,
     *,
     removal: str | None = None,
-    is_aopc: bool = False,
-    needs_rationales: bool = False,
     needs_limits: bool = False,
     is_default: bool = True,
     replace: bool = False,
-) -> None:
-    """Adds a metric under its name.
+) -> Callable[[MetricFunction], MetricFunction]:
+    """Adds a metric under its name: a decorator of the function that computes it.
+
+    A metric of plausibility has no value for examples without a human rationale. One whose name
+    begins with ``aopc-`` is an average over numbers of tokens.
 
     Args:
         metric: Name and meaning.
-        compute: Its values.
         removal: The operator it uses by itself: the convention's (``"convention"``), that for
             log-odds (``"log-odds"``), a name, or None where nothing is removed. Default: None.
-        is_aopc: Whether it is an average over numbers of tokens. Default: False.
-        needs_rationales: Whether examples without a human rationale have no value. Default: False.
         needs_limits: Whether it needs a search for the best and the worst ranking. Default: False.
         is_default: Whether a benchmark has it unless told otherwise. Default: True.
         replace: Whether it may take the place of another one. Default: False.
@@ -145,9 +143,12 @@ def register_metric(
         raise InvalidInputError(f"metric: expected a name without '@' and ',', got {name!r}")
     if name in _REGISTRY and not replace:
         raise InvalidInputError(f"metric: {name!r} is registered already")
-    _REGISTRY[name] = MetricSpec(
-        metric, compute, removal, is_aopc, needs_rationales, needs_limits, is_default
-    )
+
+    def register(compute: MetricFunction) -> MetricFunction:
+        _REGISTRY[name] = MetricSpec(metric, compute, removal, needs_limits, is_default)
+        return compute
+
+    return register
 
 
 def available_metrics() -> tuple[str, ...]:
@@ -155,18 +156,9 @@ def available_metrics() -> tuple[str, ...]:
     groups = get_args(Group)
 
     def place(name: str) -> tuple[int, bool]:
-        return groups.index(_REGISTRY[name].metric.group), not _REGISTRY[name].is_aopc
+        return groups.index(_REGISTRY[name].metric.group), not name.startswith(_AOPC)
 
     return tuple(sorted(_REGISTRY, key=place))
-
-
-def spec_of(name: str) -> MetricSpec:
-    """A metric's entry, by its name with or without an operator.
-
-    Raises:
-        InvalidInputError: There is none of that name.
-    """
-    return _bind(name, PRESETS["default"]).spec
 
 
 def metric_of(name: str) -> Metric:
@@ -192,10 +184,10 @@ def default_metrics(convention: Convention, *, rationales: bool) -> list[str]:
     names = []
     for name in available_metrics():
         spec = _REGISTRY[name]
-        if not spec.is_default or (spec.needs_rationales and not rationales):
+        if not spec.is_default or (spec.metric.group == "plausibility" and not rationales):
             continue
         names.append(name)
-        if spec.is_aopc and spec.removal == "convention":
+        if name.startswith(_AOPC) and spec.removal == "convention":
             names.append(f"{name}@{second}")
     return names
 
@@ -225,9 +217,10 @@ def _bind(name: str, convention: Convention) -> BoundMetric:
     if operator and (spec.removal is None or operator not in REMOVALS):
         known = "no operator" if spec.removal is None else f"one of {', '.join(REMOVALS)}"
         raise InvalidInputError(f"metrics: expected {known} after {base!r}, got {name!r}")
-    removal = _removal(spec, operator, convention)
-    metric = replace(spec.metric, name=name)
-    if removal is not None:
+    metric, removal = replace(spec.metric, name=name), None
+    if spec.removal is not None:
+        own = {"convention": convention.removal, "log-odds": convention.log_odds_removal}
+        removal = resolve_removal(operator or own.get(spec.removal, spec.removal))
         metric = replace(
             metric,
             title=f"{metric.title} ({removal.name})",
@@ -254,17 +247,6 @@ def directions(metrics: Sequence[BoundMetric]) -> dict[str, int]:
     return signs
 
 
-def _removal(spec: MetricSpec, operator: str, convention: Convention) -> Removal | None:
-    if spec.removal is None:
-        return None
-    own: str | Removal = spec.removal
-    if own == "convention":
-        own = convention.removal
-    elif own == "log-odds":
-        own = convention.log_odds_removal
-    return resolve_removal(operator or own)
-
-
 __all__ = [
     "BoundMetric",
     "Group",
@@ -278,5 +260,4 @@ __all__ = [
     "directions",
     "metric_of",
     "register_metric",
-    "spec_of",
 ]

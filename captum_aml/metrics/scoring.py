@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
+from typing_extensions import Unpack
 
 from captum_aml._utils.checks import as_count, is_integral
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
-from captum_aml.masking.call import Call, parse_call
+from captum_aml.masking.call import Call
 from captum_aml.metrics.evaluation import RemovalEvaluator
 from captum_aml.readout import as_float
-from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
+from captum_aml.typing import ForwardFunc, TensorOrTuple
 
 #: Examples that are evaluated together, in batches: what is held at once stays the same however
 #: many examples there are.
@@ -23,18 +25,27 @@ _BATCHES_PER_WINDOW = 8
 Score = Callable[[RemovalEvaluator, Tensor], Tensor]
 
 
+class EvaluationOptions(TypedDict, total=False):
+    """Keyword arguments of every metric that evaluates the explained model.
+
+    Attributes:
+        output: What the forward function returns, see :mod:`captum_aml.readout`. Default: "auto".
+        batch_size: The most inputs in a pass of the model; memory is bounded by it whatever the
+            number of examples. Default: 32.
+        show_progress: Whether to show a progress bar. Default: False.
+    """
+
+    output: str
+    batch_size: int
+    show_progress: bool
+
+
 def score_examples(
     score: Score,
     forward_func: ForwardFunc,
-    inputs: TensorOrTuple,
+    call: Call,
     attributions: TensorOrTuple,
-    baselines: Baselines,
-    additional_forward_args: object | None,
-    target: Target,
-    *,
-    output: str,
-    batch_size: int,
-    show_progress: bool,
+    **options: Unpack[EvaluationOptions],
 ) -> Tensor:
     """Applies a metric to all examples, a window of them at a time.
 
@@ -45,13 +56,10 @@ def score_examples(
         InvalidInputError: An argument has a wrong type, shape or range.
         NonFiniteError: Scores, or the model's output, are NaN or infinite.
     """
-    call = parse_call(inputs, baselines, target, additional_forward_args)
     scores = unit_scores(attributions, call)
     parts = []
     start = 0
-    for evaluator in evaluators(
-        forward_func, call, output=output, batch_size=batch_size, show_progress=show_progress
-    ):
+    for evaluator in evaluators(forward_func, call, **options):
         stop = start + evaluator.n_examples
         parts.append(score(evaluator, scores[start:stop].to(evaluator.tokens.device)).cpu())
         start = stop
@@ -62,8 +70,8 @@ def evaluators(
     forward_func: ForwardFunc,
     call: Call,
     *,
-    output: str,
-    batch_size: int,
+    output: str = "auto",
+    batch_size: int = 32,
     show_progress: bool = False,
 ) -> Iterator[RemovalEvaluator]:
     """Evaluators for a window of a call's examples at a time."""
@@ -71,11 +79,9 @@ def evaluators(
     size = _BATCHES_PER_WINDOW * as_count("batch_size", batch_size, least=1)
     starts = range(0, n_examples, size)
     for start in tqdm(starts, desc="Evaluating", unit="window", disable=not show_progress):
+        rows = call.rows(start, min(start + size, n_examples))
         evaluator = RemovalEvaluator.from_call(
-            forward_func,
-            call.rows(start, min(start + size, n_examples)),
-            output=output,
-            batch_size=batch_size,
+            forward_func, rows, output=output, batch_size=batch_size
         )
         output = evaluator.output_kind
         yield evaluator
@@ -188,4 +194,12 @@ def ranks(scores: Tensor, tokens: Tensor) -> Tensor:
     return torch.empty_like(order, dtype=torch.int32).scatter_(1, order, places)
 
 
-__all__ = ["Score", "evaluators", "parse_scores", "ranks", "score_examples", "unit_scores"]
+__all__ = [
+    "EvaluationOptions",
+    "Score",
+    "evaluators",
+    "parse_scores",
+    "ranks",
+    "score_examples",
+    "unit_scores",
+]

@@ -26,21 +26,37 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from captum_aml._utils.checks import as_count, is_integral
 from captum_aml._utils.hooks import run_with_output
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.masking.call import parse_call
+from captum_aml.masking.call import Call, parse_call
 from captum_aml.masking.forward import find_embedding_layer
-from captum_aml.metrics.conventions import Convention
 from captum_aml.metrics.evaluation import RemovalEvaluator
 from captum_aml.metrics.registry import Metric, MetricInputs, register_metric
-from captum_aml.metrics.removal import Removal
-from captum_aml.metrics.scoring import score_examples
+from captum_aml.metrics.scoring import EvaluationOptions, score_examples
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 
 #: Draws per example of the registered metrics.
 _REGISTERED_SAMPLES = 5
+
+
+class SoftOptions(EvaluationOptions, total=False):
+    """Those, and how embeddings are dropped: keyword arguments of the soft metrics.
+
+    Attributes:
+        embedding_layer: For ids, the layer that embeds them. Default: None, found where the forward
+            function is a Hugging Face model.
+        normalize: Whether to relate the value to that of dropping everything. Default: False.
+        n_samples: Draws per example, whose values are averaged. Default: 10.
+        seed: Seed of the draws, the same for every example. Default: 0.
+    """
+
+    embedding_layer: nn.Module | None
+    normalize: bool
+    n_samples: int
+    seed: int
 
 
 def soft_sufficiency(
@@ -50,60 +66,22 @@ def soft_sufficiency(
     baselines: Baselines = None,
     additional_forward_args: object | None = None,
     target: Target = None,
-    *,
-    embedding_layer: nn.Module | None = None,
-    normalize: bool = False,
-    n_samples: int = 10,
-    seed: int = 0,
-    output: str = "auto",
-    batch_size: int = 32,
-    show_progress: bool = False,
+    **options: Unpack[SoftOptions],
 ) -> Tensor:
     """How much of the prediction important tokens preserve, softly; higher is better.
 
-    Args:
-        forward_func: What is explained; it gives probabilities or logits.
-        inputs: Token ids (N, L), or embeddings (N, L, D).
-        attributions: As for :func:`~captum_aml.metrics.comprehensiveness`.
-        baselines: Likewise.
-        additional_forward_args: Likewise.
-        target: Likewise.
-        embedding_layer: For ids, the layer that embeds them. Default: None, found where the forward
-            function is a Hugging Face model.
-        normalize: Whether to relate the value to that of dropping everything. Default: False.
-        n_samples: Draws per example, whose values are averaged. Default: 10.
-        seed: Seed of the draws, the same for every example. Default: 0.
-        output: What the forward function returns. Default: "auto".
-        batch_size: The most inputs in a pass of the model. Default: 32.
-        show_progress: Whether to show a progress bar. Default: False.
+    Arguments and errors are those of :func:`~captum_aml.metrics.comprehensiveness`, with those of
+    :class:`SoftOptions` in place of its own options. The forward function gives probabilities or
+    logits, the inputs are token ids (N, L) or embeddings (N, L, D).
 
     Returns:
         A value in [0, 1] per example, (N,), float64 on the CPU; NaN without a token.
 
     Raises:
-        InvalidInputError: An argument has a wrong type, shape or range.
         LayerNotReachedError: The forward function does not run the embedding layer once.
-        NonFiniteError: Scores, or the model's output, are NaN or infinite.
     """
-    return score_examples(
-        partial(
-            soft_of,
-            layer=_layer(forward_func, inputs, embedding_layer),
-            complement=False,
-            normalize=normalize,
-            n_samples=as_count("n_samples", n_samples, least=1),
-            seed=as_count("seed", seed),
-        ),
-        forward_func,
-        inputs,
-        attributions,
-        baselines,
-        additional_forward_args,
-        target,
-        output=output,
-        batch_size=batch_size,
-        show_progress=show_progress,
-    )
+    call = parse_call(inputs, baselines, target, additional_forward_args)
+    return _soft(forward_func, call, attributions, complement=False, **options)
 
 
 def soft_comprehensiveness(
@@ -113,51 +91,47 @@ def soft_comprehensiveness(
     baselines: Baselines = None,
     additional_forward_args: object | None = None,
     target: Target = None,
-    *,
-    embedding_layer: nn.Module | None = None,
-    normalize: bool = False,
-    n_samples: int = 10,
-    seed: int = 0,
-    output: str = "auto",
-    batch_size: int = 32,
-    show_progress: bool = False,
+    **options: Unpack[SoftOptions],
 ) -> Tensor:
     """How much of the prediction goes with the important tokens, softly; higher is better.
 
     Arguments, result and errors are those of :func:`soft_sufficiency`.
     """
-    return score_examples(
-        partial(
-            soft_of,
-            layer=_layer(forward_func, inputs, embedding_layer),
-            complement=True,
-            normalize=normalize,
-            n_samples=as_count("n_samples", n_samples, least=1),
-            seed=as_count("seed", seed),
-        ),
-        forward_func,
-        inputs,
-        attributions,
-        baselines,
-        additional_forward_args,
-        target,
-        output=output,
-        batch_size=batch_size,
-        show_progress=show_progress,
+    call = parse_call(inputs, baselines, target, additional_forward_args)
+    return _soft(forward_func, call, attributions, complement=True, **options)
+
+
+def _soft(
+    forward_func: ForwardFunc,
+    call: Call,
+    attributions: TensorOrTuple,
+    *,
+    complement: bool,
+    embedding_layer: nn.Module | None = None,
+    normalize: bool = False,
+    n_samples: int = 10,
+    seed: int = 0,
+    **options: Unpack[EvaluationOptions],
+) -> Tensor:
+    score = partial(
+        soft_of,
+        layer=_layer(forward_func, call.inputs[0], embedding_layer),
+        complement=complement,
+        normalize=normalize,
+        n_samples=as_count("n_samples", n_samples, least=1),
+        seed=as_count("seed", seed),
     )
+    return score_examples(score, forward_func, call, attributions, **options)
 
 
-def _layer(
-    forward_func: ForwardFunc, inputs: TensorOrTuple, given: nn.Module | None
-) -> nn.Module | None:
+def _layer(forward_func: ForwardFunc, inputs: Tensor, given: nn.Module | None) -> nn.Module | None:
     """The layer whose output is dropped from; None where the inputs are embeddings themselves."""
-    tensor = parse_call(inputs).inputs[0]
-    if tensor.dim() != (2 if is_integral(tensor) else 3):
+    if inputs.dim() != (2 if is_integral(inputs) else 3):
         raise InvalidInputError(
-            f"inputs: expected token ids (N, L) or embeddings (N, L, D), got {tensor.dtype} of "
-            f"shape {tuple(tensor.shape)}"
+            f"inputs: expected token ids (N, L) or embeddings (N, L, D), got {inputs.dtype} of "
+            f"shape {tuple(inputs.shape)}"
         )
-    if not is_integral(tensor):
+    if not is_integral(inputs):
         return None
     layer = given if given is not None else find_embedding_layer(forward_func)
     if layer is None:
@@ -258,40 +232,32 @@ class _Dropping:
         return kept.to(embeddings)
 
 
-def _register(name: str, title: str, what: str, *, complement: bool) -> None:
+def _register(title: str, what: str, *, complement: bool) -> None:
     """Registers a soft metric, not normalized."""
 
-    def compute(inputs: MetricInputs, scores: Tensor, _: Convention, __: Removal | None) -> Tensor:
+    def compute(inputs: MetricInputs, scores: Tensor, *_: object) -> Tensor:
+        evaluator = inputs.evaluator
+        layer = _layer(evaluator.forward_func, evaluator.inputs, inputs.embedding_layer)
         return soft_of(
-            inputs.evaluator,
+            evaluator,
             scores,
-            _layer(inputs.evaluator.forward_func, inputs.evaluator.inputs, inputs.embedding_layer),
+            layer,
             complement=complement,
             normalize=False,
             n_samples=_REGISTERED_SAMPLES,
             seed=0,
         )
 
-    register_metric(
-        Metric(
-            name,
-            title,
-            True,
-            "faithfulness",
-            f"Probability {what} tokens' embeddings are dropped at random, not normalized; "
-            f"{_REGISTERED_SAMPLES} draws (Zhao and Aletras 2023).",
-        ),
-        compute,
-        is_default=False,
+    name = "soft-comprehensiveness" if complement else "soft-sufficiency"
+    description = (
+        f"Probability {what} tokens' embeddings are dropped at random, not normalized; "
+        f"{_REGISTERED_SAMPLES} draws (Zhao and Aletras 2023)."
     )
+    metric = Metric(name, title, True, "faithfulness", description)
+    register_metric(metric, is_default=False)(compute)
 
 
-_register(
-    "soft-comprehensiveness",
-    "Soft comp.",
-    "lost when elements of important",
-    complement=True,
-)
-_register("soft-sufficiency", "Soft suff.", "kept when elements of unimportant", complement=False)
+_register("Soft comp.", "lost when elements of important", complement=True)
+_register("Soft suff.", "kept when elements of unimportant", complement=False)
 
-__all__ = ["soft_comprehensiveness", "soft_of", "soft_sufficiency"]
+__all__ = ["SoftOptions", "soft_comprehensiveness", "soft_of", "soft_sufficiency"]

@@ -13,8 +13,8 @@ from captum_aml._utils.checks import as_count
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import Call, parse_call
 from captum_aml.metrics import AOPCLimits, Convention, MetricInputs, Removal, RemovalEvaluator
-from captum_aml.metrics.limits import LimitSearch
-from captum_aml.metrics.registry import available_metrics, bind, directions, spec_of
+from captum_aml.metrics.limits import LimitSearch, limits_of
+from captum_aml.metrics.registry import available_metrics, bind, directions, metric_of
 from captum_aml.metrics.scoring import unit_scores
 from captum_aml.training.data import example_keys
 from captum_aml.training.settings import ValidationMetric
@@ -26,11 +26,11 @@ def validation_metrics() -> tuple[str, ...]:
     Not those of complexity, of which neither direction is better, nor those of plausibility, which
     need human rationales: :class:`MaskerScore` takes these, batches do not.
     """
-    specs = {name: spec_of(name) for name in available_metrics()}
+    metrics = map(metric_of, available_metrics())
     return tuple(
-        name
-        for name, spec in specs.items()
-        if spec.metric.higher_is_better is not None and not spec.needs_rationales
+        metric.name
+        for metric in metrics
+        if metric.higher_is_better is not None and metric.group != "plausibility"
     )
 
 
@@ -48,7 +48,7 @@ def named_metric(select_by: str) -> ValidationMetric:
         if base in known:
             continue
         why = ""
-        if base in available_metrics() and spec_of(base).needs_rationales:
+        if base in available_metrics() and metric_of(base).group == "plausibility":
             why = "; it needs human rationales, which batches do not hold: a MaskerScore takes them"
         elif base in available_metrics():
             why = "; neither of its directions is better"
@@ -200,7 +200,7 @@ class MaskerScore:
         key = _key(call)
         if key is not None and (key, removal) in self._limits:
             return self._limits[key, removal]
-        found = LimitSearch().limits_of(evaluator, removal)
+        found = limits_of(evaluator, removal, LimitSearch())
         if key is not None:
             self._limits[key, removal] = found
         return found

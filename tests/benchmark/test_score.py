@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from captum_aml import metrics
+from captum_aml.benchmark import score
 from captum_aml.benchmark.plan import Plan
 from captum_aml.benchmark.score import RunKey, Scored, Scorer
 from captum_aml.benchmark.store import BenchmarkFolder
@@ -339,7 +340,7 @@ class TestFiles:
     ) -> None:
         used = self.scorer(classifier, ["normalized-aopc"])
         first = self.score(tmp_path, used, keys=KEYS[:2])
-        monkeypatch.setattr(LimitSearch, "limits_of", None)
+        monkeypatch.setattr(score, "limits_of", None)
         again = self.score(tmp_path, used)
         assert again.search_passes == first.search_passes > 0
         monkeypatch.undo()
@@ -375,10 +376,10 @@ def test_a_measure_of_the_user_s_own(
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
     largest = Metric("largest", "Largest", None, "complexity", "The largest score.")
 
+    @register_metric(largest)
     def compute(inputs: MetricInputs, scores: Tensor, *_: object) -> Tensor:
         return scores.masked_fill(~inputs.tokens, -9).amax(dim=1)
 
-    register_metric(largest, compute)
     used = scorer(classifier, ["largest"])
     assert isinstance(used.metrics[0], BoundMetric)
     expected = [max(values) for _, values in sorted(scores_of(used.plan, KEYS[0]).items())]

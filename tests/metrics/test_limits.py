@@ -23,7 +23,7 @@ from captum_aml.metrics import (
     normalized_aopc,
     sufficiency,
 )
-from captum_aml.metrics.limits import joined, limits_of, normalize
+from captum_aml.metrics.limits import LimitSearch, joined, limits_of, normalize
 from tests._helpers.models import LinearLogits
 from tests._helpers.removals import (
     FIRST,
@@ -251,11 +251,11 @@ def test_examples_that_are_too_long_are_left_out() -> None:
     evaluator = RemovalEvaluator(
         forward_of(bert()), batch.ids, batch.references, (batch.attention_mask, batch.types)
     )
-    limits = limits_of(evaluator, "mask", beam_size=2, max_tokens=4)
+    limits = limits_of(evaluator, "mask", LimitSearch(beam_size=2, max_tokens=4))
     assert limits.low.isnan().tolist() == limits.high.isnan().tolist() == [False, True, False]
     assert limits.full_drop.isnan().tolist() == [False, True, False]
     assert limits.n_passes <= 4 + 16
-    everything = limits_of(evaluator, "mask", beam_size=2)
+    everything = limits_of(evaluator, "mask", LimitSearch(beam_size=2, max_tokens=None))
     assert not everything.low.isnan().any()
 
 

@@ -128,25 +128,25 @@ class TestRegister:
         monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
     def test_a_metric_more(self) -> None:
-        register_metric(MINE, largest)
+        register_metric(MINE)(largest)
         assert available_metrics()[-1] == "mine"
         assert "mine" in default_metrics(DEFAULT, rationales=False)
         assert metric_of("mine") == MINE
 
     def test_a_name_is_taken_once_unless_it_is_replaced(self) -> None:
-        register_metric(MINE, largest)
+        register_metric(MINE)(largest)
         with pytest.raises(InvalidInputError, match="'mine' is registered already"):
-            register_metric(MINE, largest)
-        register_metric(MINE, largest, replace=True)
+            register_metric(MINE)(largest)
+        register_metric(MINE, replace=True)(largest)
 
     @pytest.mark.parametrize("name", ["", "a@b", "a,b"])
     def test_names_that_cannot_be_written(self, name: str) -> None:
         metric = Metric(name, "", None, "complexity", "")
         with pytest.raises(InvalidInputError, match="metric: expected a name without '@'"):
-            register_metric(metric, largest)
+            register_metric(metric)(largest)
 
     def test_fit_finds_it(self) -> None:
-        register_metric(MINE, largest)
+        register_metric(MINE)(largest)
         val = batches_of(2, 6, seed=2)
         aml = planted().fit(batches_of(2, 4), val, epochs=1, select_by="mine")
         assert "mine" in validation_metrics()
@@ -159,7 +159,7 @@ class TestRegister:
         assert aml.fit_summary_.best.value == pytest.approx(expected.item(), abs=1e-6)
 
     def test_a_benchmark_and_the_command_line_find_it(self, tmp_path: Path) -> None:
-        register_metric(MINE, largest)
+        register_metric(MINE)(largest)
         settings = BenchmarkSettings(methods=["random"], metrics=["mine"])
         results = run_benchmark(reviews_classifier(), reviews(3), tmp_path / "a", settings)
         means = {row.method: row.cells["mine"].mean for row in results.rows}
