@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from captum_aml import AMLAttribution, TransformerMasker
 from captum_aml.maskers import MaskerInputs
-from captum_aml.text import TextClassifier, fit_batches, read_texts
+from captum_aml.text import TextBatches, TextClassifier, read_texts
 
 
 def plain_loop(
@@ -89,7 +89,7 @@ def speed(args: argparse.Namespace) -> None:
         AMLAttribution(
             classifier, embedding_layer=classifier.embedding_layer, masker=masker, output="logits"
         ).fit(
-            fit_batches(classifier, texts, batch_size=args.batch_size),
+            list(TextBatches(classifier, texts, batch_size=args.batch_size)),
             epochs=args.epochs,
             learning_rate=args.lr,
         )

@@ -31,7 +31,7 @@ from torch import nn
 
 from captum_aml import AMLAttribution, SharedMasker, TransformerMasker
 from captum_aml.reviews import generate_reviews, load_reviews_classifier
-from captum_aml.text import TextClassifier, fit_batches, read_texts
+from captum_aml.text import TextBatches, TextClassifier, read_texts
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def main() -> None:
         texts = [review.text for review in generate_reviews(args.limit, seed=1)]
     else:
         texts = list(islice(read_texts(args.data), args.limit))
-    batches = fit_batches(classifier, texts, batch_size=args.batch_size)
+    batches = list(TextBatches(classifier, texts, batch_size=args.batch_size))
 
     def bare(batch: dict[str, Any]) -> None:
         with torch.no_grad():

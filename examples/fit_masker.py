@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from captum_aml import AMLAttribution, LAAttribution, TransformerMasker
-from captum_aml.text import TextClassifier, fit_batches, read_texts
+from captum_aml.text import TextBatches, TextClassifier, read_texts
 
 METHODS = {"aml": AMLAttribution, "la": LAAttribution}
 
@@ -43,7 +43,7 @@ def main() -> None:
 
     def batches(file: Path, limit: int) -> list[dict[str, Any]]:
         texts = list(islice(read_texts(file), limit))
-        return fit_batches(classifier, texts, batch_size=args.batch_size, seed=args.seed)
+        return list(TextBatches(classifier, texts, batch_size=args.batch_size, seed=args.seed))
 
     attribution = METHODS[args.method](
         classifier,

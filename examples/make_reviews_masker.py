@@ -22,7 +22,7 @@ from captum_aml.reviews import (
     load_reviews_splits,
     reviews_classifier_path,
 )
-from captum_aml.text import TextClassifier, TextExplainer, fit_batches
+from captum_aml.text import TextBatches, TextClassifier, TextExplainer
 
 METHODS = {"aml": AMLAttribution, "la": LAAttribution}
 
@@ -52,7 +52,7 @@ def main() -> None:
 
     def batches(reviews: list[Review]) -> list[dict[str, Any]]:
         texts = [review.text for review in reviews]
-        return fit_batches(classifier, texts, batch_size=args.batch_size, seed=args.seed)
+        return list(TextBatches(classifier, texts, batch_size=args.batch_size, seed=args.seed))
 
     start = time.perf_counter()
     attribution.fit(

@@ -1,4 +1,4 @@
-from .batches import TextBatches, TextSurvey, fit_batches
+from .batches import TextBatches, TextSurvey
 from .data import LabelledText, TextSource, load_texts, read_lines, read_texts
 from .encoding import BaselineToken, TextBatch, TokenizedText
 from .explainer import TextExplainer
@@ -26,7 +26,6 @@ __all__ = [
     "TextSource",
     "TextSurvey",
     "TokenizedText",
-    "fit_batches",
     "load_texts",
     "read_lines",
     "read_texts",

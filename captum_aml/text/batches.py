@@ -117,12 +117,8 @@ class TextBatches:
                 chosen = [tokenized[row] for row in rows]
                 batch = self._text_model.collate(chosen)
                 groups = [found for text in chosen if (found := self._units.groups(text))]
-                yield {
-                    "inputs": batch.input_ids,
-                    "baselines": self._text_model.baselines(batch),
-                    "additional_forward_args": batch.forward_args,
-                    **({"feature_mask": feature_mask(batch, groups)} if groups else {}),
-                }
+                mask = {"feature_mask": feature_mask(batch, groups)} if groups else {}
+                yield self._text_model.arguments(batch) | mask
 
     @property
     def first(self) -> list[TextLike]:
@@ -160,21 +156,4 @@ class TextBatches:
             yield window
 
 
-def fit_batches(
-    text_model: TextModel, texts: Sequence[TextLike], *, batch_size: int = 20, seed: int = 0
-) -> list[dict[str, Any]]:  # keyword arguments of ``attribute``
-    """The batches of :class:`TextBatches` as a list, for a few thousand texts.
-
-    Args:
-        text_model: The model to explain.
-        texts: Training texts.
-        batch_size: Texts in a batch. Default: 20, as published.
-        seed: Seed of the order of the batches. Default: 0.
-
-    Raises:
-        InvalidInputError: There is no text, or ``batch_size`` is not positive.
-    """
-    return list(TextBatches(text_model, texts, batch_size=batch_size, seed=seed))
-
-
-__all__ = ["TextBatches", "TextSurvey", "fit_batches"]
+__all__ = ["TextBatches", "TextSurvey"]

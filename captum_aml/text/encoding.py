@@ -71,16 +71,6 @@ class TextBatch:
         """The forward function's arguments after the ids: attention mask, then the extra ones."""
         return (self.attention_mask, *self.extra_inputs.values())
 
-    def to(self, device: torch.device) -> TextBatch:
-        """The same batch on a device."""
-        return TextBatch(
-            texts=self.texts,
-            input_ids=self.input_ids.to(device),
-            attention_mask=self.attention_mask.to(device),
-            extra_inputs={name: value.to(device) for name, value in self.extra_inputs.items()},
-            ordinary=self.ordinary.to(device),
-        )
-
 
 @dataclass(frozen=True)
 class BaselineToken:
@@ -183,7 +173,20 @@ def _tokenize_alike(
     results = []
     for row, (text, encoding) in enumerate(zip(texts, encodings, strict=True)):
         if not encoding.ids:
-            results.append(_lone_special_token(tokenizer, text, names))
+            lone = _special_id(tokenizer, ("bos", "cls", "eos", "pad", "unk"))
+            values = {"input_ids": lone, "attention_mask": 1}
+            results.append(
+                TokenizedText(
+                    text=text.text,
+                    model_inputs={name: [values.get(name, 0)] for name in names},
+                    tokens=(str(tokenizer.convert_ids_to_tokens(lone)),),
+                    offsets=((0, 0),),
+                    ordinary=(False,),
+                    n_tokens_cut=0,
+                    parts=text.parts,
+                    words=text.words,
+                )
+            )
             continue
         ordinary = tuple(not special for special in encoding.special_tokens_mask)
         starts = [start for start, _ in text.parts] or [0]
@@ -218,6 +221,7 @@ def collate(
     *,
     extra_inputs: Sequence[str] = (),
     padding_side: str | None = None,
+    device: torch.device | None = None,
 ) -> TextBatch:
     """Pads tokenized texts to the longest one.
 
@@ -228,6 +232,7 @@ def collate(
             takes them after ids and attention mask; those that the tokenizer does not give are
             left out.
         padding_side (str, optional): "left" or "right". Default: None, the tokenizer's.
+        device (optional): Where the tensors go. Default: None, the CPU.
 
     Raises:
         InvalidInputError: There is no text.
@@ -242,13 +247,15 @@ def collate(
         for row, values in enumerate(rows):
             start = length - len(values) if left else 0
             filled[row, start : start + len(values)] = torch.tensor(values, dtype=torch.long)
-        return filled
+        return filled.to(device)
 
     given = [name for name in extra_inputs if name in texts[0].model_inputs]
     fill = {"token_type_ids": int(tokenizer.pad_token_type_id)}
+    # Which id fills masked positions does not matter to a model that honours the attention mask.
+    padding_id = _special_id(tokenizer, ("pad", "eos", "unk"))
     return TextBatch(
         texts=tuple(texts),
-        input_ids=padded([t.model_inputs["input_ids"] for t in texts], _padding_id(tokenizer)),
+        input_ids=padded([t.model_inputs["input_ids"] for t in texts], padding_id),
         attention_mask=padded([[1] * len(t) for t in texts], 0),
         extra_inputs={
             name: padded([t.model_inputs[name] for t in texts], fill.get(name, 0)) for name in given
@@ -277,25 +284,3 @@ def _special_id(tokenizer: PreTrainedTokenizerBase, kinds: Sequence[str]) -> int
         if candidate is not None:
             return int(candidate)
     return 0
-
-
-def _padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    # Which id fills masked positions does not matter to a model that honours the attention mask.
-    return _special_id(tokenizer, ("pad", "eos", "unk"))
-
-
-def _lone_special_token(
-    tokenizer: PreTrainedTokenizerBase, text: Text, names: Sequence[str]
-) -> TokenizedText:
-    token_id = _special_id(tokenizer, ("bos", "cls", "eos", "pad", "unk"))
-    values = {"input_ids": token_id, "attention_mask": 1}
-    return TokenizedText(
-        text=text.text,
-        model_inputs={name: [values.get(name, 0)] for name in names},
-        tokens=(str(tokenizer.convert_ids_to_tokens(token_id)),),
-        offsets=((0, 0),),
-        ordinary=(False,),
-        n_tokens_cut=0,
-        parts=text.parts,
-        words=text.words,
-    )

@@ -16,9 +16,9 @@ from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.methods import Setting, TokenMethod
 from captum_aml.text.encoding import TextBatch, TokenizedText
 from captum_aml.text.explanation import Explanation
+from captum_aml.text.grouping import TokenGroups
 from captum_aml.text.inputs import TextLike, each_text
 from captum_aml.text.models.base import TextModel
-from captum_aml.text.segmentation import TokenGroups
 from captum_aml.text.units import TextUnits, feature_mask
 
 # Texts are read this many batches ahead, to be sorted by length.

@@ -12,8 +12,9 @@ from captum_aml._utils.checks import as_count
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.methods import Setting
 from captum_aml.text._fields import checked_fields
-from captum_aml.text.inputs import Span
-from captum_aml.text.segmentation import Segmenter, TokenGroups, Unit, group_text
+from captum_aml.text.grouping import TokenGroups, group_text
+from captum_aml.text.inputs import Span, Text
+from captum_aml.text.segmentation import Segmenter, Unit
 from captum_aml.text.units import ScoredUnit, ScorePooling, pool
 from captum_aml.visualization import ScoredText, TextCard, captum_record, fragment, terminal_text
 from captum_aml.visualization.segments import printable
@@ -145,11 +146,9 @@ class Explanation:
             groups = TokenGroups(self.offsets, tuple(range(len(self.offsets))))
         else:
             groups = group_text(
-                self.text,
+                Text(self.text, self.parts, self.given_words),
                 self.offsets,
                 unit,
-                parts=self.parts,
-                given_words=self.given_words,
                 segmenter=segmenter,
                 truncated=self.truncated,
             )
@@ -175,13 +174,13 @@ class Explanation:
             display(self)  # type: ignore[no-untyped-call]  # IPython has no annotation here
             return
         from rich.console import Console
-        from rich.text import Text
+        from rich.text import Text as RichText
 
         card = text_card([self])
         head = (headline(self) + ("\n" if self.parts else " "), "bold")
         tail = (f"\n{cut_note(self)}", "dim") if self.truncated else ""
         console = Console(highlight=False, soft_wrap=True)
-        console.print(Text.assemble(head, terminal_text(card, card.rows[0]), tail))
+        console.print(RichText.assemble(head, terminal_text(card, card.rows[0]), tail))
 
     def plot(self, path: str | os.PathLike[str] | None = None, *, ax: Axes | None = None) -> Figure:
         """Draws the scores as bars, in the order of the text from top to bottom.
@@ -215,27 +214,7 @@ class Explanation:
 
     def to_dict(self) -> dict[str, object]:
         """All fields, ready for JSON; ``from_dict`` is the way back."""
-        return {
-            "text": self.text,
-            "tokens": list(self.tokens),
-            "offsets": [list(span) for span in self.offsets],
-            "scores": list(self.scores),
-            "predicted": self.predicted,
-            "predicted_label": self.predicted_label,
-            "probability": self.probability,
-            "target": self.target,
-            "target_label": self.target_label,
-            "target_probability": self.target_probability,
-            "method": self.method,
-            "signed": self.signed,
-            "settings": dict(self.settings),
-            "n_tokens_cut": self.n_tokens_cut,
-            "unit": self.unit,
-            "parts": [list(span) for span in self.parts],
-            "given_words": (
-                None if self.given_words is None else [list(span) for span in self.given_words]
-            ),
-        }
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Explanation:
@@ -309,6 +288,13 @@ def text_card(explanations: Sequence[Explanation]) -> TextCard:
         parts=first.parts,
         n_tokens_cut=first.n_tokens_cut,
     )
+
+
+def _plain(value: object) -> object:
+    """A field's value as JSON has it."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def _in_notebook() -> bool:

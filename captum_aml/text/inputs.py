@@ -38,9 +38,14 @@ class Text:
     words: tuple[Span, ...] | None = None
 
     @property
+    def regions(self) -> tuple[Span, ...]:
+        """The spans of the text, or of both texts of a pair."""
+        return self.parts or ((0, len(self.text)),)
+
+    @property
     def pieces(self) -> tuple[str, ...]:
         """What the tokenizer is given: one string, or the two of a pair."""
-        return tuple(self.text[start:end] for start, end in self.parts) or (self.text,)
+        return tuple(self.text[start:end] for start, end in self.regions)
 
     @classmethod
     def of(cls, given: object, position: int = 0) -> Text:

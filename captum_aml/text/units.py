@@ -12,8 +12,9 @@ from torch import Tensor
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import TextBatch, TokenizedText
-from captum_aml.text.inputs import Span
-from captum_aml.text.segmentation import Segmenter, TokenGroups, Unit, group_text
+from captum_aml.text.grouping import TokenGroups, group_text
+from captum_aml.text.inputs import Span, Text
+from captum_aml.text.segmentation import Segmenter, Unit
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,9 @@ class TextUnits:
         if self.unit == "token":
             return None
         return group_text(
-            text.text,
+            Text(text.text, text.parts, text.words),
             [span for span, keep in zip(text.offsets, text.ordinary, strict=True) if keep],
             self.unit,
-            parts=text.parts,
-            given_words=text.words,
             segmenter=self.segmenter,
             truncated=text.n_tokens_cut > 0,
         )
@@ -110,21 +109,16 @@ def pool(
     values: list[list[float]] = [[] for _ in groups.spans]
     for member, score in zip(groups.members, scores, strict=True):
         values[member].append(score)
-    pooled = map(_POOLS[pooling], values)
     return [
-        ScoredUnit(text[slice(*span)], span, score)
-        for span, score in zip(groups.spans, pooled, strict=True)
+        ScoredUnit(text[slice(*span)], span, _POOLS[pooling](own))
+        for span, own in zip(groups.spans, values, strict=True)
     ]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
 
 
 _POOLS: dict[str, Callable[[Sequence[float]], float]] = {
     "max": max,
     "sum": math.fsum,
-    "mean": _mean,
+    "mean": lambda values: math.fsum(values) / len(values),
 }
 
 

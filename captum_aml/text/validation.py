@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_aml._utils.batching import length_batches
 from captum_aml._utils.checks import as_count
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.metrics import rationale_labels
@@ -35,19 +36,11 @@ def validation_batches(
         raise InvalidInputError("texts: expected one validation text or more, got none")
     size = as_count("batch_size", batch_size, least=1)
     tokenized = text_model.tokenize([item.text for item in texts])
-    order = sorted(range(len(texts)), key=lambda i: len(tokenized[i]))
     batches: list[dict[str, Any]] = []
     rationales: list[Tensor | None] = []
-    for start in range(0, len(order), size):
-        chosen = order[start : start + size]
+    for chosen in length_batches(tokenized, size):
         batch = text_model.collate([tokenized[i] for i in chosen])
-        batches.append(
-            {
-                "inputs": batch.input_ids,
-                "baselines": text_model.baselines(batch),
-                "additional_forward_args": batch.forward_args,
-            }
-        )
+        batches.append(text_model.arguments(batch))
         rationales.append(rationales_of(batch, [texts[i] for i in chosen]))
     return batches, rationales
 

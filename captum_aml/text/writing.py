@@ -7,9 +7,9 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TextIO
 
 from captum_aml._utils.files import atomic_file
 from captum_aml.exceptions import InvalidInputError
@@ -60,12 +60,14 @@ def write_explanations(
             count += 1
             yield explanation
 
-    with _atomic_text(Path(path)) as stream:
-        if extension == ".html":
-            cards = (text_card([explanation]) for explanation in counted())
-            stream.writelines(page(cards, title=title, subtitle=subtitle))
-        else:
-            _WRITERS[extension](stream, counted())
+    if extension == ".html":
+        cards = (text_card([explanation]) for explanation in counted())
+        pieces = page(cards, title=title, subtitle=subtitle)
+    else:
+        pieces = _WRITERS[extension](counted())
+    with atomic_file(Path(path)) as stream:
+        for piece in pieces:
+            stream.write(piece.encode("utf-8"))
     return count
 
 
@@ -92,16 +94,6 @@ def to_json_line(explanation: Explanation) -> str:
     return json.dumps(explanation.to_dict(), ensure_ascii=False, allow_nan=False)
 
 
-def _write_jsonl(stream: TextIO, explanations: Iterable[Explanation]) -> None:
-    for explanation in explanations:
-        stream.write(to_json_line(explanation) + "\n")
-
-
-def _write_txt(stream: TextIO, explanations: Iterable[Explanation]) -> None:
-    for explanation in explanations:
-        stream.write(readable(explanation) + "\n")
-
-
 def readable(explanation: Explanation) -> str:
     """An explanation as a line of plain text: its headline, then the text with marks."""
     card = text_card([explanation])
@@ -120,25 +112,20 @@ def _cells(explanation: Explanation) -> list[str]:
     ]
 
 
-def _write_csv(stream: TextIO, explanations: Iterable[Explanation]) -> None:
-    _write_delimited(stream, explanations, ",")
+def _delimited(explanations: Iterable[Explanation], delimiter: str) -> Iterator[str]:
+    line = io.StringIO()
+    writer = csv.writer(line, delimiter=delimiter, lineterminator="\n")
+    for row in chain([_COLUMNS], map(_cells, explanations)):
+        writer.writerow(row)
+        yield line.getvalue()
+        line.seek(0)
+        line.truncate()
 
 
-def _write_tsv(stream: TextIO, explanations: Iterable[Explanation]) -> None:
-    _write_delimited(stream, explanations, "\t")
-
-
-def _write_delimited(stream: TextIO, explanations: Iterable[Explanation], delimiter: str) -> None:
-    writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows(map(_cells, explanations))
-
-
-def _write_markdown(stream: TextIO, explanations: Iterable[Explanation]) -> None:
-    stream.write(f"| {' | '.join(_COLUMNS)} |\n|{' --- |' * len(_COLUMNS)}\n")
+def _markdown(explanations: Iterable[Explanation]) -> Iterator[str]:
+    yield f"| {' | '.join(_COLUMNS)} |\n|{' --- |' * len(_COLUMNS)}\n"
     for explanation in explanations:
-        cells = [_markdown_cell(cell) for cell in _cells(explanation)]
-        stream.write(f"| {' | '.join(cells)} |\n")
+        yield f"| {' | '.join(map(_markdown_cell, _cells(explanation)))} |\n"
 
 
 def _markdown_cell(text: str) -> str:
@@ -148,18 +135,10 @@ def _markdown_cell(text: str) -> str:
     return clean.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-@contextmanager
-def _atomic_text(path: Path) -> Iterator[io.TextIOWrapper]:
-    with atomic_file(path) as stream:
-        text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-        yield text
-        text.detach()
-
-
-_WRITERS: dict[str, Callable[[TextIO, Iterable[Explanation]], None]] = {
-    ".jsonl": _write_jsonl,
-    ".csv": _write_csv,
-    ".tsv": _write_tsv,
-    ".md": _write_markdown,
-    ".txt": _write_txt,
+_WRITERS: dict[str, Callable[[Iterable[Explanation]], Iterator[str]]] = {
+    ".jsonl": lambda explanations: (f"{to_json_line(e)}\n" for e in explanations),
+    ".csv": partial(_delimited, delimiter=","),
+    ".tsv": partial(_delimited, delimiter="\t"),
+    ".md": _markdown,
+    ".txt": lambda explanations: (f"{readable(e)}\n" for e in explanations),
 }

@@ -23,7 +23,7 @@ from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.maskers import Checkpoint
 from captum_aml.methods.learned import MaskMethod
 from captum_aml.reviews import reviews_masker_path
-from captum_aml.text import TextClassifier, TextExplainer, fit_batches
+from captum_aml.text import TextBatches, TextClassifier, TextExplainer
 from tests._helpers.benchmark_runs import (
     by_id,
     opened,
@@ -147,7 +147,7 @@ class TestRecords:
             embedding_layer=classifier.embedding_layer,
             masker=kind.from_model(classifier.model),
         )
-        attribution.fit(fit_batches(classifier, TEXTS), epochs=1)
+        attribution.fit(list(TextBatches(classifier, TEXTS)), epochs=1)
         attribution.save_pretrained(tmp_path / "masker")
         masker = load_masker(tmp_path / "masker")
         run = MethodRun(methods.spec("aml"), 0, None, masker.folder, masker.digest)

@@ -31,7 +31,7 @@ from captum_aml.masking.call import parse_call
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.masking.sites import InputSite
 from captum_aml.perturbation import resolve_perturbation
-from captum_aml.text import TextClassifier, fit_batches
+from captum_aml.text import TextBatches, TextClassifier
 from tests._helpers.models import (
     ENCODERS,
     VOCABULARY,
@@ -388,7 +388,7 @@ def reviews() -> tuple[TextClassifier, list[dict[str, Any]]]:
     tokenizer = word_piece_tokenizer()
     classifier = TextClassifier(bert_classifier(len(tokenizer)), tokenizer)
     texts = ["the film was good", "an awful plot but a great actor", "slow", "very gripping !"]
-    return classifier, fit_batches(classifier, texts, batch_size=2)
+    return classifier, list(TextBatches(classifier, texts, batch_size=2))
 
 
 def test_fitting_lowers_the_loss_and_leaves_the_model_alone() -> None:

@@ -10,7 +10,7 @@ import torch
 from captum_aml import AMLAttribution
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.reviews import load_reviews_classifier
-from captum_aml.text import TextBatches, TextClassifier, fit_batches
+from captum_aml.text import TextBatches, TextClassifier
 from captum_aml.text.fitting import attention_removal
 
 TEXTS = ["good", "the plot was slow", "bad", "it was not a good film at all", "fine , really"]
@@ -22,7 +22,7 @@ def classifier() -> TextClassifier:
 
 
 def test_every_text_is_in_one_batch_beside_those_of_its_length(classifier: TextClassifier) -> None:
-    batches = fit_batches(classifier, TEXTS, batch_size=2)
+    batches = list(TextBatches(classifier, TEXTS, batch_size=2))
     rows = [
         tuple(ids[mask.bool()].tolist())
         for batch in batches
@@ -37,7 +37,7 @@ def test_every_text_is_in_one_batch_beside_those_of_its_length(classifier: TextC
 
 
 def test_baselines_are_the_reference(classifier: TextClassifier) -> None:
-    for batch in fit_batches(classifier, TEXTS, batch_size=2):
+    for batch in TextBatches(classifier, TEXTS, batch_size=2):
         changed = batch["inputs"] != batch["baselines"]
         assert bool((batch["baselines"][changed] == classifier.baseline.id).all())
         assert not bool(changed[:, 0].any())
@@ -47,7 +47,7 @@ def test_baselines_are_the_reference(classifier: TextClassifier) -> None:
 def test_the_seed_decides_the_order_of_batches_alone(classifier: TextClassifier) -> None:
     texts = TEXTS * 8
     first, again, other = (
-        [batch["inputs"].tolist() for batch in fit_batches(classifier, texts, seed=s, batch_size=2)]
+        [batch["inputs"].tolist() for batch in TextBatches(classifier, texts, seed=s, batch_size=2)]
         for s in (0, 0, 1)
     )
     assert first == again
@@ -58,7 +58,7 @@ def test_the_seed_decides_the_order_of_batches_alone(classifier: TextClassifier)
 def test_it_can_be_fitted_with(classifier: TextClassifier) -> None:
     layer = classifier.embedding_layer
     aml = AMLAttribution(classifier, embedding_layer=layer, output="logits")
-    aml.fit(fit_batches(classifier, TEXTS, batch_size=2), epochs=1)
+    aml.fit(list(TextBatches(classifier, TEXTS, batch_size=2)), epochs=1)
     assert aml.history_ is not None
     assert aml.history_[0].n_examples == len(TEXTS)
 
@@ -66,7 +66,7 @@ def test_it_can_be_fitted_with(classifier: TextClassifier) -> None:
 @pytest.mark.parametrize(("texts", "size"), [([], 2), ("one string", 2), (TEXTS, 0)])
 def test_bad_input_is_named(classifier: TextClassifier, texts: list[str], size: int) -> None:
     with pytest.raises(InvalidInputError, match=r"texts|batch_size"):
-        fit_batches(classifier, texts, batch_size=size)
+        list(TextBatches(classifier, texts, batch_size=size))
 
 
 class Stream:

@@ -207,18 +207,27 @@ class TextModel(ABC):
 
     def collate(self, texts: Sequence[TokenizedText]) -> TextBatch:
         """Pads tokenized texts into one batch on the model's device."""
-        batch = collate(
+        return collate(
             self.tokenizer,
             texts,
             extra_inputs=self._extra_inputs,
             # Positions count from the left: padding there would move the tokens of many models.
             padding_side="right",
+            device=self.device,
         )
-        return batch.to(self.device)
 
     def baselines(self, batch: TextBatch) -> Tensor:
         """The batch's ids (N, L) with every ordinary token replaced by the baseline token."""
         return baseline_ids(batch, self._baseline)
+
+    # Keyword arguments of ``attribute``, of several types.
+    def arguments(self, batch: TextBatch) -> dict[str, Any]:
+        """The keyword arguments of ``attribute`` and ``fit`` for a batch."""
+        return {
+            "inputs": batch.input_ids,
+            "baselines": self.baselines(batch),
+            "additional_forward_args": batch.forward_args,
+        }
 
     def class_index(self, target: int | str) -> int:
         """The index of a class given by its name or its index.
