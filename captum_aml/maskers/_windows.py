@@ -133,7 +133,7 @@ class StoredTokenizer:
 
 @dataclass(frozen=True)
 class Alignment:
-    """A text's explained tokens beside the masker's.
+    """The model's tokens of a text beside the masker's.
 
     The masker's tokens are numbered window by window, special ones included.
 
@@ -142,8 +142,8 @@ class Alignment:
         ids: The masker's tokens, (S,).
         types: Their token types, (S,).
         added: Which of them the masker's tokenizer put around a window, (S,).
-        has_text: Explained tokens that stand for characters, (T,).
-        tokens: For each pair of tokens that share a character the explained one, (P,).
+        has_text: The model's tokens that stand for characters, (T,).
+        tokens: For each pair of tokens that share a character the model's, (P,).
         others: The masker's, (P,).
     """
 
@@ -168,8 +168,8 @@ class Aligner:
     texts in every epoch, and whoever gets a copy or a pickled masker does not want them.
 
     Args:
-        explained: The tokenizer of the ids.
-        masker: The tokenizer that makes windows.
+        model: The tokenizer of the ids, which is the model's.
+        masker: The tokenizer that makes windows, which is the masker's.
         max_length: The most tokens of a window, special ones included; None for one window.
 
     Raises:
@@ -177,14 +177,12 @@ class Aligner:
     """
 
     def __init__(
-        self, explained: StoredTokenizer, masker: StoredTokenizer, *, max_length: int | None
+        self, model: StoredTokenizer, masker: StoredTokenizer, *, max_length: int | None
     ) -> None:
-        self.explained = explained
+        self.model = model
         self.masker = masker
         self.max_length = max_length
-        self._reader = TokenReader(
-            explained.backend(), special=explained.special, unknown=explained.unknown
-        )
+        self._reader = TokenReader(model.backend(), special=model.special, unknown=model.unknown)
         self._backend = masker.backend()
         # Where the text spells a special token, it is text.
         self._backend.encode_special_tokens = True
@@ -206,7 +204,7 @@ class Aligner:
 
     def __getstate__(self) -> dict[str, Any]:
         return {
-            "explained": self.explained,
+            "model": self.model,
             "masker": self.masker,
             "max_length": self.max_length,
         }
@@ -223,7 +221,7 @@ class Aligner:
                 follow on the one before, the words there are kept apart.
 
         Raises:
-            InvalidInputError: An id is none of the explained tokenizer's.
+            InvalidInputError: An id is not in the model's vocabulary.
         """
         gaps = np.flatnonzero(np.diff(places) != 1) + 1
         key = ids.tobytes() + b"|" + gaps.tobytes()

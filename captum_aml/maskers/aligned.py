@@ -1,8 +1,8 @@
 r"""A masker with another tokenizer: an encoder explains a decoder.
 
 The ids to explain are turned back into text, the masker's own tokenizer cuts that text anew, and
-each explained token :math:`t` gets the pool of the logits :math:`h_s` of the masker's tokens that
-share at least one character with it:
+each token :math:`t` of the model gets the pool of the logits :math:`h_s` of the masker's tokens
+that share at least one character with it:
 
 .. math:: g_t = \mathrm{pool} \{ h_s : a_t \cap b_s \ne \emptyset \}
 
@@ -13,10 +13,10 @@ a pair, the words there are kept apart.
 
 - A token without characters has the logit 0. What is not maskable scores 0.
 - A token whose characters the masker's tokenizer drops, such as a line break, has the lowest logit
-  that its example's other tokens have: nothing speaks for it, so it may not outrank any.
+  that its example's other tokens have: nothing supports it, so it may not outrank any.
 - A token that its tokenizer calls unknown stands for U+FFFD.
 - Texts longer than the masker takes are cut into windows that follow on each other, and each of
-  them is told the same prediction.
+  them is conditioned on the same prediction.
 
 Source: Barkan et al., Findings of EMNLP 2024 (pooling by the largest). Deviations: windows, and the
 two other pools.
@@ -53,9 +53,9 @@ class _AlignedWindows(MaskerWindows):
     """Windows and the way back.
 
     Attributes:
-        partners: Explained tokens and the masker's tokens that share characters, as places in the
+        partners: The model's tokens and the masker's that share characters, as places in the
             flattened (N, L) and (R, S), (P,) each.
-        has_text: Explained tokens that stand for characters, (N, L).
+        has_text: The model's tokens that stand for characters, (N, L).
     """
 
     partners: tuple[Tensor, Tensor]
@@ -101,7 +101,7 @@ class AlignedMasker(nn.Module):
             raise InvalidInputError(
                 f"masker: expected a torch.nn.Module, got {type(masker).__name__}"
             )
-        explained = StoredTokenizer.of("tokenizer", tokenizer)
+        of_model = StoredTokenizer.of("tokenizer", tokenizer)
         own = StoredTokenizer.of("masker_tokenizer", masker_tokenizer)
         limit = getattr(masker, "max_length", None)
         if max_length is None:
@@ -112,7 +112,7 @@ class AlignedMasker(nn.Module):
                 f"max_length: expected at most the {limit} tokens that the masker takes beside the "
                 f"prediction, got {max_length}"
             )
-        self._build(masker, Aligner(explained, own, max_length=max_length), pooling)
+        self._build(masker, Aligner(of_model, own, max_length=max_length), pooling)
 
     def _build(self, masker: nn.Module, aligner: Aligner, pooling: str) -> None:
         self.pooling = checked_pooling(pooling)
@@ -181,7 +181,7 @@ class AlignedMasker(nn.Module):
         """What :meth:`from_config` needs, as JSON values, with both tokenizers' content."""
         return {
             **self.summary,
-            "tokenizer": self._aligner.explained.description,
+            "tokenizer": self._aligner.model.description,
             "masker_tokenizer": self._aligner.masker.description,
         }
 
@@ -190,7 +190,7 @@ class AlignedMasker(nn.Module):
         """:attr:`config` with the SHA-256 of :attr:`files` in place of the tokenizers' content."""
         return {
             "masker": describe_masker(self.masker),
-            "tokenizer": self._aligner.explained.summary,
+            "tokenizer": self._aligner.model.summary,
             "masker_tokenizer": self._aligner.masker.summary,
             "pooling": self.pooling,
             "max_length": self.max_length,
@@ -203,7 +203,7 @@ class AlignedMasker(nn.Module):
     @property
     def files(self) -> dict[str, bytes]:
         """The tokenizers' content, megabytes of JSON, by its SHA-256."""
-        kept = (self._aligner.explained, self._aligner.masker)
+        kept = (self._aligner.model, self._aligner.masker)
         return {tokenizer.digest: tokenizer.content.encode() for tokenizer in kept}
 
     @classmethod
@@ -226,7 +226,7 @@ class AlignedMasker(nn.Module):
                 "masker: the inner masker is of a class of your own; build the AlignedMasker with "
                 "one of that class and pass it as masker="
             )
-        explained, own = (
+        of_model, own = (
             StoredTokenizer.from_description(config[name], files)
             for name in ("tokenizer", "masker_tokenizer")
         )
@@ -234,13 +234,13 @@ class AlignedMasker(nn.Module):
         nn.Module.__init__(built)
         built._build(
             masker_from(inner["type"], inner["config"]),
-            Aligner(explained, own, max_length=config["max_length"]),
+            Aligner(of_model, own, max_length=config["max_length"]),
             config["pooling"],
         )
         return built
 
     def forward(self, inputs: MaskerInputs) -> Tensor:
-        """One logit for each explained token, (N, L).
+        """One logit for each of the model's tokens, (N, L).
 
         Raises:
             InvalidInputError: What is explained is no single sequence of ids, or an id that could
@@ -337,7 +337,7 @@ class AlignedMasker(nn.Module):
             InvalidInputError: It has other tokenizers, another pooling or other windows.
         """
         for name, own in (
-            ("tokenizer", self._aligner.explained),
+            ("tokenizer", self._aligner.model),
             ("masker_tokenizer", self._aligner.masker),
         ):
             if config[name] != own.summary:

@@ -18,7 +18,7 @@ _TOLERANCE = 1e-3
 def taken_removal(
     forward_func: ForwardFunc,
     ids: Tensor,
-    ordinary: Tensor,
+    maskable: Tensor,
     forward_args: tuple[object, ...],
     attention_mask: int,
 ) -> AttentionRemoval | None:
@@ -26,12 +26,12 @@ def taken_removal(
 
     The removals give the model an additive mask (N, 1, Q, L). Whether it takes such a mask, and
     whether its own attention is causal, is tried out: with nothing hidden the logits have to be
-    those of the ordinary mask, and with something hidden others.
+    those of the usual mask, and with something hidden others.
 
     Args:
         forward_func: Gives logits.
         ids: Token ids, (N, L).
-        ordinary: Which of them can be removed, bool (N, L).
+        maskable: True where one can be removed, bool (N, L).
         forward_args: The forward function's further arguments.
         attention_mask: Which of them is the attention mask (N, L).
     """
@@ -39,7 +39,7 @@ def taken_removal(
         (
             removal
             for removal in (AttentionRemoval(), AttentionRemoval(causal=True))
-            if _is_taken(forward_func, ids, ordinary, forward_args, attention_mask, removal)
+            if _is_taken(forward_func, ids, maskable, forward_args, attention_mask, removal)
         ),
         None,
     )
@@ -49,13 +49,13 @@ def taken_removal(
 def _is_taken(
     forward_func: ForwardFunc,
     ids: Tensor,
-    ordinary: Tensor,
+    maskable: Tensor,
     forward_args: tuple[object, ...],
     attention_mask: int,
     removal: AttentionRemoval,
 ) -> bool:
     shown = torch.ones(ids.shape, device=ids.device)
-    hidden = shown.masked_fill(ordinary, 0.0)
+    hidden = shown.masked_fill(maskable, 0.0)
     state = ForwardState((shown,), (hidden,), forward_args, attention_mask=attention_mask)
 
     def logits(args: tuple[object, ...]) -> Tensor:

@@ -159,8 +159,8 @@ def _shap(subject: Subject, call: Call) -> Tensor:
     tokenizer = TokenPieces(text.pieces(subject.forward_func))
     masker = shap.maskers.Text(tokenizer, mask_token=_TAKEN_AWAY, output_type="token_ids")
     explainer = shap.Explainer(probability, masker, algorithm="partition")
-    explained = explainer([tokenizer.text], max_evals=subject.n_steps, silent=True)
-    return text.scores(explained.values[0])
+    explanation = explainer([tokenizer.text], max_evals=subject.n_steps, silent=True)
+    return text.scores(explanation.values[0])
 
 
 @scoring_method(

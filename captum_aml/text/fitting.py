@@ -85,7 +85,7 @@ def attention_removal(text_model: TextModel, texts: Sequence[TextLike]) -> str |
 
     ``attention`` and ``causal-attention`` give the model an additive mask (N, 1, Q, L). Whether it
     takes such a mask, and whether its own attention is causal, is tried out: with nothing hidden
-    the logits have to be those of the ordinary mask, and with something hidden others.
+    the logits have to be those of the usual mask, and with something hidden others.
 
     Args:
         text_model: The model.

@@ -85,7 +85,7 @@ def transformer(tokenizer: Any, *, n_classes: int = C, positions: int = 64) -> T
 
 
 def aligned(
-    explained: str = "byte-level",
+    of_model: str = "byte-level",
     own: str = "word-piece",
     *,
     inner: nn.Module | None = None,
@@ -94,7 +94,7 @@ def aligned(
     tokenizer = tokenizer_of(own)
     return AlignedMasker(
         transformer(tokenizer) if inner is None else inner,
-        tokenizer=tokenizer_of(explained),
+        tokenizer=tokenizer_of(of_model),
         masker_tokenizer=tokenizer,
         **s,
     )
@@ -162,13 +162,13 @@ def test_each_token_gets_the_pool_of_those_that_share_its_characters(
     own: str, pooling: str, text: str
 ) -> None:
     """Spans of both sides are those that the two tokenizers themselves give for the text."""
-    explained, tokenizer = BYTE_LEVEL, tokenizer_of(own)
-    ours = explained(text, return_offsets_mapping=True)
+    of_model, tokenizer = BYTE_LEVEL, tokenizer_of(own)
+    ours = of_model(text, return_offsets_mapping=True)
     if not ours["input_ids"]:
         return
     theirs = tokenizer(text, return_offsets_mapping=True)
     inner = Table(len(tokenizer))
-    masker = AlignedMasker(inner, tokenizer=explained, masker_tokenizer=tokenizer, pooling=pooling)
+    masker = AlignedMasker(inner, tokenizer=of_model, masker_tokenizer=tokenizer, pooling=pooling)
     q = torch.tensor([[0.5, 0.3, 0.2]])
     logits = masker(shown([ours["input_ids"]], q=q))
     (given,) = inner.seen
@@ -196,14 +196,14 @@ BYTE_LEVEL = byte_level(trim_offsets=False)
 
 
 @pytest.mark.parametrize("own", KINDS)
-@pytest.mark.parametrize("explained", KINDS)
+@pytest.mark.parametrize("of_model", KINDS)
 @given(text=TEXTS)
 @settings(max_examples=10)
-def test_any_tokenizer_explains_any_other(explained: str, own: str, text: str) -> None:
+def test_any_tokenizer_explains_any_other(of_model: str, own: str, text: str) -> None:
     """As above, with the spans that are read from the ids (see ``tests/test_decoding.py``)."""
-    stored = StoredTokenizer.of("tokenizer", tokenizer_of(explained))
+    stored = StoredTokenizer.of("tokenizer", tokenizer_of(of_model))
     reader = TokenReader(stored.backend(), special=stored.special, unknown=stored.unknown)
-    ids = tokenizer_of(explained)(text)["input_ids"]
+    ids = tokenizer_of(of_model)(text)["input_ids"]
     if not ids:
         return
     read = reader.read(ids)
@@ -211,7 +211,7 @@ def test_any_tokenizer_explains_any_other(explained: str, own: str, text: str) -
         read.text, return_offsets_mapping=True, return_special_tokens_mask=True
     )
     inner = Table(len(tokenizer_of(own)))
-    logits = aligned(explained, own, inner=inner, pooling="mean")(shown([ids]))
+    logits = aligned(of_model, own, inner=inner, pooling="mean")(shown([ids]))
     spans = [
         (0, 0) if special else span
         for span, special in zip(
@@ -225,13 +225,13 @@ def test_any_tokenizer_explains_any_other(explained: str, own: str, text: str) -
     torch.testing.assert_close(logits[0], torch.tensor(expected), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("explained", KINDS)
-def test_a_masker_with_the_same_tokenizer_gives_its_own_logits(explained: str) -> None:
+@pytest.mark.parametrize("of_model", KINDS)
+def test_a_masker_with_the_same_tokenizer_gives_its_own_logits(of_model: str) -> None:
     """A token for a token: nothing is pooled, whichever way the tokenizer writes words."""
-    tokenizer = tokenizer_of(explained)
+    tokenizer = tokenizer_of(of_model)
     inner = Table(len(tokenizer))
     masker = AlignedMasker(inner, tokenizer=tokenizer, masker_tokenizer=tokenizer)
-    ids = ids_of(explained, "the film was good")  # no token of it is a lone space
+    ids = ids_of(of_model, "the film was good")  # no token of it is a lone space
     logits = masker(shown([ids]))
     (given,) = inner.seen
     own = given.inputs[0][0].tolist()

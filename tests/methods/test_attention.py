@@ -106,8 +106,8 @@ def test_it_is_what_the_weights_say(
         if padded_left and reads_last and row == 0:
             continue  # GPT-2 counts positions from the padding; the padded row is tested below
         expected = by_hand(layers, len(layers[0]) - 1 if reads_last else 0)
-        explained = (ids[row] != reference[row])[tokens].numpy()
-        assert scores[row][tokens].numpy() == pytest.approx(expected * explained, abs=1e-5)
+        maskable = (ids[row] != reference[row])[tokens].numpy()
+        assert scores[row][tokens].numpy() == pytest.approx(expected * maskable, abs=1e-5)
         assert scores[row].max() > 0.05
 
 

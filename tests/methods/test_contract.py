@@ -62,13 +62,13 @@ class TestContract:
         model = BagOfTokens([9.0, -5.0, 0.0, 2.0, -1.0, -1.5, 0.5], offset=4.8, link="logistic")
         predicted = model(IDS, MASK).argmax(dim=-1)
         assert predicted.tolist() == [0, 1]
-        explained = (model, model.embedding)
+        about = (model, model.embedding)
         if methods.spec(name).family == "attention" or name.endswith("-attention"):
-            explained = subject(name)
-            predicted = explained[0](IDS, MASK).argmax(dim=-1)
+            about = subject(name)
+            predicted = about[0](IDS, MASK).argmax(dim=-1)
         assert torch.equal(
-            run(name, explained, target=None, n_steps=few(name)),
-            run(name, explained, target=predicted, n_steps=few(name)),
+            run(name, about, target=None, n_steps=few(name)),
+            run(name, about, target=predicted, n_steps=few(name)),
         )
 
     def test_a_seed_gives_the_same_again_and_global_state_stays(self, name: str) -> None:
@@ -108,11 +108,11 @@ class TestContract:
             assert torch.allclose(
                 run(name, subject(name), n_steps=few(name)), expected, atol=tolerance(name)
             )
-        explained = subject(name)
+        about = subject(name)
         with torch.inference_mode():
             scores = run(
                 name,
-                explained,
+                about,
                 n_steps=few(name),
                 ids=IDS.clone(),
                 reference=REFERENCE.clone(),

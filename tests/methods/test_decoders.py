@@ -121,9 +121,9 @@ def test_attention_is_that_of_the_last_token(kind: str) -> None:
             layers = model.model(input_ids=alone.input_ids, output_attentions=True).attentions
         model.model.set_attn_implementation("sdpa")
         expected = layers[-1][0].mean(dim=0)[-1][alone.ordinary[0]]
-        explained = (alone.input_ids != model.baselines(alone))[alone.ordinary]
+        maskable = (alone.input_ids != model.baselines(alone))[alone.ordinary]
         found = scores[row][batch.ordinary[row]]
-        assert torch.allclose(found, expected * explained, atol=1e-6)
+        assert torch.allclose(found, expected * maskable, atol=1e-6)
         assert found.max() > 1e-3
 
 

@@ -183,7 +183,7 @@ def test_an_activation_that_runs_again() -> None:
 
 
 def test_examples_do_not_mix_in_a_softmax_module() -> None:
-    explained = subject(nn.Softmax(dim=-1))
-    together = run("deep-lift", explained)
-    alone = run("deep-lift", explained, ids=IDS[:1], reference=REFERENCE[:1], mask=MASK[:1])
+    about = subject(nn.Softmax(dim=-1))
+    together = run("deep-lift", about)
+    alone = run("deep-lift", about, ids=IDS[:1], reference=REFERENCE[:1], mask=MASK[:1])
     assert torch.allclose(together[:1], alone, atol=1e-6)

@@ -114,14 +114,14 @@ class TestEveryMethod:
         assert torch.all(scores == 0)
 
     def test_works_in_inference_mode(self, name: str) -> None:
-        explained = subject(name)
-        expected = run(name, explained, n_steps=few(name), feature_mask=GROUPS)
+        about = subject(name)
+        expected = run(name, about, n_steps=few(name), feature_mask=GROUPS)
         with torch.inference_mode():
             given = [t.clone() for t in (IDS, REFERENCE, MASK, GROUPS)]
             ids, reference, mask, groups = given
             scores = run(
                 name,
-                explained,
+                about,
                 n_steps=few(name),
                 ids=ids,
                 reference=reference,
@@ -310,26 +310,26 @@ def test_pieces_of_words_stand_together() -> None:
 
 class TestNumbers:
     def test_in_order_of_appearance(self) -> None:
-        explained = torch.tensor([[False, True, True, True, True, False, True]])
+        maskable = torch.tensor([[False, True, True, True, True, False, True]])
         mask = torch.tensor([[4, 9, 4, 9, -3, 9, 4]])
-        assert number_groups(explained, mask).tolist() == [[-1, 0, 1, 0, 2, -1, 1]]
-        assert number_groups(explained, None).tolist() == [[-1, 0, 1, 2, 3, -1, 4]]
+        assert number_groups(maskable, mask).tolist() == [[-1, 0, 1, 0, 2, -1, 1]]
+        assert number_groups(maskable, None).tolist() == [[-1, 0, 1, 2, 3, -1, 4]]
 
     def test_against_a_loop_over_long_texts(self) -> None:
         generator = torch.Generator().manual_seed(0)
-        explained = torch.rand(2, 5000, generator=generator) < 0.8
+        maskable = torch.rand(2, 5000, generator=generator) < 0.8
         mask = torch.randint(-2000, 2000, (2, 5000), generator=generator)
-        found = number_groups(explained, mask)
+        found = number_groups(maskable, mask)
         for row in range(2):
             count, seen = itertools.count(), {}
-            for value, is_explained, number in zip(
-                mask[row].tolist(), explained[row].tolist(), found[row].tolist(), strict=True
+            for value, is_maskable, number in zip(
+                mask[row].tolist(), maskable[row].tolist(), found[row].tolist(), strict=True
             ):
-                if is_explained and value not in seen:
+                if is_maskable and value not in seen:
                     seen[value] = next(count)
-                assert number == (seen[value] if is_explained else -1)
+                assert number == (seen[value] if is_maskable else -1)
 
     def test_nothing_at_all(self) -> None:
         for shape in ((0, 4), (3, 0), (0, 0)):
-            explained = torch.zeros(shape, dtype=torch.bool)
-            assert number_groups(explained, explained.long()).shape == shape
+            maskable = torch.zeros(shape, dtype=torch.bool)
+            assert number_groups(maskable, maskable.long()).shape == shape

@@ -313,11 +313,11 @@ def test_taking_all_tokens_away_and_keeping_them_all(removal: str) -> None:
         with torch.no_grad():
             p = forward(ids, ones, types).softmax(1)[0]
             q = forward(*nothing).softmax(1)[0]
-        explained = int(p.argmax())
-        drop = float(p[explained] - q[explained])
+        target = int(p.argmax())
+        drop = float(p[target] - q[target])
         assert lost[row].item() == pytest.approx(drop, abs=1e-10)
         # The same as a ratio of probabilities.
-        assert p[explained].item() * math.expm1(logs[row]) == pytest.approx(-drop, abs=1e-10)
+        assert p[target].item() * math.expm1(logs[row]) == pytest.approx(-drop, abs=1e-10)
 
 
 def test_log_odds_and_comprehensiveness_say_the_same_of_one_share() -> None:

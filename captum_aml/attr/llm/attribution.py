@@ -243,7 +243,7 @@ class LLMAMLAttribution(BaseLLMAttribution):
         a :class:`~captum_aml.maskers.SharedMasker` on the model's hidden states; where the model's
         layers cannot be found, that of ``attr_method.fit``.
 
-        The target can be told from the model's hidden states, and from the ids that a
+        The target can be inferred from the model's hidden states, and from the ids that a
         :class:`~captum_aml.maskers.TransformerMasker` reads. A masker that is shown no more than
         what can be masked (:class:`~captum_aml.maskers.AlignedMasker`,
         :class:`~captum_aml.maskers.EmbeddingMasker`) says much the same for every token of it.

@@ -1,4 +1,4 @@
-"""From a prompt and its target, given or written, to the tokens that are explained."""
+"""Reader of prompts and their targets, given or written."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class ExampleReader:
         else:
             ids = _given_ids(self.tokenizer, target, gen_args)
         _check_ids("target", ids, self.layer)
-        # Any token tells that the whole is meant: best what follows an answer that is over.
+        # Any token marks that the whole is meant: best what follows an answer that is over.
         end = getattr(self.tokenizer, "eos_token_id", None)
         known = range(getattr(self.layer, "num_embeddings", 0))
         after = ids.new_tensor([end]) if end in known else ids[-1:]

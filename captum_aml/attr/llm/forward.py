@@ -1,10 +1,10 @@
-r"""The forward function that is explained where a language model writes: a log-probability.
+r"""The log-probability of a target as the forward function of a language model.
 
-For a row of token ids :math:`x` of which the tokens at the places :math:`E` are explained,
+For a row of token ids :math:`x` of which the tokens at the places :math:`E` are the target,
 
 .. math:: F(x) = \frac{1}{|E|} \sum_{t \in E} \log p(x_t \mid x_1, \dots, x_{t-1}).
 
-With one explained token that is its log-probability after those before it (teacher forcing). Of a
+With one such token that is its log-probability after those before it (teacher forcing). Of a
 whole answer it is the mean, so that :math:`e^F` is the geometric mean of its tokens' probabilities:
 the sum, which Captum reads, makes the probability of an answer of many tokens vanish, and the
 inverse term, :math:`-\log(1 - p)`, would say nothing about any mask.
@@ -26,8 +26,8 @@ class TargetLogProbability:
     """The mean log-probability of marked tokens under a causal language model.
 
     Called with the ids of whole rows, prompt and target, it runs the model once, without a
-    key-value cache, and asks it for no other logits than those that predict a marked token, where
-    it lets itself be asked.
+    key-value cache, and requests no other logits than those that predict a marked token, where
+    its arguments allow it.
 
     Args:
         model: A causal language model that is called as those of Hugging Face are.
@@ -39,7 +39,7 @@ class TargetLogProbability:
         self._named = set(parameters)
         self._takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor, explained: Tensor) -> Tensor:
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor, target_mask: Tensor) -> Tensor:
         """The function above.
 
         Args:
@@ -47,17 +47,17 @@ class TargetLogProbability:
             attention_mask: 1 at tokens and 0 at padding, (N, S); or what is added to attention
                 logits, (N, 1, S or 1, S), as removal through attention makes it. The model's own
                 causality holds in any case.
-            explained: Which tokens are explained, bool (N, S): at least one in a row, and never the
-                first, which nothing predicts.
+            target_mask: True at tokens of the target, bool (N, S): at least one in a row, and
+                never the first, which nothing predicts.
 
         Returns:
             Tensor (N,): log-probabilities, float32 at least.
         """
-        places = explained.any(dim=0).nonzero().flatten()
+        places = target_mask.any(dim=0).nonzero().flatten()
         logits = as_float(self._logits(input_ids, attention_mask, places - 1))
         # Of a model on several devices the logits need not be where the ids are.
         wanted = input_ids[:, places].unsqueeze(-1).to(logits.device)
-        marked = explained[:, places].to(logits.device)
+        marked = target_mask[:, places].to(logits.device)
         log_probs = logits.gather(-1, wanted).squeeze(-1) - logits.logsumexp(dim=-1)
         return log_probs.masked_fill(~marked, 0.0).sum(dim=1) / marked.sum(dim=1)
 

@@ -11,7 +11,7 @@ prompt, in which every token belongs to a feature or to none:
 
 Where a value stands is found by putting another string, which occurs nowhere else, in its place:
 what stays the same around that string is not the value. So equal values, and values within others,
-are told apart, and a template may change a value (its case, say) as long as it shows it.
+are distinct, and a template may change a value (its case, say) as long as it shows it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From prompts and their targets to the rows that are explained, in batches."""
+"""Rows of prompts and their targets, in batches."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Example:
 class Row:
     """One explanation: of a whole target, or of one of its tokens.
 
-    A row ends with the token that is explained, or with one more token where the whole target is.
-    What comes later has no influence on what is explained, and so a row tells a masker which it is.
+    A row ends with its target token, or with one more token where the whole target is meant.
+    No later token has an influence on it, so that a masker can infer from a row which it is.
 
     Attributes:
         example: The prompt and the target.
@@ -58,14 +58,14 @@ class Row:
         return torch.cat([target, end]) if self.token is None else target[: self.token + 1]
 
     @property
-    def explained(self) -> Tensor:
-        """Which part of it is explained, bool (A,)."""
-        explained = torch.zeros(len(self.answer), dtype=torch.bool)
+    def target_mask(self) -> Tensor:
+        """True at its tokens that are the target of the row, bool (A,)."""
+        mask = torch.zeros(len(self.answer), dtype=torch.bool)
         if self.token is None:
-            explained[: len(self.example.target)] = True
+            mask[: len(self.example.target)] = True
         else:
-            explained[self.token] = True
-        return explained
+            mask[self.token] = True
+        return mask
 
 
 def all_rows(example: Example) -> list[Row]:
@@ -80,7 +80,7 @@ def all_rows(example: Example) -> list[Row]:
 class RowBatch(TypedDict):
     """Rows as arguments of ``attribute``, all (N, S); a batch that ``fit`` takes, too.
 
-    The further arguments of the forward function are the attention mask and the explained tokens.
+    The further arguments of the forward function are the attention mask and the mask of the target.
     """
 
     inputs: Tensor
@@ -97,7 +97,7 @@ def collate(rows: Sequence[Row], device: torch.device) -> RowBatch:
     """
     none = max(len(row.example.prompt.holders) for row in rows)
     parts: dict[str, list[Tensor]] = {
-        k: [] for k in ("ids", "reference", "mask", "explained", "of")
+        k: [] for k in ("ids", "reference", "mask", "target_mask", "of")
     }
     for row in rows:
         prompt, answer = row.example.prompt, row.answer
@@ -105,8 +105,8 @@ def collate(rows: Sequence[Row], device: torch.device) -> RowBatch:
         parts["ids"].append(torch.cat([prompt.ids, answer]))
         parts["reference"].append(torch.cat([prompt.reference, answer]))
         parts["mask"].append(torch.ones_like(features))
-        parts["explained"].append(
-            torch.cat([torch.zeros_like(prompt.ids, dtype=torch.bool), row.explained])
+        parts["target_mask"].append(
+            torch.cat([torch.zeros_like(prompt.ids, dtype=torch.bool), row.target_mask])
         )
         parts["of"].append(features.masked_fill(features < 0, none))
     fill = {"of": float(none)}
@@ -117,7 +117,7 @@ def collate(rows: Sequence[Row], device: torch.device) -> RowBatch:
     return {
         "inputs": tensors["ids"],
         "baselines": tensors["reference"],
-        "additional_forward_args": (tensors["mask"], tensors["explained"]),
+        "additional_forward_args": (tensors["mask"], tensors["target_mask"]),
         "feature_mask": tensors["of"],
     }
 

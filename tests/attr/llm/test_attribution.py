@@ -129,19 +129,21 @@ def test_log_probabilities_are_those_of_a_plain_loop(
     rows = [([5, 9, 40, 7], [3, 8, 100]), ([77, 2], [9]), ([4, 4, 90, 12, 1], [6, 2])]
     length = max(len(p) + len(t) for p, t in rows)
     ids = torch.zeros(len(rows), length, dtype=torch.long)
-    mask, explained = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+    mask, target_mask = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
     expected = []
     for row, (prompt, target) in enumerate(rows):
         end = len(prompt) + len(target)
         ids[row, :end], mask[row, :end] = torch.tensor(prompt + target), 1
-        explained[row, len(prompt) : end] = True
+        target_mask[row, len(prompt) : end] = True
         expected.append(sum(plain_log_probs(model, prompt, target)) / len(target))
     function = TargetLogProbability(Wrapped(model) if "wrapped" in kind else model)
     with torch.no_grad():
-        values = function(ids, mask, explained)
+        values = function(ids, mask, target_mask)
     # The kernels of a batch add up in another order.
     torch.testing.assert_close(values, torch.tensor(expected), atol=2e-5, rtol=1e-5)
-    state = ForwardState((torch.ones(ids.shape),), (torch.zeros(ids.shape),), (mask, explained), 0)
+    state = ForwardState(
+        (torch.ones(ids.shape),), (torch.zeros(ids.shape),), (mask, target_mask), 0
+    )
     for removal in (AttentionRemoval(), AttentionRemoval(causal=True)):
         args = removal(state, (torch.ones(ids.shape),)).args
         with torch.no_grad():
@@ -155,10 +157,10 @@ def test_hidden_tokens_are_what_padding_is_to_the_model(
 ) -> None:
     model = language_model(kind, len(byte_level))
     ids = torch.tensor([[5, 9, 40, 7, 3, 8]])
-    explained = torch.tensor([[False] * 4 + [True] * 2])
+    target_mask = torch.tensor([[False] * 4 + [True] * 2])
     keep = torch.tensor([[0.0, 0.0, 1.0, 1.0, 1.0, 1.0]])
     state = ForwardState(
-        (torch.ones(ids.shape),), (torch.zeros(ids.shape),), (torch.ones_like(ids), explained), 0
+        (torch.ones(ids.shape),), (torch.zeros(ids.shape),), (torch.ones_like(ids), target_mask), 0
     )
     with torch.no_grad():
         logits = model(
@@ -176,9 +178,9 @@ def test_log_probability_of_a_planted_answer_is_the_derived_one() -> None:
     model = PlantedLM().eval()
     words, _, answer = planted_prompt(8, seed=0)
     ids = torch.tensor([[VOCABULARY.index(word) for word in [*words, *answer.split()]]])
-    explained = torch.zeros(ids.shape, dtype=torch.bool)
-    explained[:, -2:] = True
-    value = TargetLogProbability(model)(ids, torch.ones_like(ids), explained)
+    target_mask = torch.zeros(ids.shape, dtype=torch.bool)
+    target_mask[:, -2:] = True
+    value = TargetLogProbability(model)(ids, torch.ones_like(ids), target_mask)
     expected = (log_probability(8) + log_probability(9)) / 2
     assert value.item() == pytest.approx(expected, abs=1e-5)
 
@@ -335,8 +337,8 @@ class Spy:
         """
         (call,) = self.calls
         ids, reference, groups = (call[k][0] for k in ("inputs", "baselines", "feature_mask"))
-        _, explained = call["additional_forward_args"]
-        start = int(explained[0].nonzero()[0])
+        _, target_mask = call["additional_forward_args"]
+        start = int(target_mask[0].nonzero()[0])
         assert torch.equal(ids[start:], reference[start:])
         return [
             (tokenizer.decode([i]), tokenizer.decode([r]), f)
@@ -1101,8 +1103,8 @@ def test_a_sliding_window_shorter_than_the_prompt_is_noticed(
     config = decoder_config("mistral", len(byte_level), sliding_window=4)
     model = MistralForCausalLM(config).eval()
     ids = torch.tensor([[5, 9, 40, 7, 3, 8, 77]])
-    explained = torch.tensor([[False] * 6 + [True]])
-    value = TargetLogProbability(model)(ids, torch.ones_like(ids), explained)
+    target_mask = torch.tensor([[False] * 6 + [True]])
+    value = TargetLogProbability(model)(ids, torch.ones_like(ids), target_mask)
     expected = plain_log_probs(model, ids[0, :6].tolist(), [77])
     assert value.item() == pytest.approx(expected[0], abs=1e-5)
     llm = LLMAMLAttribution(AMLAttribution(model, perturbation="causal-attention"), byte_level)
