@@ -78,6 +78,26 @@ def test_the_reference_names_every_public_package() -> None:
     assert public - unlisted <= named
 
 
+def test_files_that_the_page_on_architecture_names_are_there() -> None:
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    package = DOCS.parent / "captum_aml"
+    named = set(re.findall(r"(?:\w+/)*\w+\.py\b", page))
+    named = {path for path in named if "NAME" not in path and path != "_x.py"}
+    assert len(named) > 40
+    for path in named:
+        root = DOCS.parent if path.startswith("tests/") else package
+        assert (root / path).is_file(), path
+    for package_name in re.findall(r"^\| `(\w+)/`", page, re.MULTILINE):
+        assert (package / package_name / "__init__.py").is_file(), package_name
+
+
+def test_the_glossary_is_in_order() -> None:
+    page = (DOCS / "glossary.md").read_text(encoding="utf-8")
+    terms = re.findall(r"^(\w[\w ]*)\n  \S", page, re.MULTILINE)
+    assert len(terms) > 30
+    assert terms == sorted(terms, key=str.lower)
+
+
 def _rounded(text: str) -> str:
     """A text with its numbers taken out, and its white space made the same."""
     return " ".join(NUMBER.sub("0.0", text).split())
