@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from captum_aml import AMLAttribution, LAAttribution, TransformerMasker
-from captum_aml.cli.demo import hit_rate
 from captum_aml.reviews import (
     Review,
+    hit_rate,
     load_reviews_classifier,
     load_reviews_splits,
     reviews_classifier_path,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,10 @@ from captum_aml.masking.forward import run_forward
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import Objective, Terms
 from captum_aml.readout import Readout, check_finite, output_tensor, select
-from captum_aml.tuning import TuningResult, tune_mask, tune_masker
 from captum_aml.typing import ForwardFunc
+
+if TYPE_CHECKING:
+    from captum_aml.tuning import TuningResult
 
 ScoreKind = Literal["mask", "contribution"]
 TuneKind = Literal["mask", "masker"]
@@ -167,27 +169,30 @@ def explain(
     result: TuningResult | None = None
     # Where nothing is maskable there is nothing to tune, and nothing to differentiate.
     steps = n_steps if bool(problem.layout.maskable_units.any()) else 0
-    if n_steps > 0 and tune == "masker":
-        assert masker is not None
-        result = tune_masker(
-            problem,
-            objective,
-            masker,
-            n_steps=steps,
-            learning_rate=learning_rate,
-            dtype=_mask_dtype(problem),
-            show_progress=show_progress,
-        )
-        mask = result.mask
-    elif n_steps > 0:
-        result = tune_mask(
-            problem,
-            objective,
-            _initial_logits(problem, masker),
-            n_steps=steps,
-            learning_rate=learning_rate,
-            show_progress=show_progress,
-        )
+    if n_steps > 0:
+        # Not loaded for explanations in a single pass, nor for a fit.
+        from captum_aml.tuning import tune_mask, tune_masker
+
+        if tune == "masker":
+            assert masker is not None
+            result = tune_masker(
+                problem,
+                objective,
+                masker,
+                n_steps=steps,
+                learning_rate=learning_rate,
+                dtype=_mask_dtype(problem),
+                show_progress=show_progress,
+            )
+        else:
+            result = tune_mask(
+                problem,
+                objective,
+                _initial_logits(problem, masker),
+                n_steps=steps,
+                learning_rate=learning_rate,
+                show_progress=show_progress,
+            )
         mask = result.mask
     else:
         mask = torch.sigmoid(_initial_logits(problem, masker))

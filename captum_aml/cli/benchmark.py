@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captum_aml.cli.console import duration, shows_progress
+from captum_aml.cli.console import duration, show_table, shows_progress
 from captum_aml.cli.options import (
-    Baseline,
-    Device,
-    Labels,
-    MaxLength,
-    Model,
+    ModelOptions,
     PassSize,
-    Template,
     TextColumn,
-    chosen_model,
     comma_separated,
+    with_options,
 )
 
 if TYPE_CHECKING:
-    from captum_aml.benchmark import BenchmarkResults
+    from captum_aml.benchmark import BenchmarkResults, BenchmarkSettings
 
 
 def _list_methods(given: str | None) -> str | None:
@@ -49,41 +45,60 @@ def _list_metrics(given: str | None) -> str | None:
     return given
 
 
-Metrics = Annotated[
-    str | None,
-    typer.Option(
-        help="Metrics, separated by commas; an operator may follow, as in aopc-sufficiency@pad. "
-        "'list' lists them.",
-        show_default="the usual ones",
-        # Before what else is required.
-        callback=_list_metrics,
-        is_eager=True,
-    ),
-]
-Preset = Annotated[
-    str,
-    typer.Option(
-        help="Convention: default, aml, eraser, ferret or naopc. It says which shares of the "
-        "tokens are taken, how they are rounded, averaged and removed."
-    ),
-]
-BeamSize = Annotated[
-    int, typer.Option(min=1, help="Beam of the search for the limits of normalized AOPC.")
-]
-SearchTokens = Annotated[
-    int, typer.Option(min=0, help="Texts with more tokens have no normalized AOPC.")
-]
-Examples = Annotated[int, typer.Option(min=0, help="Texts that the page shows.")]
+@dataclass(frozen=True, kw_only=True)
+class ScoringOptions(ModelOptions):
+    """The model, and how explanations of it are scored."""
+
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Metrics, separated by commas; an operator may follow, as in "
+            "aopc-sufficiency@pad. 'list' lists them.",
+            show_default="the usual ones",
+            # Before what else is required.
+            callback=_list_metrics,
+            is_eager=True,
+        ),
+    ] = None
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="Convention: default, aml, eraser, ferret or naopc. It says which shares of the "
+            "tokens are taken, how they are rounded, averaged and removed."
+        ),
+    ] = "default"
+    batch_size: PassSize = 32
+    beam_size: Annotated[
+        int, typer.Option(min=1, help="Beam of the search for the limits of normalized AOPC.")
+    ] = 3
+    search_tokens: Annotated[
+        int, typer.Option(min=0, help="Texts with more tokens have no normalized AOPC.")
+    ] = 64
+    examples: Annotated[int, typer.Option(min=0, help="Texts that the page shows.")] = 5
+
+    def settings(self, **others: Any) -> BenchmarkSettings:
+        """The settings, with ``others`` of the command's own."""
+        from captum_aml.benchmark.settings import BenchmarkSettings
+        from captum_aml.metrics import LimitSearch
+
+        return BenchmarkSettings(
+            metrics=None if self.metrics is None else comma_separated(self.metrics),
+            convention=self.preset,
+            batch_size=self.batch_size,
+            search=LimitSearch(beam_size=self.beam_size, max_tokens=self.search_tokens),
+            n_examples=self.examples,
+            **others,
+        )
 
 
+@with_options(ScoringOptions)
 def benchmark(
-    model: Model = ...,  # type: ignore[assignment]  # typer's sign for a required option
+    options: ScoringOptions,
+    *,
     data: Annotated[
         str,
         typer.Option(help="A .jsonl, .csv, .tsv, .parquet or .txt file, or a data set of the hub."),
-    ] = ...,  # type: ignore[assignment]  # likewise
-    template: Template = None,
-    labels: Labels = None,
+    ],
     out: Annotated[
         Path, typer.Option(help="The folder of the run; a run that was killed goes on there.")
     ] = Path("report"),
@@ -97,8 +112,6 @@ def benchmark(
             is_eager=True,
         ),
     ] = None,
-    metrics: Metrics = None,
-    preset: Preset = "default",
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first N texts.")] = None,
     seeds: Annotated[
         str, typer.Option(help="Seeds for methods that draw at random, separated by commas.")
@@ -119,13 +132,6 @@ def benchmark(
     rationale_column: Annotated[
         str, typer.Option(help="The column with human rationales, as spans of characters.")
     ] = "rationale",
-    batch_size: PassSize = 32,
-    beam_size: BeamSize = 3,
-    search_tokens: SearchTokens = 64,
-    examples: Examples = 5,
-    max_length: MaxLength = None,
-    baseline: Baseline = None,
-    device: Device = "auto",
     overwrite: Annotated[
         bool, typer.Option(help="Start anew in a folder that holds another run.")
     ] = False,
@@ -139,27 +145,20 @@ def benchmark(
     start = time.perf_counter()
     from captum_aml import methods as registry
     from captum_aml.benchmark.run import run_benchmark
-    from captum_aml.benchmark.settings import BenchmarkSettings
-    from captum_aml.metrics import LimitSearch
     from captum_aml.metrics.conventions import resolve_convention
     from captum_aml.metrics.registry import bind
     from captum_aml.text.data import load_texts
 
-    settings = BenchmarkSettings(
+    settings = options.settings(
         methods=None if methods is None else comma_separated(methods),
-        metrics=None if metrics is None else comma_separated(metrics),
-        convention=preset,
         seeds=_numbers(seeds, "--seeds"),
         maskers=masker or (),
         n_steps=_steps(steps or ()),
-        batch_size=batch_size,
-        search=LimitSearch(beam_size=beam_size, max_tokens=search_tokens),
-        n_examples=examples,
     )
     # Mistakes are told before a model is loaded or a text explained.
     for name in (*(settings.methods or ()), *settings.n_steps):
         registry.spec(name)
-    convention = resolve_convention(preset)
+    convention = resolve_convention(options.preset)
     if settings.metrics is not None:
         bind(settings.metrics, convention)
     texts = load_texts(
@@ -171,13 +170,11 @@ def benchmark(
         rationale_column=rationale_column,
     )
     results = run_benchmark(
-        chosen_model(
-            model, template, labels, baseline=baseline, device=device, max_length=max_length
-        ),
+        options.load(),
         texts,
         out,
         settings,
-        model_name=model,
+        model_name=options.model,
         data_name=data,
         overwrite=overwrite,
         show_progress=shows_progress(),
@@ -187,7 +184,10 @@ def benchmark(
     typer.echo(f"The report: {(out / 'report.html').resolve()}")
 
 
+@with_options(ScoringOptions)
 def evaluate(
+    options: ScoringOptions,
+    *,
     explanations: Annotated[
         Path,
         typer.Argument(
@@ -195,21 +195,9 @@ def evaluate(
             "seed, target, id, label and rationale."
         ),
     ],
-    model: Model = ...,  # type: ignore[assignment]  # typer's sign for a required option
-    template: Template = None,
-    labels: Labels = None,
     out: Annotated[
         Path | None, typer.Option(help="A folder for report.html, report.md and results.json.")
     ] = None,
-    metrics: Metrics = None,
-    preset: Preset = "default",
-    batch_size: PassSize = 32,
-    beam_size: BeamSize = 3,
-    search_tokens: SearchTokens = 64,
-    examples: Examples = 5,
-    max_length: MaxLength = None,
-    baseline: Baseline = None,
-    device: Device = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace other results in the folder.")] = False,
 ) -> None:
     """Score explanations that were made elsewhere, with the metrics of the benchmark.
@@ -220,22 +208,12 @@ def evaluate(
     from captum_aml.benchmark.evaluate import evaluate_explanations
     from captum_aml.benchmark.explanations import read_explanations
     from captum_aml.benchmark.report import write_report
-    from captum_aml.benchmark.settings import BenchmarkSettings
     from captum_aml.benchmark.store import BenchmarkFolder
-    from captum_aml.metrics import LimitSearch
     from captum_aml.text.saved import model_fingerprint
 
-    settings = BenchmarkSettings(
-        metrics=None if metrics is None else comma_separated(metrics),
-        convention=preset,
-        batch_size=batch_size,
-        search=LimitSearch(beam_size=beam_size, max_tokens=search_tokens),
-        n_examples=examples,
-    )
+    settings = options.settings()
     given = read_explanations(explanations)
-    text_model = chosen_model(
-        model, template, labels, baseline=baseline, device=device, max_length=max_length
-    )
+    text_model = options.load()
     # A folder holds the results of one run, here as for benchmark.
     identity = {
         "model": model_fingerprint(text_model),
@@ -247,7 +225,7 @@ def evaluate(
             text_model,
             given,
             settings,
-            model_name=model,
+            model_name=options.model,
             data_name=str(explanations),
             show_progress=shows_progress(),
         )
@@ -281,14 +259,17 @@ def _steps(given: Sequence[str]) -> dict[str, int]:
 
 
 def _show(results: BenchmarkResults) -> None:
-    """The means in the terminal, in as many tables below each other as its width takes."""
+    """The means in the terminal."""
     from rich.console import Console
-    from rich.table import Table
 
+    from captum_aml.visualization import Table
     from captum_aml.visualization.segments import printable
 
     rows = sorted(results.rows, key=lambda row: row.rank or float("inf"))
-    columns = [("rank", ["-" if row.rank is None else f"{row.rank:.1f}" for row in rows])]
+    columns = [
+        ("method", [printable(row.method) for row in rows]),
+        ("rank", ["-" if row.rank is None else f"{row.rank:.1f}" for row in rows]),
+    ]
     for metric in results.metrics:
         arrow = {True: " ↑", False: " ↓", None: ""}[metric.higher_is_better]
         cells = [row.cells.get(metric.name) for row in rows]
@@ -298,51 +279,16 @@ def _show(results: BenchmarkResults) -> None:
     if any(number == number for number in passes):
         shown = ["-" if number != number else f"{number:,.0f}" for number in passes]
         columns.append(("passes a text", shown))
-
+    headings, texts = zip(*columns, strict=True)
+    title = f"{results.n_texts} text{'' if results.n_texts == 1 else 's'}, means"
+    show_table(Table(title, headings, list(zip(*texts, strict=True))))
     console = Console(highlight=False, markup=False)
-    names = [printable(row.method) for row in rows]
-    title: str | None = f"{results.n_texts} text{'' if results.n_texts == 1 else 's'}, means"
-    room = console.width - _outer_width(["method", *names]) - 1
-    for part in _parts(columns, room):
-        table = Table(title=title, title_justify="left")
-        table.add_column("method", no_wrap=True)
-        for heading, shown in part:
-            width = _outer_width([*heading.split(), *shown]) - _PADDING
-            table.add_column(heading, justify="right", width=width)
-        for place, name in enumerate(names):
-            table.add_row(name, *(shown[place] for _, shown in part))
-        console.print(table)
-        title = None
     failed = sum(len(row.failures) for row in results.rows)
     if failed:
         were = "explanation" if failed == 1 else "explanations"
         console.print(f"{failed} {were} failed; the report says which and why.")
     for note in results.notes:
         console.print(printable(note))
-
-
-#: Of a column of a table: a blank on either side, and a line.
-_PADDING = 3
-
-
-def _outer_width(texts: Sequence[str]) -> int:
-    return max(map(len, texts)) + _PADDING
-
-
-def _parts(
-    columns: Sequence[tuple[str, list[str]]], room: int
-) -> Iterator[list[tuple[str, list[str]]]]:
-    """Columns, by heading and cells, in groups that go into a line; one at least."""
-    part: list[tuple[str, list[str]]] = []
-    used = 0
-    for heading, cells in columns:
-        width = _outer_width([*heading.split(), *cells])
-        if part and used + width > room:
-            yield part
-            part, used = [], 0
-        part.append((heading, cells))
-        used += width
-    yield part
 
 
 __all__ = ["benchmark", "evaluate"]

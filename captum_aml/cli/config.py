@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
@@ -13,18 +13,7 @@ import typer
 
 from captum_aml._optional import require
 from captum_aml._utils.rows import shown
-from captum_aml.cli.options import (
-    Baseline,
-    Device,
-    Labels,
-    MaxLength,
-    Model,
-    Seed,
-    Template,
-    TextColumn,
-    comma_separated,
-    with_flags,
-)
+from captum_aml.cli.options import ModelOptions, Seed, TextColumn, comma_separated, with_flags
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.training.recipes import default_loss, default_rate
 from captum_aml.training.settings import FitSettings, LossName, TrainingOptions
@@ -37,6 +26,8 @@ _ALIASES = {"lr": "learning_rate"}
 #: Options that take several names, which a file may have as a list.
 _LISTS = ("labels", "select_by", "tracker")
 _OF_OBJECTIVE = ("prediction_weight", "inverse_weight", "size_weight", "size_penalty")
+#: The least that counts can be which no one else checks; a run is saved by steps in a folder only.
+_LEAST = {"batch_size": 1, "validation_limit": 1, "limit": 2, "save_every": 1}
 #: What was expected, by the first word of pydantic's name for an error.
 _EXPECTED = {"string": "a string", "int": "an integer", "float": "a number"}
 
@@ -48,14 +39,13 @@ ConfigFile = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitConfig(TrainingOptions):
+class FitConfig(ModelOptions, TrainingOptions):
     """Everything that decides what a fit learns, under the names that flags and files share.
 
     Raises:
         InvalidInputError: A value is out of range, or two contradict.
     """
 
-    model: Model
     data: Annotated[
         str,
         typer.Option(
@@ -81,10 +71,6 @@ class FitConfig(TrainingOptions):
         int, typer.Option(help="Take the first N validation texts.", min=1)
     ] = 200
     text_column: TextColumn = "text"
-    max_length: MaxLength = None
-    template: Template = None
-    labels: Labels = None
-    baseline: Baseline = None
     method: Annotated[Literal["aml", "la"], typer.Option(help="aml or la.")] = "aml"
     masker: Annotated[
         str | None,
@@ -153,7 +139,6 @@ class FitConfig(TrainingOptions):
         ),
     ] = None
     seed: Seed = 0
-    device: Device = "auto"
     tracker: Annotated[
         str | None,
         typer.Option(help="tensorboard, or others of Accelerate, with commas between."),
@@ -177,7 +162,11 @@ class FitConfig(TrainingOptions):
         Raises:
             InvalidInputError: A name is unknown, one that is needed is missing, or a value is not
                 as described.
+            ImportError: What the configuration needs is not installed; the message says how to
+                install it.
         """
+        for package, module in {"PyYAML": "yaml", "pydantic": "pydantic"}.items():
+            require(module, package=package, feature="captum-aml fit", extra="train")
         given = _typed({name: value for name, value in flags.items() if value is not None})
         values = {**({} if file is None else _read(file)), **given}
         for name in ("model", "data"):
@@ -185,7 +174,10 @@ class FitConfig(TrainingOptions):
                 raise InvalidInputError(f"{name}: expected --{name}, or {name!r} in the file")
         if values.get("recipe") is not None:
             values = _with_recipe(values)
-        return cls(**{**(defaults or {}), **values})
+        config = cls(**{**(defaults or {}), **values})
+        if "tensorboard" in config.trackers:
+            require("tensorboard", package="tensorboard", feature="--tracker", extra="train")
+        return config
 
     def __post_init__(self) -> None:
         # The objects that they become check the rest.
@@ -193,19 +185,18 @@ class FitConfig(TrainingOptions):
         self.settings()
         if self.chosen_loss == "regression":
             self._check_regression()
-        for name in ("batch_size", "validation_limit"):
-            if getattr(self, name) < 1:
-                raise InvalidInputError(f"{name}: expected 1 or more, got {getattr(self, name)}")
-        if self.limit is not None and self.limit < 2:
-            raise InvalidInputError(f"limit: expected 2 or more, got {self.limit}")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InvalidInputError(f"{name}: expected {least} or more, got {value}")
         if self.metrics:
             from captum_aml.metrics.registry import bind, directions
 
             directions(bind(self.metrics, self.preset))
-        if (self.template is None) != (self.labels is None):
-            raise InvalidInputError(
-                "template: expected template and labels together, got one without the other"
-            )
+        if self.template is not None or self.labels is not None:
+            from captum_aml.text.models.sources import prompt_of
+
+            prompt_of(self.template, self.labels)
         if self.perturbation is not None:
             from captum_aml.perturbation import resolve_perturbation
 
@@ -246,16 +237,6 @@ class FitConfig(TrainingOptions):
             return self.learning_rate
         return default_rate(head=self.masker == "shared")
 
-    def require_packages(self) -> None:
-        """Checks that what the configuration needs is installed.
-
-        Raises:
-            ImportError: It is not; the message says how to install it.
-        """
-        require("yaml", package="PyYAML", feature="captum-aml fit", extra="train")
-        if "tensorboard" in self.trackers:
-            require("tensorboard", package="tensorboard", feature="--tracker", extra="train")
-
     def objective(self) -> AMLObjective | LAObjective:
         """The objective with its weights.
 
@@ -276,9 +257,6 @@ class FitConfig(TrainingOptions):
 
     def settings(self) -> FitSettings:
         """The settings of ``fit``, but for where the run is kept and what it is selected by."""
-        # Which needs a folder, as the command has and this object does not.
-        if self.save_every is not None and self.save_every < 1:
-            raise InvalidInputError(f"save_every: expected 1 or more, got {self.save_every}")
         shared = {field.name: getattr(self, field.name) for field in fields(TrainingOptions)}
         return FitSettings(
             epochs=self.epochs,
@@ -305,14 +283,18 @@ class FitConfig(TrainingOptions):
 
 
 def option_fields() -> list[Field[Any]]:
-    """The fields of :class:`FitConfig`: its own, then those of training."""
-    inherited = [field.name for field in fields(TrainingOptions)]
-    return sorted(fields(FitConfig), key=lambda field: field.name in inherited)
+    """The fields of :class:`FitConfig`: those without a default, its own, and the others'."""
+    groups = (FitConfig, ModelOptions, TrainingOptions)
+
+    def place(field: Field[Any]) -> int:
+        own = next(i for i, group in enumerate(groups) if field.name in group.__annotations__)
+        return -1 if field.default is MISSING else own
+
+    return sorted(fields(FitConfig), key=place)
 
 
 def config_text(values: Mapping[str, Any], *, comment: str) -> str:
     """Values as YAML, under a comment of one line."""
-    require("yaml", package="PyYAML", feature="writing a configuration", extra="train")
     import yaml
 
     text: str = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
@@ -341,7 +323,6 @@ def _hints() -> dict[str, Any]:
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The options in a YAML file."""
-    require("yaml", package="PyYAML", feature="--config", extra="train")
     import yaml
 
     file = os.fspath(path)
@@ -387,7 +368,6 @@ def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidInputError: One is of another; the message names it.
     """
-    require("pydantic", package="pydantic", feature="captum-aml fit", extra="train")
     from pydantic import TypeAdapter, ValidationError
 
     typed = {}

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
 
+if TYPE_CHECKING:
+    from captum_aml.visualization import Table
 
-def is_terminal() -> bool:
-    """Whether standard output is shown to people."""
-    from rich.console import Console
-
-    return Console().is_terminal
+#: Of a column of a table: a blank on either side, and a line.
+_PADDING = 3
 
 
 def shows_progress() -> bool:
@@ -40,17 +40,49 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s"
 
 
-@contextmanager
-def status(first: str) -> Iterator[Callable[[str], None]]:
-    """A line on standard error that says what is being done, in a terminal only.
+def show_table(table: Table) -> None:
+    """Writes a table to standard output, in parts below each other where it is too wide.
 
-    Args:
-        first: The first line; the function that is given replaces it.
+    Every part begins with the first column.
     """
     from rich.console import Console
+    from rich.table import Table as Rich
 
-    with Console(stderr=True).status(first) as shown:
-        yield shown.update
+    console = Console(highlight=False, markup=False)
+    (first, names), *columns = zip(table.columns, zip(*table.rows, strict=True), strict=True)
+    room = console.width - _outer_width([first, *names]) - 1
+    title: str | None = table.caption
+    for part in _parts(columns, room):
+        made = Rich(title=title, title_justify="left")
+        made.add_column(first, no_wrap=True)
+        for heading, _, width in part:
+            made.add_column(heading, justify="right", width=width - _PADDING)
+        for name, *row in zip(names, *(cells for _, cells, _ in part), strict=True):
+            made.add_row(name, *row)
+        console.print(made)
+        title = None
+
+
+def _parts(
+    columns: Sequence[tuple[str, Sequence[str]]], room: int
+) -> Iterator[list[tuple[str, Sequence[str], int]]]:
+    """Columns, by heading, cells and width, in groups that go into a line; one at least."""
+    part: list[tuple[str, Sequence[str], int]] = []
+    # Headings are in lines of their words where not all have room.
+    whole = sum(_outer_width([heading, *cells]) for heading, cells in columns) <= room
+    used = 0
+    for heading, cells in columns:
+        width = _outer_width([*([heading] if whole else heading.split()), *cells])
+        if part and used + width > room:
+            yield part
+            part, used = [], 0
+        part.append((heading, cells, width))
+        used += width
+    yield part
+
+
+def _outer_width(texts: Sequence[str]) -> int:
+    return max(map(len, texts)) + _PADDING
 
 
 @contextmanager
@@ -74,10 +106,9 @@ def quiet_libraries() -> None:
 __all__ = [
     "duration",
     "is_main_process",
-    "is_terminal",
     "quiet_libraries",
     "say",
+    "show_table",
     "shows_progress",
-    "status",
     "warnings_in_lines",
 ]

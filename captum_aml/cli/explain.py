@@ -11,17 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from captum_aml.cli.console import is_terminal, shows_progress
-from captum_aml.cli.options import (
-    Baseline,
-    Device,
-    Labels,
-    Model,
-    PassSize,
-    Seed,
-    Template,
-    chosen_model,
-)
+from captum_aml.cli.console import shows_progress
+from captum_aml.cli.options import ModelOptions, PassSize, Seed, with_options
 
 if TYPE_CHECKING:
     from captum_aml.text import Explanation
@@ -30,14 +21,14 @@ if TYPE_CHECKING:
 _BROKEN_PIPE = 128 + 13
 
 
+@with_options(ModelOptions, without=["max_length"])
 def explain(
+    options: ModelOptions,
+    *,
     texts: Annotated[
         list[str] | None,
         typer.Argument(help="Texts. Without any, and without --file: one a line from stdin."),
     ] = None,
-    model: Model = ...,  # type: ignore[assignment]  # typer's sign for a required option
-    template: Template = None,
-    labels: Labels = None,
     file: Annotated[
         Path | None,
         typer.Option(help="Read texts from a .jsonl, .csv, .tsv, .parquet or .txt file."),
@@ -72,9 +63,7 @@ def explain(
             show_default="the method's own",
         ),
     ] = None,
-    baseline: Baseline = None,
     batch_size: PassSize = 32,
-    device: Device = "auto",
     seed: Seed = 0,
     output: Annotated[
         Path | None,
@@ -105,15 +94,16 @@ def explain(
 
         check_format(output)
 
+    from rich.console import Console
+
     from captum_aml import methods
     from captum_aml.text import TextExplainer, write_explanations
 
     methods.spec(method)
-    text_model = chosen_model(model, template, labels, baseline=baseline, device=device)
     total = limit if file is not None else len(texts or []) or limit
-    to_terminal = output is None and is_terminal()
+    to_terminal = output is None and Console().is_terminal
     explainer = TextExplainer(
-        text_model,
+        options.load(),
         method=method,
         masker=masker,
         unit=unit,  # type: ignore[arg-type]  # checked there
@@ -134,7 +124,7 @@ def explain(
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(_BROKEN_PIPE) from None
         return
-    subtitle = f"{method} on {model}"
+    subtitle = f"{method} on {options.model}"
     count = write_explanations(output, results, title="Which tokens decide", subtitle=subtitle)
     typer.echo(f"{count} explanation{'' if count == 1 else 's'} in {output}", err=True)
 
@@ -172,29 +162,19 @@ def _texts(arguments: Sequence[str], file: Path | None, column: str) -> Iterator
 
 def _show(explanations: Iterable[Explanation], *, colored: bool) -> None:
     """Writes to standard output: for people in a terminal, for programs elsewhere."""
-    if not colored:
-        from captum_aml.text.writing import to_json_line
-
-        stream = sys.stdout.buffer
-        for explanation in explanations:
-            stream.write(to_json_line(explanation).encode("utf-8") + b"\n")
-            stream.flush()
-        return
     from rich.console import Console
-    from rich.text import Text
 
-    from captum_aml.text.explanation import headline, text_card
-    from captum_aml.text.writing import readable
-    from captum_aml.visualization import terminal_text
+    from captum_aml.text.writing import readable, to_json_line
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console()
     for explanation in explanations:
-        if console.color_system is None or console.no_color:
+        if not colored:
+            sys.stdout.buffer.write(to_json_line(explanation).encode("utf-8") + b"\n")
+            sys.stdout.buffer.flush()
+        elif console.color_system is None or console.no_color:
             typer.echo(readable(explanation))
-            continue
-        card = text_card([explanation])
-        head = (f"{headline(explanation)} ", "bold")
-        console.print(Text.assemble(head, terminal_text(card, card.rows[0])))
+        else:
+            explanation.show()
 
 
 __all__ = ["explain"]

@@ -31,8 +31,6 @@ from captum_aml.cli.console import (
 from captum_aml.exceptions import InvalidInputError
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from captum_aml.training import FitSummary
 
 
@@ -50,9 +48,10 @@ _PROGRESS = ("complete", "summary")
 @config_flags()
 def fit(
     options: dict[str, object],
+    *,
     out: Annotated[
         Path, typer.Option(help="The masker's folder, which explain and benchmark take.")
-    ] = ...,  # type: ignore[assignment]  # typer's sign for a required option
+    ],
     config: ConfigFile = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the folder, if there is one.")
@@ -71,11 +70,10 @@ def fit(
     if resume and overwrite:
         raise InvalidInputError("resume: expected --resume or --overwrite, got both")
     chosen = FitConfig.of(options, config)
-    chosen.require_packages()
     if is_main_process():
         # Before the model is loaded, and once more when nobody else can write.
         check_free(out, resume=resume, overwrite=overwrite)
-    elif resume and is_complete(out):
+    elif resume and (_run_of(out) or {}).get("complete"):
         return
     from captum_aml.cli.fit_setup import FitLines, prepare
 
@@ -87,7 +85,7 @@ def fit(
     arguments: dict[str, Any] = {
         **setup.config.settings().arguments(),
         "select_by": "loss" if setup.score is None else setup.score.metric,
-        "checkpoint_dir": out / "checkpoint",
+        "checkpoint_dir": out / CHECKPOINT,
         # A folder of another run was refused, or emptied, before.
         "resume": True,
         "save_every": setup.config.save_every,
@@ -96,7 +94,7 @@ def fit(
     if not is_main_process():
         attribution.fit(setup.training, setup.validation, **arguments)
         return
-    with FitFolder.open(out, setup.identity, text, resume=resume, overwrite=overwrite) as folder:
+    with FitFolder(out, setup.identity, text, resume=resume, overwrite=overwrite) as folder:
         if folder.summary is not None:
             say("The run is complete already.")
             typer.echo(folder.summary)
@@ -137,90 +135,75 @@ def _summary(summary: FitSummary, out: Path) -> str:
 
 
 class FitFolder(RunFolder):
-    """A folder that one run at a time writes its masker to. Use ``FitFolder.open``.
+    """A folder that one run at a time writes its masker to: it is made, or opened to go on.
+
+    Args:
+        path: The folder.
+        identity: What a run that goes on has to agree in, as JSON values.
+        config: The configuration as YAML.
+        resume: Whether to go on with the run that is there; without one it starts.
+        overwrite: Whether to remove the run or the masker that is there.
 
     Attributes:
         path: The folder.
         summary: Of a run that is complete, what it said at its end; else None.
+
+    Raises:
+        InvalidInputError: The folder holds a run or a masker and neither flag is set, another run
+            than the one to go on with, or files of somebody else's.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.summary: str | None = None
-        self._identity: dict[str, Any] = {}
-
-    @classmethod
-    def open(
-        cls,
-        path: str | os.PathLike[str],
+    def __init__(
+        self,
+        path: Path,
         identity: Mapping[str, Any],
         config: str,
         *,
         resume: bool,
         overwrite: bool,
-    ) -> Self:
-        """Makes the folder, or opens it to go on.
-
-        Args:
-            path: The folder.
-            identity: What a run that goes on has to agree in, as JSON values.
-            config: The configuration as YAML.
-            resume: Whether to go on with the run that is there; without one it starts.
-            overwrite: Whether to remove the run or the masker that is there.
-
-        Raises:
-            InvalidInputError: The folder holds a run or a masker and neither flag is set, another
-                run than the one to go on with, or files of somebody else's.
-        """
-        folder = Path(path)
-        cls.check_path(folder)
-        check_free(folder, resume=resume, overwrite=overwrite)
-        opened = cls(folder)
+    ) -> None:
+        check_free(path, resume=resume, overwrite=overwrite)
+        super().__init__(path)
+        self._identity = {_FIELD: 1, **identity}
+        self.summary: str | None = None
         try:
-            opened._begin(json.loads(json.dumps(dict(identity))), config, overwrite=overwrite)
+            if overwrite:
+                _remove(path)
+            there = _run_of(path)
+            if there is None:
+                # First of all: a folder with this file can be gone on with, whatever else is
+                # missing.
+                write_json(path / _RUN, self._identity)
+            else:
+                if there.get("complete"):
+                    self.summary = str(there.get("summary", ""))
+                same = {k: v for k, v in there.items() if k not in _PROGRESS}
+                check_same(same, self._identity, f"out: {os.fspath(path)!r} holds another run")
+            if not (path / CONFIG).exists():
+                write_file(path / CONFIG, config.encode())
         except BaseException:
-            opened.close()
+            self.close()
             raise
-        return opened
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the run is kept until it is complete."""
-        return self.path / CHECKPOINT
 
     def finish(self, history: Sequence[Mapping[str, Any]], summary: str) -> None:
         """Notes that the run is complete, and removes what was needed to go on with it."""
         write_json(self.path / HISTORY, list(history))
         write_json(self.path / _RUN, {**self._identity, "complete": True, "summary": summary})
-        for file in self.checkpoint.iterdir() if self.checkpoint.is_dir() else ():
+        checkpoint = self.path / CHECKPOINT
+        for file in checkpoint.iterdir() if checkpoint.is_dir() else ():
             if file.name != _LOGS and not file.is_dir():
                 file.unlink()
-        if self.checkpoint.is_dir() and not any(self.checkpoint.iterdir()):
-            self.checkpoint.rmdir()
-
-    def _begin(self, identity: dict[str, Any], config: str, *, overwrite: bool) -> None:
-        if overwrite:
-            _remove(self.path)
-        there = _run_of(self.path)
-        self._identity = {_FIELD: 1, **identity}
-        if there is not None:
-            is_complete = there.get("complete", False)
-            self.summary = str(there.get("summary", "")) if is_complete else None
-            same = {k: v for k, v in there.items() if k not in _PROGRESS}
-            check_same(same, self._identity, f"out: {os.fspath(self.path)!r} holds another run")
-        else:
-            # First of all: a folder with this file can be gone on with, whatever else is missing.
-            write_json(self.path / _RUN, self._identity)
-        if not (self.path / CONFIG).exists():
-            write_file(self.path / CONFIG, config.encode())
+        if checkpoint.is_dir() and not any(checkpoint.iterdir()):
+            checkpoint.rmdir()
 
 
 def check_free(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuses a folder that may not be written to; nothing is changed.
 
     Raises:
-        InvalidInputError: As ``FitFolder.open`` describes.
+        InvalidInputError: As ``FitFolder`` describes.
     """
+    FitFolder.check_path(folder)
     if not folder.is_dir():
         return
     name = os.fspath(folder)
@@ -247,12 +230,6 @@ def check_free(folder: Path, *, resume: bool, overwrite: bool) -> None:
             f"out: expected a new folder, an empty one or one of a run, got {name!r}, which holds "
             "other files; choose another folder, or write among them with --overwrite"
         )
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether a folder holds a run that is complete."""
-    run = _run_of(folder)
-    return run is not None and bool(run.get("complete"))
 
 
 def _run_of(folder: Path) -> dict[str, Any] | None:

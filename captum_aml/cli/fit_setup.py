@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from captum_aml.cli.config import FitConfig
 from captum_aml.cli.console import say
-from captum_aml.cli.options import chosen_model
 from captum_aml.exceptions import CaptumAMLError, InvalidInputError
 from captum_aml.maskers import AlignedMasker
 from captum_aml.text.batches import TextBatches
@@ -27,6 +26,7 @@ from captum_aml.text.fitting import (
     first_masker,
     text_attribution,
 )
+from captum_aml.text.inputs import TextLike
 from captum_aml.text.models.base import TextModel
 from captum_aml.text.saved import model_fingerprint
 from captum_aml.training.callbacks import FitCallback, FitState
@@ -62,19 +62,15 @@ class FitData:
 
     Attributes:
         training: The training texts, which are read anew in each epoch.
-        n_training: Their number.
         validation: The validation texts.
         held_out: Whether these are some of the data, for lack of others.
         digest: Of all texts in their order.
-        first: The first training texts, to try the model with.
     """
 
     training: TrainingTexts
-    n_training: int
     validation: list[LabelledText]
     held_out: bool
     digest: str
-    first: list[str]
 
 
 def load_data(config: FitConfig) -> FitData:
@@ -93,12 +89,9 @@ def load_data(config: FitConfig) -> FitData:
         config.data, split=split, limit=config.limit, text_column=config.text_column
     )
     digest, n_texts = hashlib.sha256(), 0
-    first: list[str] = []
     for item in source:
         digest.update(item.text.encode() + b"\n")
         n_texts += 1
-        if len(first) < 64:
-            first.append(item.text)
     if n_texts == 0:
         raise InvalidInputError(f"data: expected texts to fit on, got none in {config.data!r}")
     if n_texts == 1:
@@ -119,11 +112,9 @@ def load_data(config: FitConfig) -> FitData:
         digest.update(b"validation" + item.text.encode() + b"\n")
     return FitData(
         training=TrainingTexts(source, held_out),
-        n_training=n_texts - len(held_out),
         validation=validation,
         held_out=config.validation is None,
         digest=digest.hexdigest(),
-        first=first,
     )
 
 
@@ -187,23 +178,16 @@ def prepare(config: FitConfig) -> FitSetup:
         CheckpointError: The masker to start from is of another model.
     """
     data = load_data(config)
-    text_model = chosen_model(
-        config.model,
-        config.template,
-        config.labels,
-        baseline=config.baseline,
-        device=_device(config.device),
-        max_length=config.max_length,
-    )
-    config = replace(
-        config,
-        perturbation=_perturbation(config, text_model, data),
-        masker=config.masker or default_masker(text_model),
-    )
-    masker = _first_masker(config, text_model)
+    text_model = replace(config, device=_device(config.device)).load()
     training = TextBatches(
         text_model, data.training, batch_size=config.batch_size, seed=config.seed
     )
+    config = replace(
+        config,
+        perturbation=_perturbation(config, text_model, training.first),
+        masker=config.masker or default_masker(text_model),
+    )
+    masker = _first_masker(config, text_model)
     _tell_of_texts(data, training, text_model)
     score = None
     if config.metrics:
@@ -213,19 +197,15 @@ def prepare(config: FitConfig) -> FitSetup:
         validation, rationales = validation_batches(text_model, data.validation)
         score = MaskerScore(config.metrics, validation, rationales, convention=config.preset)
     else:
-        validation = _plain(text_model, data.validation)
+        texts = [item.text for item in data.validation]
+        validation = list(TextBatches(text_model, texts, batch_size=32, shuffle=False))
     return FitSetup(config, text_model, data, training, validation, score, masker)
-
-
-def _plain(text_model: TextModel, items: list[LabelledText]) -> list[dict[str, Any]]:
-    texts = [item.text for item in items]
-    return list(TextBatches(text_model, texts, batch_size=32, shuffle=False))
 
 
 def _tell_of_texts(data: FitData, training: TextBatches, text_model: TextModel) -> None:
     n_validation = len(data.validation)
     where = ", held out of the data" if data.held_out else ""
-    say(f"{data.n_training} training texts, {n_validation} validation texts{where}.")
+    say(f"{training.n_texts} training texts, {n_validation} validation texts{where}.")
     survey = training.survey()
     if survey.n_truncated:
         are = "text is" if survey.n_truncated == 1 else "texts are"
@@ -237,8 +217,8 @@ def _tell_of_texts(data: FitData, training: TextBatches, text_model: TextModel) 
         raise InvalidInputError("data: expected texts with tokens to explain, got none")
 
 
-def _perturbation(config: FitConfig, text_model: TextModel, data: FitData) -> str:
-    taken = None if config.perturbation == "blend" else attention_removal(text_model, data.first)
+def _perturbation(config: FitConfig, text_model: TextModel, texts: Sequence[TextLike]) -> str:
+    taken = None if config.perturbation == "blend" else attention_removal(text_model, texts)
     if config.perturbation is None:
         if taken is None:
             say("Perturbation: blend, as the model takes no additive attention mask.")
@@ -289,7 +269,7 @@ class FitLines(FitCallback):
 
     def __init__(self, *, bar: bool) -> None:
         self._wants_bar = bar
-        self._bar: tqdm | None = None
+        self._bar = tqdm(disable=True)
         self._start = time.perf_counter()
         self._first = 0
 
@@ -298,15 +278,19 @@ class FitLines(FitCallback):
         self._start, self._first = time.perf_counter(), state.step
         if state.step:
             self._write(f"Goes on after step {state.step} of {state.n_steps}.")
-        if self._wants_bar:
-            self._bar = tqdm(total=state.n_steps, initial=state.step, desc="Fitting", unit="step")
+        self._bar = tqdm(
+            total=state.n_steps,
+            initial=state.step,
+            desc="Fitting",
+            unit="step",
+            disable=not self._wants_bar,
+        )
 
     def on_step_end(self, state: FitState) -> None:
         """Moves the bar."""
-        if self._bar is not None:
-            shown = {name: f"{value:.3f}" for name, value in state.epoch_means.items()}
-            self._bar.set_postfix(shown, refresh=False)
-            self._bar.update()
+        shown = {name: f"{value:.3f}" for name, value in state.epoch_means.items()}
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update()
 
     def on_validation_end(self, state: FitState) -> None:
         """Says what the validation gave."""
@@ -324,9 +308,7 @@ class FitLines(FitCallback):
 
     def close(self) -> None:
         """Leaves the bar as it is."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self._bar.close()
 
     def _left(self, state: FitState) -> str:
         now, done = time.perf_counter(), state.step - self._first

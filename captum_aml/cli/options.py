@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from typer.models import OptionInfo
@@ -17,66 +17,97 @@ from captum_aml.cli.console import quiet_libraries
 if TYPE_CHECKING:
     from captum_aml.text import TextModel
 
-Model = Annotated[
-    str,
-    typer.Option(
-        help="A sequence-classification model, or a language model with --template: a local folder "
-        "or a hub id."
-    ),
-]
-Template = Annotated[
-    str | None,
-    typer.Option(
-        help="The prompt of a language model that classifies by it, as in 'Text: {text} Label:'; "
-        "\\n stands for a line break.",
-        show_default=False,
-    ),
-]
-Labels = Annotated[
-    str | None,
-    typer.Option(
-        help="The label words after the prompt, separated by commas, as in 'negative,positive', or "
-        "with the classes' names, as in 'negative=bad,positive=good'.",
-        show_default=False,
-    ),
-]
-Baseline = Annotated[
-    str | None,
-    typer.Option(
-        help="The entry of the tokenizer's vocabulary that stands for a removed token.",
-        show_default="its mask, unknown, end-of-sequence or padding token, whichever comes first",
-    ),
-]
-MaxLength = Annotated[
-    int | None,
-    typer.Option(help="Cut texts to this many tokens.", show_default="what the model takes", min=1),
-]
 TextColumn = Annotated[str, typer.Option(help="The column with the texts.")]
 PassSize = Annotated[int, typer.Option(min=1, help="Texts in one pass of the model.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
 
 
-def chosen_model(
-    model: str,
-    template: str | None,
-    labels: str | None,
-    *,
-    baseline: str | None,
-    device: str,
-    max_length: int | None = None,
-) -> TextModel:
-    """The model that options name, loaded without notices of libraries."""
-    from captum_aml.text.models.sources import prompt_of, text_model
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """The model that a command explains."""
 
-    prompt = prompt_of(template, labels)
-    quiet_libraries()
-    return text_model(model, prompt=prompt, baseline=baseline, max_length=max_length, device=device)
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A sequence-classification model, or a language model with --template: a local "
+            "folder or a hub id."
+        ),
+    ]
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="The prompt of a language model that classifies by it, as in "
+            "'Text: {text} Label:'; \\n stands for a line break.",
+            show_default=False,
+        ),
+    ] = None
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="The label words after the prompt, separated by commas, as in "
+            "'negative,positive', or with the classes' names, as in 'negative=bad,positive=good'.",
+            show_default=False,
+        ),
+    ] = None
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="The entry of the tokenizer's vocabulary that stands for a removed token.",
+            show_default="its mask, unknown, end-of-sequence or padding token, whichever comes "
+            "first",
+        ),
+    ] = None
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            help="Cut texts to this many tokens.", show_default="what the model takes", min=1
+        ),
+    ] = None
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")] = "auto"
+
+    def load(self) -> TextModel:
+        """The model, loaded without notices of libraries."""
+        from captum_aml.text.models.sources import prompt_of, text_model
+
+        quiet_libraries()
+        return text_model(
+            self.model,
+            prompt=prompt_of(self.template, self.labels),
+            baseline=self.baseline,
+            max_length=self.max_length,
+            device=self.device,
+        )
 
 
 def comma_separated(given: str) -> list[str]:
     """The names in an option that takes several."""
     return [name.strip() for name in given.split(",") if name.strip()]
+
+
+def with_options(
+    options: type, *, without: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator that gives a command an option for every field of a dataclass.
+
+    The command gets the object that they make as its first argument.
+
+    Args:
+        options: A dataclass whose fields' types are annotated with a ``typer.Option``.
+        without: Fields that keep their default.
+    """
+    hints = get_type_hints(options, include_extras=True)
+    parameters = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(options)
+        if field.name not in without
+    ]
+    n_required = sum(p.default is inspect.Parameter.empty for p in parameters)
+    return _with_parameters(parameters, n_required, lambda given: options(**given))
 
 
 def with_flags(
@@ -91,18 +122,24 @@ def with_flags(
         hints: The fields' types, annotated with a ``typer.Option``, or with a ``Doc`` as its help.
         defaults: By field what is shown as its default; ``MISSING`` where one has to be given.
     """
+    parameters = [_flag(name, hints[name], default) for name, default in defaults.items()]
+    return _with_parameters(parameters, list(defaults.values()).count(MISSING), lambda given: given)
+
+
+def _with_parameters(
+    made: Sequence[inspect.Parameter],
+    n_required: int,
+    first: Callable[[dict[str, Any]], object],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator that gives a command parameters, of whose values its first argument is made."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         _, *own = inspect.signature(command, eval_str=True).parameters.values()
-        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
 
         @functools.wraps(command)
         def run(**given: object) -> None:
-            flags = {name: given.pop(name) for name in defaults}
-            command(flags, **given)
+            command(first({p.name: given.pop(p.name) for p in made}), **given)
 
-        made = [_flag(name, hints[name], default) for name, default in defaults.items()]
-        n_required = list(defaults.values()).count(MISSING)
         # What is needed, what the command has of its own, and the rest.
         parameters = [*made[:n_required], *own, *made[n_required:]]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -140,16 +177,11 @@ def _plain(kind: Any) -> Any:  # a type, as the typing module has it
 
 
 __all__ = [
-    "Baseline",
-    "Device",
-    "Labels",
-    "MaxLength",
-    "Model",
+    "ModelOptions",
     "PassSize",
     "Seed",
-    "Template",
     "TextColumn",
-    "chosen_model",
     "comma_separated",
     "with_flags",
+    "with_options",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from captum_aml._optional import require
-from captum_aml._utils.files import atomic_file
+from captum_aml._utils.files import write_file
+from captum_aml._utils.run_folder import RunFolder
 from captum_aml.cli.config import ConfigFile, FitConfig, config_flags, config_text
-from captum_aml.cli.console import say, warnings_in_lines
+from captum_aml.cli.console import say, show_table, warnings_in_lines
 from captum_aml.exceptions import InvalidInputError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ _WITHOUT = (
 @config_flags(without=_WITHOUT, defaults=DEFAULTS)
 def search(
     options: dict[str, object],
+    *,
     out: Annotated[
         Path,
         typer.Option(help="The folder for best.yaml, search.json, search.csv and the storage."),
@@ -95,7 +96,6 @@ def search(
             "loss: expected 'objective', whose weights are searched, got 'regression', which has "
             "none"
         )
-    chosen.require_packages()
     from captum_aml.training import SearchSettings
 
     settings = SearchSettings(
@@ -110,8 +110,7 @@ def _run(config: FitConfig, settings: SearchSettings, out: Path, storage: Path) 
     from captum_aml.training import search_weights
     from captum_aml.training.search import refuse_several_processes
 
-    if out.exists() and not out.is_dir():
-        raise InvalidInputError(f"out: expected a folder, got the file {os.fspath(out)!r}")
+    RunFolder.check_path(out)
     refuse_several_processes()
     setup = prepare(config)
     score = setup.score
@@ -144,9 +143,8 @@ def _run(config: FitConfig, settings: SearchSettings, out: Path, storage: Path) 
     elif result.n_added == 0:
         say("No trial is missing: the storage has them all.")
     _write(out, result, setup)
-    best = result.best
     _show(result)
-    typer.echo(f"\nThe best trial, {best.number}: {out / BEST}")
+    typer.echo(f"\nThe best trial, {result.best.number}: {out / BEST}")
     typer.echo(f"Fit on all texts: captum-aml fit --config {out / BEST} --out MASKER")
 
 
@@ -178,22 +176,17 @@ def _write(out: Path, result: SearchResult, setup: FitSetup) -> None:
         "trials": trials,
     }
     table = io.StringIO()
-    weights = list(best.weights)
-    metrics = list(best.values)
-    head = ["number", "state", "value", *weights, "learning_rate", *metrics, "seconds", "error"]
-    writer = csv.writer(table)
-    writer.writerow(head)
-    for trial in result.trials:
-        row = {**asdict(trial), **trial.weights, **trial.values}
-        writer.writerow(["" if row.get(name) is None else row[name] for name in head])
+    head = ["number", "state", "value", *best.weights, "learning_rate", *best.values]
+    writer = csv.DictWriter(table, [*head, "seconds", "error"], extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows({**trial, **trial["weights"], **trial["values"]} for trial in trials)
     files = {
         BEST: config_text(best_config(setup, best), comment=comment),
         "search.json": json.dumps(content, indent=2, allow_nan=False) + "\n",
         "search.csv": table.getvalue(),
     }
     for name, text in files.items():
-        with atomic_file(out / name) as stream:
-            stream.write(text.encode())
+        write_file(out / name, text.encode())
 
 
 def _line(trial: Trial, n_trials: int) -> str:
@@ -211,27 +204,26 @@ def _short(name: str) -> str:
 
 
 def _show(result: SearchResult) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from captum_aml.visualization import Table
 
+    best = result.best
     states = [trial.state for trial in result.trials]
     counts = ", ".join(f"{states.count(s)} {s}" for s in ("complete", "pruned", "failed"))
-    console = Console(highlight=False, markup=False)
     arrow = "↑" if result.higher_is_better else "↓"
-    table = Table(title=f"{result.metric} {arrow}; {counts}", title_justify="left")
-    best = result.best
-    columns = ["trial", "value", *map(_short, best.weights), "rate"]
-    columns += list(best.values) if len(best.values) > 1 else []
-    for name in columns:
-        table.add_column(name, justify="right")
-    for trial in result.ranked[:_SHOWN]:
-        cells = [str(trial.number), f"{trial.value:.4f}"]
-        cells += [f"{weight:.2f}" for weight in trial.weights.values()]
-        cells += [f"{trial.learning_rate:.1e}"]
-        if len(best.values) > 1:
-            cells += [f"{trial.values[name]:.4f}" for name in best.values]
-        table.add_row(*cells)
-    console.print(table)
+    # Of a single metric these are the trials' values.
+    metrics = list(best.values) if len(best.values) > 1 else []
+    rows = [
+        (
+            str(trial.number),
+            f"{trial.value:.4f}",
+            *(f"{weight:.2f}" for weight in trial.weights.values()),
+            f"{trial.learning_rate:.1e}",
+            *(f"{trial.values[name]:.4f}" for name in metrics),
+        )
+        for trial in result.ranked[:_SHOWN]
+    ]
+    columns = ("trial", "value", *map(_short, best.weights), "rate", *metrics)
+    show_table(Table(f"{result.metric} {arrow}; {counts}", columns, rows))
 
 
 __all__ = ["BEST", "best_config", "search"]

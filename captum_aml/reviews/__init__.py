@@ -1,6 +1,7 @@
 """Synthetic reviews with known evidence, and the classifier and maskers that ship for them."""
 
 from captum_aml.reviews.classifier import (
+    hit_rate,
     load_reviews_classifier,
     load_reviews_splits,
     reviews_classifier_path,
@@ -23,6 +24,7 @@ __all__ = [
     "Review",
     "ReviewSplits",
     "generate_reviews",
+    "hit_rate",
     "load_reviews_classifier",
     "load_reviews_splits",
     "review_splits",

@@ -9,12 +9,15 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captum_aml.reviews.generator import ReviewSplits, review_splits
+from captum_aml.reviews.generator import Review, ReviewSplits, review_splits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from captum_aml.text import Explanation
+
 __all__ = [
+    "hit_rate",
     "load_reviews_classifier",
     "load_reviews_splits",
     "reviews_classifier_path",
@@ -92,3 +95,13 @@ def load_reviews_splits() -> ReviewSplits:
         ReviewSplits: 16,000 reviews for training, 1,000 for validation and 1,000 held out.
     """
     return review_splits(n_train=16000, n_validation=1000, n_test=1000, seed=0)
+
+
+def hit_rate(explanation: Explanation, review: Review) -> float:
+    """The share of a review's deciding words among as many of the highest tokens."""
+    import torch
+
+    from captum_aml.metrics import rationale_labels, token_f1
+
+    scores = torch.tensor([explanation.scores], dtype=torch.float64)
+    return float(token_f1(scores, rationale_labels(explanation.offsets, review.deciding)[None]))

@@ -17,7 +17,7 @@ IDENTITY = {"model": "some"}
 
 def opened(path: Path, **flags: bool) -> FitFolder:
     given = {"resume": False, "overwrite": False, **flags}
-    return FitFolder.open(path, IDENTITY, "model: some\n", **given)
+    return FitFolder(path, IDENTITY, "model: some\n", **given)
 
 
 @pytest.mark.parametrize("n_files", [0, 1])
