@@ -147,7 +147,7 @@ def benchmark(
     from captum_aml.benchmark.run import run_benchmark
     from captum_aml.metrics.conventions import resolve_convention
     from captum_aml.metrics.registry import bind
-    from captum_aml.text.data import load_texts
+    from captum_aml.text.data import TextSource
 
     settings = options.settings(
         methods=None if methods is None else comma_separated(methods),
@@ -161,14 +161,14 @@ def benchmark(
     convention = resolve_convention(options.preset)
     if settings.metrics is not None:
         bind(settings.metrics, convention)
-    texts = load_texts(
+    texts = TextSource(
         data,
         split=split,
         limit=limit,
         text_column=text_column,
         label_column=label_column,
         rationale_column=rationale_column,
-    )
+    ).load()
     results = run_benchmark(
         options.load(),
         texts,

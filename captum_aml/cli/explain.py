@@ -144,8 +144,9 @@ class _Sized(Iterable[str]):
 
 
 def _texts(arguments: Sequence[str], file: Path | None, column: str) -> Iterator[str]:
+    from captum_aml._utils.rows import Lines, text_rows
     from captum_aml.exceptions import InvalidInputError
-    from captum_aml.text.data import read_lines, read_texts
+    from captum_aml.text.data import read_texts
 
     if arguments and file is not None:
         raise InvalidInputError("texts: expected texts as arguments or --file, got both")
@@ -157,7 +158,7 @@ def _texts(arguments: Sequence[str], file: Path | None, column: str) -> Iterator
         raise InvalidInputError(
             "texts: expected texts as arguments, with --file, or on standard input, got none"
         )
-    return read_lines(sys.stdin.buffer, name="standard input")
+    return text_rows(Lines(sys.stdin.buffer, "standard input"))
 
 
 def _show(explanations: Iterable[Explanation], *, colored: bool) -> None:

@@ -19,7 +19,7 @@ from captum_aml.cli.console import say
 from captum_aml.exceptions import CaptumAMLError, InvalidInputError
 from captum_aml.maskers import AlignedMasker
 from captum_aml.text.batches import TextBatches
-from captum_aml.text.data import LabelledText, TextSource, is_text_file, load_texts
+from captum_aml.text.data import LabelledText, TextSource, is_text_file
 from captum_aml.text.fitting import (
     attention_removal,
     default_masker,
@@ -101,9 +101,9 @@ def load_data(config: FitConfig) -> FitData:
         )
     held_out: frozenset[int] = frozenset()
     if config.validation is not None:
-        validation = load_texts(
+        validation = TextSource(
             config.validation, limit=config.validation_limit, text_column=config.text_column
-        )
+        ).load()
     else:
         n_held_out = min(config.validation_limit, max(1, n_texts // _HELD_OUT))
         held_out = frozenset(i * n_texts // n_held_out for i in range(n_held_out))

@@ -1,5 +1,5 @@
 from .batches import TextBatches, TextSurvey
-from .data import LabelledText, TextSource, load_texts, read_lines, read_texts
+from .data import LabelledText, TextSource, read_texts
 from .encoding import BaselineToken, TextBatch, TokenizedText
 from .explainer import TextExplainer
 from .explanation import Explanation
@@ -26,8 +26,6 @@ __all__ = [
     "TextSource",
     "TextSurvey",
     "TokenizedText",
-    "load_texts",
-    "read_lines",
     "read_texts",
     "register_text_model",
     "write_explanations",

@@ -139,30 +139,18 @@ class TextSource:
                 raise InvalidInputError(f"{place}: {error}") from None
             yield item
 
+    def load(self) -> list[LabelledText]:
+        """The texts as a list.
 
-def load_texts(
-    source: str | os.PathLike[str],
-    *,
-    split: str | None = None,
-    limit: int | None = None,
-    text_column: str = "text",
-    label_column: str = "label",
-    rationale_column: str = "rationale",
-) -> list[LabelledText]:
-    """The texts of a :class:`TextSource`, which describes the arguments, as a list.
-
-    Raises:
-        InvalidInputError: There is no text at all, or a text or argument is not as described
-            there. The message names file and line.
-        ImportError: pyarrow or ``datasets`` is needed and not installed.
-        OSError: The file cannot be opened.
-    """
-    texts = list(TextSource(source, split, limit, text_column, label_column, rationale_column))
-    if not texts:
-        raise InvalidInputError(
-            f"data: expected one text or more, got none in {os.fspath(source)!r}"
-        )
-    return texts
+        Raises:
+            InvalidInputError: There is no text at all, or as for reading them one by one.
+        """
+        texts = list(self)
+        if not texts:
+            raise InvalidInputError(
+                f"data: expected one text or more, got none in {os.fspath(self.source)!r}"
+            )
+        return texts
 
 
 def read_texts(path: str | os.PathLike[str], *, column: str = "text") -> Iterator[str]:
@@ -186,20 +174,17 @@ def read_texts(path: str | os.PathLike[str], *, column: str = "text") -> Iterato
         raise InvalidInputError(
             f"file: expected one of the formats {', '.join(_FORMATS)}, got {os.fspath(path)!r}"
         )
-    return _strings(_file_rows(file, _Columns(column)), column)
+    rows = _file_rows(file, _Columns(column))
 
+    def strings() -> Iterator[str]:
+        for row in rows:
+            if not isinstance(row.text, str):
+                raise InvalidInputError(
+                    f"{row.place}: expected a string in {column!r}, got {shown(row.text)}"
+                )
+            yield row.text
 
-def read_lines(stream: BinaryIO, *, name: str) -> Iterator[str]:
-    """Texts of a stream, one on every line; blank lines are skipped.
-
-    Args:
-        stream: Bytes in UTF-8.
-        name: What to call it in errors.
-
-    Raises:
-        InvalidInputError: A line is not UTF-8.
-    """
-    return text_rows(Lines(stream, name))
+    return strings()
 
 
 def check_span(name: str, span: object, text: str, *, may_be_empty: bool = False) -> None:
@@ -345,15 +330,6 @@ def _closing(stream: BinaryIO, rows: Iterator[_Row]) -> Iterator[_Row]:
         yield from rows
 
 
-def _strings(rows: Iterator[_Row], column: str) -> Iterator[str]:
-    for row in rows:
-        if not isinstance(row.text, str):
-            raise InvalidInputError(
-                f"{row.place}: expected a string in {column!r}, got {shown(row.text)}"
-            )
-        yield row.text
-
-
 def _hub_rows(source: str, split: str, limit: int | None, columns: _Columns) -> Iterator[_Row]:
     require("datasets", package="datasets", feature=_FEATURE, extra="benchmark")
     import datasets
@@ -373,16 +349,13 @@ def _hub_rows(source: str, split: str, limit: int | None, columns: _Columns) -> 
         data = data.select(range(min(limit, len(data))))
     rows: Iterable[Mapping[str, Any]] = data
     if isinstance(data.features.get(columns.label), datasets.ClassLabel):
-        rows = ({**cells, columns.label: _known(cells[columns.label])} for cells in data)
+        name = columns.label
+        rows = ({**cells, name: None if cells[name] == -1 else cells[name]} for cells in data)
     return _numbered(source, rows, columns)
 
 
 def _numbered(name: str, rows: Iterable[Mapping[str, Any]], columns: _Columns) -> Iterator[_Row]:
     return (columns.row(f"{name}, row {i}", cells) for i, cells in enumerate(rows, start=1))
-
-
-def _known(label: int | None) -> int | None:
-    return None if label == -1 else label
 
 
 __all__ = [
@@ -392,7 +365,5 @@ __all__ = [
     "is_int",
     "is_text_file",
     "labelled_text",
-    "load_texts",
-    "read_lines",
     "read_texts",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -189,11 +190,15 @@ class TextExplainer:
         if not isinstance(given, Iterable):
             raise InvalidInputError(f"texts: expected texts, got {type(texts).__name__}")
         method = self._method if n_steps is None else self._made(n_steps)
+        if isinstance(self.method, str):
+            signed = methods.spec(self.method).signed
+        else:
+            signed = bool(getattr(method, "signed", True))
         explain = StreamExplainer(
             self.text_model,
             method,
             name=self.method_name,
-            signed=self._is_signed(method),
+            signed=signed,
             units=self.units,
             batch_size=self.batch_size,
         )
@@ -252,11 +257,14 @@ class TextExplainer:
             CheckpointError: ``checkpoint_dir`` holds another run.
         """
         name = self._learned_name()
-        training = self._batches(texts, batch_size)
-        first = list(training.first)
+        batches = partial(TextBatches, self.text_model, seed=self.seed, units=self.units)
+        training = batches(texts, batch_size=batch_size)
         if perturbation is None:
-            perturbation = attention_removal(self.text_model, first) or "blend"
-        module = self._first_masker(masker, name)
+            perturbation = attention_removal(self.text_model, training.first) or "blend"
+        own = self.masker if isinstance(self.masker, nn.Module) else None
+        # A second fit forgets the first; what was loaded, or given, is where fits start.
+        start = next((m for m in (masker, self._loaded, own) if m is not None), None)
+        module = first_masker(start, self.text_model, method=name, seed=self.seed)
         if learning_rate is None:
             learning_rate = default_rate(head=isinstance(module, SharedMasker))
         attribution = text_attribution(
@@ -265,7 +273,7 @@ class TextExplainer:
         with self.text_model.evaluating():
             attribution.fit(
                 training,
-                None if val_texts is None else self._batches(val_texts, 32, shuffle=False),
+                None if val_texts is None else batches(val_texts, batch_size=32, shuffle=False),
                 epochs=epochs,
                 loss=loss or default_loss(name),
                 n_subsets=n_subsets,
@@ -275,7 +283,8 @@ class TextExplainer:
                 resume=resume,
                 show_progress=show_progress,
             )
-        self._use(attribution)
+        self.attribution_ = attribution
+        self._method = self._made(self.n_steps)
         return self
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -315,20 +324,9 @@ class TextExplainer:
         """Loads what ``save_pretrained`` wrote, from a folder or a hub repository.
 
         Also a folder that an attribution class or ``captum-aml fit`` wrote; texts are then
-        explained as usual.
-
-        Args:
-            folder: A local folder, or a hub id.
-            model: The model that the masker was fitted for, in any form the class takes.
-            tokenizer: Its tokenizer. Default: None, as for the class.
-            method (str, optional): Another method that uses the masker. Default: None, the saved.
-            unit (str, optional): Default: None, the saved one.
-            segmenter (callable, optional): See the class; none is saved.
-            n_steps (int, optional): Default: None, the saved number.
-            batch_size: See the class.
-            seed: See the class.
-            device: See the class.
-            dtype: See the class.
+        explained as usual. All arguments but the first are those of the class; the model is that
+        which the masker was fitted for, and where ``method``, ``unit`` or ``n_steps`` is None, it
+        is as saved. No segmenter is saved.
 
         Raises:
             CheckpointError: The folder is missing, damaged, or of another model, or a given text
@@ -363,16 +361,12 @@ class TextExplainer:
         explainer.n_steps = saved.get("n_steps") if n_steps is None else n_steps
         learned = explainer._learned_name()
         with explainer.text_model.evaluating():
-            explainer._use(
-                load_text_attribution(place, explainer.text_model, learned, seed=explainer.seed)
+            attribution = load_text_attribution(
+                place, explainer.text_model, learned, seed=explainer.seed
             )
-        assert explainer.attribution_ is not None
-        explainer._loaded = explainer.attribution_.masker_
+        explainer.attribution_, explainer._loaded = attribution, attribution.masker_
+        explainer._method = explainer._made(explainer.n_steps)
         return explainer
-
-    def _use(self, attribution: AMLAttribution | LAAttribution) -> None:
-        self.attribution_ = attribution
-        self._method = self._made(self.n_steps)
 
     def _made(self, n_steps: int | None) -> TokenMethod:
         if not isinstance(self.method, str):
@@ -389,11 +383,6 @@ class TextExplainer:
             masker=self.masker if self.attribution_ is None else self.attribution_,
         )
 
-    def _is_signed(self, method: TokenMethod) -> bool:
-        if isinstance(self.method, str):
-            return methods.spec(self.method).signed
-        return bool(getattr(method, "signed", True))
-
     def _learned_name(self) -> str:
         """``aml`` or ``la``."""
         name = self.method_name.split("-")[0]
@@ -403,26 +392,6 @@ class TextExplainer:
                 "or 'la' (an attribution instance has a fit of its own)"
             )
         return name
-
-    def _batches(
-        self, texts: Iterable[TextLike], batch_size: int, *, shuffle: bool = True
-    ) -> TextBatches:
-        return TextBatches(
-            self.text_model,
-            texts,
-            batch_size=batch_size,
-            seed=self.seed,
-            shuffle=shuffle,
-            units=self.units,
-        )
-
-    def _first_masker(
-        self, given: str | os.PathLike[str] | nn.Module | None, method: str
-    ) -> nn.Module:
-        own = self.masker if isinstance(self.masker, nn.Module) else None
-        # A second fit forgets the first; what was loaded, or given, is where fits start.
-        chosen = next((m for m in (given, self._loaded, own) if m is not None), None)
-        return first_masker(chosen, self.text_model, method=method, seed=self.seed)
 
 
 __all__ = ["TextExplainer"]

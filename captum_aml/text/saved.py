@@ -43,10 +43,9 @@ def write_saved(
         "format_version": _VERSION,
         "method": method,
         "unit": unit,
-        "baseline": model.baseline.token,
         "max_length": model.max_length,
         "n_steps": n_steps,
-        "prompt": _prompt(model),
+        **_identity(model),
     }
     write_file(Path(folder) / FILE, signed_json(content))
 
@@ -78,8 +77,7 @@ def check_same(model: TextModel, saved: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: It does not.
     """
-    found = {"baseline": model.baseline.token, "prompt": _prompt(model)}
-    for name, value in found.items():
+    for name, value in _identity(model).items():
         # As text, in which the order of the labels counts, too, and tuples are lists.
         if name in saved and json.dumps(saved[name]) != json.dumps(value):
             raise CheckpointError(
@@ -88,8 +86,13 @@ def check_same(model: TextModel, saved: Mapping[str, Any]) -> None:
             )
 
 
-def _prompt(model: TextModel) -> dict[str, Any] | None:
-    return None if model.prompt_config is None else model.prompt_config.to_dict()
+def _identity(model: TextModel) -> dict[str, Any]:
+    """What decides, beside the weights, which model a masker explains; ready for JSON."""
+    prompt = model.prompt_config
+    return {
+        "baseline": model.baseline.token,
+        "prompt": None if prompt is None else prompt.to_dict(),
+    }
 
 
 def model_fingerprint(text_model: TextModel) -> str:

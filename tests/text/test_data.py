@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from captum_aml._utils.rows import Lines, text_rows
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text import LabelledText, load_texts, read_lines, read_texts
+from captum_aml.text import LabelledText, TextSource, read_texts
 
 parquet = pytest.importorskip("pyarrow.parquet")
 pyarrow = pytest.importorskip("pyarrow")
@@ -43,12 +44,12 @@ ITEMS = [
 
 class TestFormats:
     def test_jsonl(self, tmp_path: Path) -> None:
-        assert load_texts(write_jsonl(tmp_path, *ROWS)) == ITEMS
+        assert TextSource(write_jsonl(tmp_path, *ROWS)).load() == ITEMS
 
     def test_parquet(self, tmp_path: Path) -> None:
         path = tmp_path / "a.parquet"
         parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
-        assert load_texts(path) == ITEMS
+        assert TextSource(path).load() == ITEMS
 
     @pytest.mark.parametrize(("name", "delimiter"), [("a.csv", ","), ("a.tsv", "\t")])
     def test_tables_hold_strings(self, tmp_path: Path, name: str, delimiter: str) -> None:
@@ -58,45 +59,50 @@ class TestFormats:
             ["", "bad", "", ""],
         ]
         content = "".join(delimiter.join(row) + "\r\n" for row in rows)
-        assert load_texts(write(tmp_path, name, content)) == [
+        assert TextSource(write(tmp_path, name, content)).load() == [
             LabelledText('so "good"', "1", ((4, 8),), "7"),
             LabelledText("bad"),
         ]
 
     def test_txt(self, tmp_path: Path) -> None:
         path = write(tmp_path, "A.TXT", " a \r\n\n  \nb")
-        assert load_texts(path) == [LabelledText(" a "), LabelledText("b")]
+        assert TextSource(path).load() == [LabelledText(" a "), LabelledText("b")]
 
     def test_byte_order_mark_blank_lines_and_carriage_returns(self, tmp_path: Path) -> None:
         path = write(tmp_path, "a.jsonl", '\ufeff{"text": "a"}\r\n\r\n  \n{"text": "b\\r\\n"}')
-        assert [item.text for item in load_texts(path)] == ["a", "b\r\n"]
+        assert [item.text for item in TextSource(path).load()] == ["a", "b\r\n"]
 
     def test_long_line(self, tmp_path: Path) -> None:
         text = "word 🎬 " * 10_000
-        [item] = load_texts(write_jsonl(tmp_path, {"text": text, "rationale": [[0, len(text)]]}))
+        [item] = TextSource(
+            write_jsonl(tmp_path, {"text": text, "rationale": [[0, len(text)]]})
+        ).load()
         assert item == LabelledText(text, rationale=((0, len(text)),))
 
     def test_lone_surrogates_become_the_replacement_character(self, tmp_path: Path) -> None:
         path = write(tmp_path, "a.jsonl", '{"text": "a\\ud83d b\\ud83c\\udfac", "label": "x"}')
-        assert load_texts(path) == [LabelledText("a\ufffd b🎬", "x")]
+        assert TextSource(path).load() == [LabelledText("a\ufffd b🎬", "x")]
 
     def test_columns_by_name(self, tmp_path: Path) -> None:
         path = write_jsonl(tmp_path, {"body": "a b", "text": 3, "class": "x", "why": [[0, 1]]})
-        assert load_texts(
+        assert TextSource(
             path, text_column="body", label_column="class", rationale_column="why"
-        ) == [LabelledText("a b", "x", ((0, 1),))]
+        ).load() == [LabelledText("a b", "x", ((0, 1),))]
 
     @pytest.mark.parametrize("limit", [1, 2, 3, 4])
     def test_limit_takes_the_first(self, tmp_path: Path, limit: int) -> None:
-        assert load_texts(write_jsonl(tmp_path, *ROWS), limit=limit) == ITEMS[:limit]
+        assert TextSource(write_jsonl(tmp_path, *ROWS), limit=limit).load() == ITEMS[:limit]
 
     def test_what_is_beyond_the_limit_is_not_read(self, tmp_path: Path) -> None:
-        assert len(load_texts(write(tmp_path, "a.jsonl", '{"text": "a"}\nbroken'), limit=1)) == 1
+        assert (
+            len(TextSource(write(tmp_path, "a.jsonl", '{"text": "a"}\nbroken'), limit=1).load())
+            == 1
+        )
 
     def test_parquet_of_many_rows(self, tmp_path: Path) -> None:
         path = tmp_path / "a.parquet"
         parquet.write_table(pyarrow.table({"text": [f"text {i}" for i in range(1000)]}), path)
-        assert [item.text for item in load_texts(path, limit=700)] == [
+        assert [item.text for item in TextSource(path, limit=700).load()] == [
             f"text {i}" for i in range(700)
         ]
 
@@ -114,7 +120,7 @@ class TestFormats:
         self, tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
     ) -> None:
         path = write_jsonl(tmp_path_factory.mktemp("data"), *rows)
-        assert load_texts(path) == [LabelledText(**row) for row in rows]
+        assert TextSource(path).load() == [LabelledText(**row) for row in rows]
 
     @pytest.mark.shared
     @pytest.mark.parametrize("name", ["sst2", "emotion", "imdb_cad", "movie_rationales"])
@@ -123,7 +129,7 @@ class TestFormats:
         if not path.exists():
             pytest.skip(f"there is no {path}")
         rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        items = load_texts(path)
+        items = TextSource(path).load()
         assert [(item.text, item.label) for item in items] == [
             (row["text"], row["label"]) for row in rows
         ]
@@ -151,25 +157,25 @@ class TestHub:
         return folder
 
     def test_validation_is_the_default(self, folder: Path) -> None:
-        assert load_texts(folder) == [
+        assert TextSource(folder).load() == [
             LabelledText("v 0", None),
             LabelledText("v 1", 0),
             LabelledText("v 2", 1),
         ]
 
     def test_split_and_limit(self, folder: Path) -> None:
-        assert load_texts(str(folder), split="train", limit=2) == [
+        assert TextSource(str(folder), split="train", limit=2).load() == [
             LabelledText("t 0", None),
             LabelledText("t 1", 0),
         ]
 
     def test_split_that_is_not_there(self, folder: Path) -> None:
         with pytest.raises(InvalidInputError, match=r"with split 'dev' \(.*dev"):
-            load_texts(folder, split="dev")
+            TextSource(folder, split="dev").load()
 
     def test_column_that_is_not_there(self, folder: Path) -> None:
         with pytest.raises(InvalidInputError, match="column 'body', got 'text', 'label', 'other'"):
-            load_texts(folder, text_column="body")
+            TextSource(folder, text_column="body").load()
 
     @pytest.mark.parametrize(
         ("source", "name", "configuration"),
@@ -190,7 +196,7 @@ class TestHub:
             return datasets.Dataset.from_list([{"text": "a", "label": 4}])
 
         monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-        assert load_texts(source) == [LabelledText("a", 4)]
+        assert TextSource(source).load() == [LabelledText("a", 4)]
         assert asked == [(name, configuration, {"split": "validation"})]
 
     def test_no_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +208,7 @@ class TestHub:
         with pytest.raises(
             InvalidInputError, match=r"data: expected a file \(\.jsonl.* hub .*got 'no-such/thing'"
         ):
-            load_texts("no-such/thing")
+            TextSource("no-such/thing").load()
 
 
 class TestBadData:
@@ -243,20 +249,20 @@ class TestBadData:
     ) -> None:
         path = write(tmp_path, name, content)
         with pytest.raises(InvalidInputError, match=message) as error:
-            load_texts(path)
+            TextSource(path).load()
         assert str(error.value).startswith(f"{path}, line ")
 
     def test_parquet_rows_are_named(self, tmp_path: Path) -> None:
         path = tmp_path / "a.parquet"
         parquet.write_table(pyarrow.table({"text": ["a"] * 300 + [" "]}), path)
         with pytest.raises(InvalidInputError, match=r"a\.parquet, row 301: text: expected words"):
-            load_texts(path)
+            TextSource(path).load()
 
     def test_parquet_without_the_column(self, tmp_path: Path) -> None:
         path = tmp_path / "a.parquet"
         parquet.write_table(pyarrow.table({"body": ["a"], "n": [1]}), path)
         with pytest.raises(InvalidInputError, match=r"a\.parquet: .*'text', got 'body', 'n'"):
-            load_texts(path)
+            TextSource(path).load()
 
     @pytest.mark.parametrize("keep", [0, 3, 50, -1])
     def test_damaged_parquet(self, tmp_path: Path, keep: int) -> None:
@@ -264,33 +270,33 @@ class TestBadData:
         parquet.write_table(pyarrow.table({"text": ["a"] * 100}), path)
         path.write_bytes(path.read_bytes()[:keep])
         with pytest.raises(InvalidInputError, match=r"a\.parquet: expected a parquet file"):
-            load_texts(path)
+            TextSource(path).load()
 
     @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.tsv", "a.txt"])
     def test_no_texts(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(InvalidInputError, match="data: expected one text or more, got none in"):
-            load_texts(write(tmp_path, name, "\n\n"))
+            TextSource(write(tmp_path, name, "\n\n")).load()
 
     def test_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
-            load_texts(tmp_path / "a.jsonl")
+            TextSource(tmp_path / "a.jsonl").load()
 
     def test_missing_path(self, tmp_path: Path) -> None:
         with pytest.raises(InvalidInputError, match="no file or folder"):
-            load_texts(tmp_path / "nothing")
+            TextSource(tmp_path / "nothing").load()
 
     def test_unknown_format(self, tmp_path: Path) -> None:
         with pytest.raises(InvalidInputError, match=r"formats \.jsonl, .*, got .*a\.xlsx"):
-            load_texts(write(tmp_path, "a.xlsx", "x"))
+            TextSource(write(tmp_path, "a.xlsx", "x")).load()
 
     @pytest.mark.parametrize("limit", [0, -1, True, 1.5])
     def test_limit(self, tmp_path: Path, limit: Any) -> None:
         with pytest.raises(InvalidInputError, match="limit: expected 1 or more"):
-            load_texts(write_jsonl(tmp_path, *ROWS), limit=limit)
+            TextSource(write_jsonl(tmp_path, *ROWS), limit=limit).load()
 
     def test_files_have_no_splits(self, tmp_path: Path) -> None:
         with pytest.raises(InvalidInputError, match="split: expected none"):
-            load_texts(write_jsonl(tmp_path, *ROWS), split="test")
+            TextSource(write_jsonl(tmp_path, *ROWS), split="test").load()
 
     def test_texts_made_by_hand_are_checked_too(self) -> None:
         with pytest.raises(InvalidInputError, match="text: expected words"):
@@ -342,7 +348,7 @@ class TestStrings:
         assert list(islice(read_texts(path), 3)) == ["a"] * 3
 
     def test_stream(self) -> None:
-        assert list(read_lines(io.BytesIO(b"a\n\nb\r\n"), name="standard input")) == ["a", "b"]
+        assert list(text_rows(Lines(io.BytesIO(b"a\n\nb\r\n"), "standard input"))) == ["a", "b"]
 
 
 class TestBadStrings:
@@ -394,4 +400,4 @@ class TestBadStrings:
 
     def test_stream_that_is_not_utf8(self) -> None:
         with pytest.raises(InvalidInputError, match=r"^standard input, line 2: expected UTF-8"):
-            list(read_lines(io.BytesIO(b"a\n\xff"), name="standard input"))
+            list(text_rows(Lines(io.BytesIO(b"a\n\xff"), "standard input")))

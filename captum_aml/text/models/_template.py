@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from string import Formatter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -165,8 +165,7 @@ class PromptTemplate:
         return prompt, spans
 
 
-@dataclass(frozen=True)
-class EncodedPrompt:
+class EncodedPrompt(NamedTuple):
     """A prompt's tokens, with their characters in the text; (0, 0) for those of the prompt."""
 
     ids: list[int]
@@ -205,14 +204,8 @@ def text_offsets(
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class Word:
-    """How a class's word is read.
-
-    Attributes:
-        ids: Its T tokens.
-        branch: The number of the continuation that its own one, all tokens but the last, begins.
-    """
+class Word(NamedTuple):
+    """A class's word: its tokens, and the number of the branch that all but the last begin."""
 
     ids: tuple[int, ...]
     branch: int

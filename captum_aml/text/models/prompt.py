@@ -92,19 +92,22 @@ class PromptClassifier(TextModel):
         baseline: str | None = None,
         max_length: int | None = None,
     ) -> None:
-        names, words = named_words(labels)
+        self._label_names, self._label_words = named_words(labels)
         self.prompt_config: PromptConfig = PromptConfig(
             template=template,
-            labels=dict(zip(names, words, strict=True)),
+            labels=dict(zip(self._label_names, self._label_words, strict=True)),
             examples=tuple(examples),
             description=description,
             separator=separator,
             add_special_tokens=add_special_tokens,
         )
-        self._label_names, self._label_words = names, words
         self._template = PromptTemplate.of(self.prompt_config)
         self._writes = bool(model.config.is_encoder_decoder)
-        _check_writes_text(model)
+        if model.get_output_embeddings() is None:
+            raise InvalidInputError(
+                f"model: expected a language model, which gives logits of the next token, got "
+                f"{type(model).__name__}; a classifier needs no prompt"
+            )
         super().__init__(model, tokenizer, baseline=baseline, max_length=max_length)
         self._extra_inputs = ()  # token types are for encoders
         if self.max_length is not None and self._least_length > self.max_length:
@@ -316,15 +319,6 @@ class PromptClassifier(TextModel):
             n_tokens_cut=sum(end > start for start, end in whole.offsets) - sum(ordinary),
             parts=text.parts,
             words=text.words,
-        )
-
-
-def _check_writes_text(model: PreTrainedModel) -> None:
-    head = model.get_output_embeddings()
-    if head is None:
-        raise InvalidInputError(
-            f"model: expected a language model, which gives logits of the next token, got "
-            f"{type(model).__name__}; a classifier needs no prompt"
         )
 
 

@@ -28,19 +28,7 @@ def text_model(
     device: str | torch.device = "auto",
     dtype: torch.dtype = torch.float32,
 ) -> TextModel:
-    """A text model from whatever there is of it.
-
-    Args:
-        model: A model of transformers, a pipeline, a local folder, a hub id, or a text model,
-            which is returned as it is.
-        tokenizer: The model's fast tokenizer. Default: None, the pipeline's, or the one beside
-            the model in its folder.
-        prompt: Template and label words of a language model. Default: None, for models that
-            classify by themselves.
-        baseline (str, optional): The vocabulary entry that stands for a removed token.
-        max_length (int, optional): Texts are cut to this many tokens.
-        device: Where to load a model to; a model that is given stays where it is. Default: "auto".
-        dtype: The precision to load a model in. Default: float32.
+    """A text model from whatever there is of it; the arguments are those of ``TextExplainer``.
 
     Raises:
         InvalidInputError: There is no such model, it needs a tokenizer or a prompt, or has no use
