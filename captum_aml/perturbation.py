@@ -1,4 +1,4 @@
-r"""How a mask is applied to what the model sees.
+r"""Perturbations: operators that apply a mask to the model's input.
 
 A perturbation takes the share :math:`m` in [0, 1] that each token keeps and gives the perturbed
 state of the forward pass. The published one blends with the baseline,
@@ -33,7 +33,7 @@ from captum_aml.exceptions import InvalidInputError
 
 @dataclass(frozen=True)
 class ForwardState:
-    """What a perturbation may change about a forward pass over N rows.
+    """The state of a forward pass over N rows that a perturbation may change.
 
     Attributes:
         features: The tensors that are masked, each (N, ...).

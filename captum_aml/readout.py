@@ -1,4 +1,4 @@
-r"""Turns what a forward function returns into log-probabilities that objectives understand.
+r"""Readout of a forward function's output as log-probabilities for objectives.
 
 However the output is read, the result for N examples is a distribution over C outcomes, one of
 which is the target class:
@@ -129,7 +129,7 @@ def clip_fraction(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Readout:
-    """How the outputs of one call are read.
+    """The rule by which the outputs of one call are read.
 
     Attributes:
         kind: The kind of output, decided.
@@ -238,7 +238,7 @@ class Readout:
 
     @cached_property
     def aim(self) -> Tensor:
-        """What the kept tokens should preserve, (N, C).
+        """The distribution that the kept tokens should preserve, (N, C).
 
         The predicted distribution where the target class is the predicted one, otherwise the target
         class alone.

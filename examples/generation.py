@@ -100,7 +100,7 @@ plt.show()
 # %%
 # Another answer
 # --------------
-# A target that the model would not write can be explained as well: what in this prompt speaks for
+# A target that the model would not write can be explained as well: what in this prompt supports
 # it? For the month there is something, for the mood there is not.
 
 other = llm.attribute(template, target=" We are sorry about your visit in May.")

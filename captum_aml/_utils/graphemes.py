@@ -1,4 +1,4 @@
-"""What is read as one character: the grapheme clusters of Unicode's Standard Annex 29."""
+"""Grapheme clusters, which are read as one character, of Unicode's Standard Annex 29."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import regex
 
 Span = tuple[int, int]
 
-# Pairs of regional indicators are flags. To tell a flag's first half from its second one, a matcher
+# Pairs of regional indicators are flags. To distinguish their halves, a matcher
 # counts back to the first of them, which takes quadratic time where thousands stand in a row.
 _FLAGS = regex.compile("[\U0001f1e6-\U0001f1ff]{129,}")
 _FLAG_CHARACTERS = 128

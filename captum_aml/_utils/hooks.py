@@ -32,7 +32,7 @@ class LayerPoint:
 
 @dataclass
 class _Record:
-    """What one point saw: for every call, per device, the tensors there and the layer's inputs."""
+    """The passes at one point: for every call, per device, the tensors and the layer's inputs."""
 
     values: dict[torch.device, list[tuple[Tensor, ...]]] = field(default_factory=dict)
     arguments: dict[torch.device, list[list[Tensor]]] = field(default_factory=dict)

@@ -28,7 +28,7 @@ _HOOKS = (
 
 
 def unwrapped(module: object) -> object:
-    """What ``DataParallel`` or ``DistributedDataParallel`` wraps, anything else as it is."""
+    """The module in ``DataParallel`` or ``DistributedDataParallel``, any other as it is."""
     return module.module if isinstance(module, PARALLEL) else module
 
 

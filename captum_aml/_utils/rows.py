@@ -112,7 +112,7 @@ def text_rows(lines: Lines) -> Iterator[str]:
 
 
 def missing_column(column: str, there: Iterable[str]) -> str:
-    """What to say where a column is missing."""
+    """The message where a column is missing."""
     return f"expected a column {column!r}, got {', '.join(map(repr, there)) or 'none'}"
 
 

@@ -1,4 +1,4 @@
-"""What is asked of a tokenizer beside token ids: a token for "nothing here", and characters."""
+"""Properties of a tokenizer beside token ids: its baseline token, and characters."""
 
 from __future__ import annotations
 

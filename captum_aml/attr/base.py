@@ -136,7 +136,7 @@ class MaskAttribution(GradientAttribution, ABC):
         target: Target = None,
         additional_forward_args: object | None = None,
     ) -> Tensor:
-        """How far the scores of each example are from summing to ``F(inputs) - F(baselines)``.
+        """The sum of each example's scores minus ``F(inputs) - F(baselines)``.
 
         Args:
             attributions: Attributions of the inputs.
@@ -372,7 +372,7 @@ class MaskAttribution(GradientAttribution, ABC):
 
     @property
     def default_n_steps(self) -> int:
-        """What ``n_steps=None`` stands for now: 0 with a fitted masker, otherwise 50."""
+        """The number of steps for ``n_steps=None``: 0 with a fitted masker, otherwise 50."""
         return 0 if self.is_fitted else DEFAULT_STEPS
 
     @property

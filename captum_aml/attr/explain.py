@@ -72,7 +72,7 @@ class AttributionResult:
 
 
 def chunk_size(internal_batch_size: int | None, n_examples: int, n_passes: int) -> int:
-    """How many examples go through together, so that no forward call has more rows than allowed.
+    """The examples of one forward call, which may not have more rows than allowed.
 
     Raises:
         InvalidInputError: ``internal_batch_size`` is not an integer of at least 1.

@@ -87,7 +87,7 @@ def restored(
 
 
 def known_fingerprint(attribution: MaskAttribution) -> ModelFingerprint:
-    """What is known of the explained model without running it."""
+    """The fingerprint of the model as far as it is known without running it."""
     # Every configuration of transformers has num_labels, but only these models return them, and
     # only a distribution has them as outcomes.
     name = type(unwrapped(attribution.forward_func)).__name__

@@ -29,7 +29,7 @@ _ENTRY_SIZE = 256
 
 @dataclass(frozen=True)
 class StoredTokenizer:
-    """What is kept of a fast tokenizer: the caller's own has settings that change.
+    """The content of a fast tokenizer: the caller's own has settings that change.
 
     Attributes:
         content: Its inner tokenizer as ``tokenizer.json`` has it, without padding or cutting.
@@ -102,7 +102,7 @@ class StoredTokenizer:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What :meth:`from_description` takes, as JSON values."""
+        """The argument of :meth:`from_description`, as JSON values."""
         return {"content": self.content, **self._ids}
 
     @property

@@ -178,7 +178,7 @@ class AlignedMasker(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What :meth:`from_config` needs, as JSON values, with both tokenizers' content."""
+        """The argument of :meth:`from_config`, as JSON values, with both tokenizers' content."""
         return {
             **self.summary,
             "tokenizer": self._aligner.model.description,
@@ -260,7 +260,7 @@ class AlignedMasker(nn.Module):
         return torch.where(windows.has_text & ~has_partner, lowest, pools)
 
     def windows(self, inputs: MaskerInputs) -> _AlignedWindows:
-        """What the inner masker is given for these inputs, and how it is carried back.
+        """The inner masker's inputs for these, and the way back.
 
         Raises:
             InvalidInputError: See :meth:`forward`.

@@ -15,7 +15,7 @@ from captum_aml.typing import TensorOrTuple
 
 @dataclass(frozen=True)
 class MaskerInputs:
-    """What a masker may look at to propose a mask for N examples.
+    """The inputs of a masker, from which it proposes a mask for N examples.
 
     Attributes:
         features: The tensors that are masked: float inputs, embeddings of ids, or a layer's
@@ -28,7 +28,7 @@ class MaskerInputs:
         attention_mask: The forward function's argument of that name, (N, L), if it has one.
         token_type_ids: Likewise, (N, L).
         hidden_states: What the masker's ``explained_layers`` held in the pass over the unmasked
-            inputs, (N, L, D) each, without gradient; None for a masker that does not ask.
+            inputs, (N, L, D) each, without gradient; None for a masker without them.
     """
 
     features: tuple[Tensor, ...]
@@ -42,7 +42,7 @@ class MaskerInputs:
 
 @dataclass(frozen=True)
 class MaskerWindows:
-    """What a masker that reads texts in windows of its own gives the network inside it.
+    """Windows of texts for the network inside a masker.
 
     Attributes:
         network: That network, a masker.

@@ -36,7 +36,7 @@ _PARTS = ("masker-*.safetensors", "masker-*.json")
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What fitting a masker took.
+    """The cost of fitting a masker.
 
     Attributes:
         n_examples: Training examples in an epoch.

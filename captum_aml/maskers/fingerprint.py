@@ -1,6 +1,7 @@
 """Fingerprint of the explained model, so that no masker is used with the wrong one.
 
-It has the model's sizes, and a few of its weights, which tell it from others of the same sizes.
+It has the model's sizes, and a few of its weights, which distinguish it from others of the same
+sizes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 @dataclass(frozen=True)
 class ModelFingerprint:
-    """What identifies the explained model well enough to refuse a masker of another one.
+    """Properties that identify a model well enough to refuse a masker of another one.
 
     Attributes:
         embedding_dim: Channels of a masked token, or None where tokens have none.
@@ -74,7 +75,7 @@ class ModelFingerprint:
         *,
         classifies: bool = False,
     ) -> ModelFingerprint:
-        """What is known of a model without running it, and without its weights.
+        """The properties of a model that are known without running it, and without its weights.
 
         Args:
             model: The explained model, where it is known.

@@ -91,7 +91,7 @@ class ExplainedLayers:
 
     @property
     def points(self) -> tuple[LayerPoint, ...]:
-        """Where the hidden states stand, in their order."""
+        """The places of the hidden states, in their order."""
         layers = [self.model.get_submodule(name) for name in self.names]
         first = (LayerPoint(layers[0], at_input=True),) if self.with_input else ()
         return (*first, *(LayerPoint(layer) for layer in layers))
@@ -108,7 +108,7 @@ class ExplainedLayers:
 
 
 def explained_layers_of(masker: object) -> ExplainedLayers | None:
-    """What a masker asks to see of the explained model; None where it asks for nothing.
+    """The layers of the explained model that a masker reads; None where it reads none.
 
     Raises:
         InvalidInputError: Its ``explained_layers`` is something else.

@@ -76,7 +76,7 @@ def describe_masker(masker: nn.Module, model: nn.Module | None = None) -> dict[s
 
 
 def masker_files(masker: nn.Module) -> dict[str, bytes]:
-    """What a masker's description leaves to files of their own, by SHA-256."""
+    """The contents that a masker's description leaves to files of their own, by SHA-256."""
     files: dict[str, bytes] = {} if _entry_of(masker) is None else getattr(masker, "files", {})
     return files
 

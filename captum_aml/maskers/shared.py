@@ -1,7 +1,7 @@
 r"""A head on the hidden states that the explained model computes anyway.
 
 With :math:`h^{(l)}_t` the state of token :math:`t` after layer :math:`l` (0 the embeddings), the
-head reads their learned mixture, is told the prediction :math:`e(q)`
+head reads their learned mixture, is conditioned on the prediction :math:`e(q)`
 (:class:`~captum_aml.maskers.base.PredictionEmbedding`), lets the tokens look at each other
 once, and gives each its logit:
 
@@ -169,7 +169,7 @@ class SharedMasker(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What :meth:`from_config` needs to build the same network, as JSON values."""
+        """The argument of :meth:`from_config`, as JSON values."""
         return {
             "model": _description(self.explained_layers.model),
             "layers": list(self.explained_layers.names),
@@ -264,7 +264,7 @@ def _visible(inputs: MaskerInputs, tokens: tuple[int, ...]) -> Tensor:
 
 
 def _part_meant(config: Mapping[str, Any], model: nn.Module) -> nn.Module:
-    """What a masker was made from, which may be a part of what is explained, as its encoder.
+    """The module that a masker was made from: the model, or a part of it, as its encoder.
 
     Raises:
         InvalidInputError: There is no such part, or several could be meant.
@@ -292,7 +292,7 @@ def _part_meant(config: Mapping[str, Any], model: nn.Module) -> nn.Module:
 
 
 def _description(model: nn.Module) -> dict[str, Any]:
-    """What tells one explained model from another without its weights, as JSON values."""
+    """A model's properties without its weights, as JSON values."""
     config = getattr(model, "config", None)
     return {
         "class": type(model).__name__,

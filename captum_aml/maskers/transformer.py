@@ -1,6 +1,6 @@
 r"""The published masker: a pretrained encoder that proposes a mask logit for every token.
 
-The encoder reads the tokens' own (frozen) word embeddings and one embedding more, which tells it
+The encoder reads the tokens' own (frozen) word embeddings and one embedding more, that of
 the prediction (:class:`~captum_aml.maskers.base.PredictionEmbedding`) and stands right after
 the last token. That position is dropped again, and a head Linear(H, H) - Tanh - Linear(H, 1) gives
 each token its logit; the mask is the sigmoid.
@@ -46,8 +46,8 @@ class TransformerMasker(nn.Module):
         n_classes: The number of outcomes C of the explained distribution.
 
     Raises:
-        InvalidInputError: ``n_classes`` is below 1, or no position of the encoder hears those after
-            it, as in causal decoders: the prediction, which stands last, would not be heard.
+        InvalidInputError: ``n_classes`` is below 1, or no position of the encoder attends to those
+            after it, as in causal decoders: none would attend to the prediction, which stands last.
     """
 
     def __init__(self, encoder: PreTrainedModel, *, n_classes: int) -> None:
@@ -58,7 +58,7 @@ class TransformerMasker(nn.Module):
             self._build(without_inference_tensors(encoder), n_classes)
 
     def _build(self, encoder: PreTrainedModel, n_classes: int) -> None:
-        _check_hears_all(encoder)
+        _check_attends_to_all(encoder)
         self.fitted = False
         self.encoder = encoder
         if getattr(encoder, "pooler", None) is not None:
@@ -92,12 +92,12 @@ class TransformerMasker(nn.Module):
                 Default: 0
 
         Raises:
-            InvalidInputError: The model is a causal decoder, whose tokens would not hear the
-                prediction.
+            InvalidInputError: The model is a causal decoder, whose tokens would not attend to
+                the prediction.
         """
         source = cast("PreTrainedModel", model.base_model)  # stubbed as Module
         with torch.inference_mode(False), isolated_rng(as_count("seed", seed)):
-            _check_hears_all(source)  # before copying, as decoders are large
+            _check_attends_to_all(source)  # before copying, as decoders are large
             encoder = copy_without_hooks(source)
             encoder.requires_grad_(True)
             # Called as the module's own: transformers hides the signature of its `to`.
@@ -127,7 +127,8 @@ class TransformerMasker(nn.Module):
                 Default: 0
 
         Raises:
-            InvalidInputError: It is a causal decoder, whose tokens would not hear the prediction.
+            InvalidInputError: It is a causal decoder, whose tokens would not attend to the
+                prediction.
         """
         from transformers import AutoModel
 
@@ -142,7 +143,7 @@ class TransformerMasker(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What :meth:`from_config` needs to build the same network, as JSON values."""
+        """The argument of :meth:`from_config`, as JSON values."""
         encoder = self.encoder.config.to_dict()
         encoder.pop("_name_or_path", None)
         # Two ways to compute attention differ in their last bits; others may not be installed.
@@ -196,14 +197,14 @@ class TransformerMasker(nn.Module):
         places = torch.arange(length + 1, device=embeddings.device)
         last = (attention * places[1:]).amax(dim=1, keepdim=True)
         source = (places - (places > last).long()).clamp(min=0, max=length - 1)
-        told = self.prediction(inputs.probabilities).unsqueeze(1).to(embeddings.dtype)
-        is_told = (places == last).unsqueeze(-1)
+        prediction = self.prediction(inputs.probabilities).unsqueeze(1).to(embeddings.dtype)
+        is_prediction = (places == last).unsqueeze(-1)
         joined = torch.where(
-            is_told,
-            told,
+            is_prediction,
+            prediction,
             embeddings.gather(1, source.unsqueeze(-1).expand(-1, -1, embeddings.shape[2])),
         )
-        joined_attention = torch.where(is_told.squeeze(-1), 1, attention.gather(1, source))
+        joined_attention = torch.where(is_prediction.squeeze(-1), 1, attention.gather(1, source))
         hidden = self.encoder(
             inputs_embeds=joined,
             attention_mask=joined_attention,
@@ -253,12 +254,12 @@ class TransformerMasker(nn.Module):
         given = inputs.token_type_ids
         if given is None or given.shape != (n, length):
             return {"token_type_ids": torch.zeros_like(source)}
-        # An encoder of another family may tell fewer apart.
+        # An encoder of another family may distinguish fewer.
         highest = max(0, int(getattr(self.encoder.config, "type_vocab_size", 0) or 0) - 1)
         types = given.long().clamp(max=highest)
         own_last = types.gather(1, (last - 1).clamp(min=0))
-        is_told = torch.arange(length + 1, device=types.device) == last
-        return {"token_type_ids": torch.where(is_told, own_last, types.gather(1, source))}
+        is_prediction = torch.arange(length + 1, device=types.device) == last
+        return {"token_type_ids": torch.where(is_prediction, own_last, types.gather(1, source))}
 
     def _accepted(self) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(self.encoder.forward).parameters
@@ -276,12 +277,12 @@ class TransformerMasker(nn.Module):
         return {"position_ids": positions}
 
 
-def _check_hears_all(encoder: PreTrainedModel) -> None:
+def _check_attends_to_all(encoder: PreTrainedModel) -> None:
     if _is_causal(encoder, _table(encoder)):
         raise InvalidInputError(
-            "encoder: expected one in which every token hears those after it, but in this "
-            f"{type(encoder).__name__} none does, so that none would hear the prediction, which "
-            "stands last. Use SharedMasker.from_model(model), or "
+            "encoder: expected one in which every token attends to those after it, but in "
+            f"this {type(encoder).__name__} none does, so that none would attend to the "
+            "prediction, which stands last. Use SharedMasker.from_model(model), or "
             "TransformerMasker.from_pretrained(encoder) with a bidirectional encoder of the "
             "same vocabulary"
         )
@@ -289,14 +290,14 @@ def _check_hears_all(encoder: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def _is_causal(encoder: nn.Module, table: Tensor) -> bool:
-    """Whether no position hears those after it, found out by changing one embedding at a time.
+    """Whether no position attends to those after it, found out by changing one embedding at a time.
 
     Args:
         encoder: A network that takes ``inputs_embeds`` and returns ``last_hidden_state``.
         table: Its word embeddings (V, D), for their size and scale.
 
     Returns:
-        False also where that cannot be told, as of a network that cannot be run like this, or
+        False also where that cannot be found out, as of a network that cannot be run like this, or
         without any exchange between positions.
     """
     if table.is_meta:

@@ -1,4 +1,4 @@
-"""Finds out by trial how tokens can be hidden from a model's attention."""
+"""Removal through attention, as a model takes it, found out by trial."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ def forwarded_args(
 
 
 def _names(function: Callable[..., Any] | None, count: int) -> list[str | None]:
-    """What a function calls the first arguments after the ids."""
+    """The names of a function's first arguments after the ids."""
     signature = None if function is None else _signature(function)
     parameters = [] if signature is None else list(signature.parameters.values())[1:]
     named = [p.name for p in parameters if p.kind in _POSITIONAL]

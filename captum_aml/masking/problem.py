@@ -26,9 +26,9 @@ from captum_aml.readout import Readout, as_float, check_finite, output_tensor, s
 
 
 class GradientWatch:
-    """Notes whether the model's answer has a gradient with respect to the mask.
+    """Notes whether the model's output has a gradient with respect to the mask.
 
-    An objective's size term always has one, so the loss alone does not tell.
+    An objective's size term always has one, so the loss alone does not show it.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class GradientWatch:
 
 @dataclass(frozen=True)
 class MaskingProblem:
-    """One batch to explain: what can be masked, what is explained, and what a mask leads to.
+    """A batch to explain with its forward function, its maskable units and its target.
 
     Attributes:
         call: The arguments of the call.
@@ -69,7 +69,7 @@ class MaskingProblem:
         layout: Tokens and mask units.
         readout: How outputs are read.
         perturbation: How the mask is applied.
-        hidden: Hidden states of the unmasked pass that maskers asked for.
+        hidden: Hidden states of the unmasked pass that maskers read.
     """
 
     call: Call
@@ -103,7 +103,7 @@ class MaskingProblem:
             site: Where the mask enters.
             perturbation: How the mask is applied.
             output: The output kind, or ``auto``.
-            maskers: Those that will propose masks: the hidden states that they ask for are read.
+            maskers: Those that will propose masks: the hidden states that they need are read.
             capture: What the unmasked inputs show, where that is known. Default: None, by a pass
 
         Raises:

@@ -26,7 +26,7 @@ from captum_aml.typing import ForwardFunc
 
 @dataclass(frozen=True)
 class Capture:
-    """What one forward pass showed at a site.
+    """The tensors at a site in one forward pass, and its output.
 
     Attributes:
         features: The tensors that can be masked, each with N examples along dimension 0.
@@ -59,7 +59,7 @@ class Site(Protocol):
         """One bool for each element or position: whether it differs from its baseline."""
 
     def token_dims(self, call: Call, features: Sequence[Tensor]) -> tuple[int, ...]:
-        """For each of the site's tensors, how many leading dimensions number its tokens."""
+        """For each of the site's tensors, the number of leading dimensions that number tokens."""
 
     def spreads(self, call: Call, features: Sequence[Tensor]) -> tuple[bool, ...]:
         """For each of the site's tensors, whether attributions have its channels."""
@@ -77,7 +77,7 @@ class Site(Protocol):
         """The layer that embeds ids at this site, where one can be found."""
 
     def recall(self, call: Call, earlier: tuple[Call, Capture], output: Tensor) -> Capture | None:
-        """What a pass would show, put together without one; None where that cannot be.
+        """The capture of a pass, put together without one; None where that cannot be.
 
         Args:
             call: The call.
@@ -92,7 +92,7 @@ def _baselines_at(
     tap: Tap,
     carried: Sequence[tuple[Tensor, Tensor]],
 ) -> tuple[tuple[Tensor, ...], ...]:
-    """What the tapped layers hold for the baselines: by a pass, unless they only look ids up.
+    """The tapped layers' tensors for the baselines: by a pass, unless they only look ids up.
 
     Args:
         forward_func: The forward function.
@@ -138,7 +138,7 @@ def _looked_up(
 
 
 def token_dims(feature: Tensor) -> int:
-    """How many leading dimensions number the tokens: two of (N, L, D), otherwise all."""
+    """The number of leading dimensions that number tokens: two of (N, L, D), otherwise all."""
     return 2 if feature.dim() == 3 else feature.dim()
 
 
@@ -321,7 +321,7 @@ class LayerSite:
         return Capture(features, output, tap, tuple(len(point) for point in tensors))
 
     def recall(self, call: Call, earlier: tuple[Call, Capture], output: Tensor) -> Capture | None:
-        """Only what tables hold can be told without a pass."""
+        """Only what tables hold is known without a pass."""
         tap, n = earlier[1].tap, len(self.points)
         with _ids_in_range("inputs", call.inputs):
             found = (
@@ -332,7 +332,7 @@ class LayerSite:
         return None if found is None else Capture(found[1], output, found[0], (1,) * n)
 
     def baselines(self, call: Call, capture: Capture) -> tuple[Tensor, ...]:
-        """What the layers hold when the forward function is given the baselines."""
+        """The layers' tensors when the forward function is given the baselines."""
         assert capture.tap is not None
         with _ids_in_range("baselines", call.baselines):
             first = (call.inputs[0], call.baselines[0])

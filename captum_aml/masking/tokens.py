@@ -1,4 +1,4 @@
-"""Which elements share a mask value, and how mask values become attributions.
+"""Layout of tokens and mask units: from mask values to shares, and to attributions.
 
 A *token* is a position of an (N, L, D) tensor, an id, or an element of a tensor of any other shape.
 The tokens of all masked tensors stand in one row, (N, T). A *unit* is what has one mask value of

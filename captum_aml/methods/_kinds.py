@@ -43,7 +43,7 @@ _AT_EMBEDDINGS = {
     "Saliency": "method 'saliency'",
     "GradientShap": "method 'gradient-shap'",
 }
-# What `attribute` may ask for: a token method knows it all.
+# The arguments that `attribute` may have: a token method knows them all.
 _KNOWN = ("inputs", "baselines", "target", "additional_forward_args", "sliding_window_shapes")
 
 

@@ -110,7 +110,7 @@ def logits_of(forward_func: ForwardFunc, *, n_classes: int = 1) -> Callable[...,
 
 @dataclass(frozen=True)
 class Subject:
-    """What a function of a call explains, and the options that it has.
+    """The forward function of a scoring function, and its options.
 
     Attributes:
         forward_func: Token ids to logits (N, C).
@@ -133,7 +133,7 @@ class Subject:
         return logits_of(self.forward_func, n_classes=self.n_classes)(ids, *args)
 
     def probabilities(self, ids: Tensor, *args: object) -> Tensor:
-        """What all methods explain: class probabilities (N, C) instead of logits."""
+        """Class probabilities (N, C) instead of logits, which all methods explain."""
         return self.logits(ids, *args).softmax(dim=-1)
 
 
@@ -171,7 +171,7 @@ class ScoringMethod(Adapter):
 
     @property
     def settings(self) -> Mapping[str, Setting]:
-        """What is recorded."""
+        """The settings to be recorded."""
         return self._settings
 
     def _scores(self, call: Call) -> Tensor:
@@ -194,7 +194,7 @@ class ScoringMethod(Adapter):
 
 
 def sampled(subject: Subject) -> dict[str, Setting]:
-    """What methods that draw samples record."""
+    """The settings of methods that draw samples."""
     return {"n_samples": subject.n_steps, "seed": subject.seed}
 
 

@@ -131,8 +131,8 @@ def _transformer(name: str, forward_func: ForwardFunc) -> PreTrainedModel:
     model = underlying_model(forward_func)
     if not isinstance(model, PreTrainedModel):
         raise InvalidInputError(
-            f"forward_func: {name} expects a TextClassifier or a transformers model, which can be "
-            f"asked for its attention, got {type(forward_func).__name__}"
+            f"forward_func: {name} expects a TextClassifier or a transformers model, which can "
+            f"give its attention, got {type(forward_func).__name__}"
         )
     return model
 
@@ -147,10 +147,10 @@ def _tokens(call: Call) -> Tensor:
 
 @contextmanager
 def _recorded(name: str, model: PreTrainedModel) -> Iterator[list[tuple[Tensor, ...]]]:
-    """Asks every pass of the model for its attention: the layers' (N, heads, L, L) of each pass.
+    """Records the attention of every pass of the model: the layers' (N, heads, L, L) of each.
 
-    Transformers installs hooks of its own for it when it is first asked. They stay with the model
-    and do nothing until asked again.
+    Transformers installs hooks of its own for it when it is first requested. They stay with
+    the model and do nothing until the next request.
     """
     parameters = inspect.signature(model.forward).parameters.values()
     if not any(p.name == "output_attentions" or p.kind is p.VAR_KEYWORD for p in parameters):
@@ -159,7 +159,9 @@ def _recorded(name: str, model: PreTrainedModel) -> Iterator[list[tuple[Tensor, 
         )
     passes: list[tuple[Tensor, ...]] = []
 
-    def ask(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:  # the model's own arguments
+    def request(
+        _: nn.Module, args: Any, kwargs: dict[str, Any]
+    ) -> Any:  # the model's own arguments
         return args, {**kwargs, "output_attentions": True, "return_dict": True}
 
     def keep(_: nn.Module, __: Any, output: Any) -> None:  # whatever the model gives
@@ -172,7 +174,7 @@ def _recorded(name: str, model: PreTrainedModel) -> Iterator[list[tuple[Tensor, 
         passes.append(tuple(layers))
 
     handles = [
-        model.register_forward_pre_hook(ask, with_kwargs=True),
+        model.register_forward_pre_hook(request, with_kwargs=True),
         model.register_forward_hook(keep),
     ]
     try:

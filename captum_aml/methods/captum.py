@@ -122,7 +122,7 @@ def _input_x_gradient(subject: Subject, call: Call) -> Tensor:
 
 @scoring_method(
     "saliency",
-    "norm of the gradient; tells how much a token matters, not for which side",
+    "norm of the gradient; shows how much a token matters, not for which side",
     family="gradient",
     gradients=True,
 )
@@ -297,7 +297,7 @@ def _perturbed(
     call: Call,
     **settings: int,
 ) -> Tensor:
-    """What a perturbation method gives for one text (1, L)."""
+    """The scores of a perturbation method for one text (1, L)."""
     attributions: Tensor = method.attribute(
         call.inputs[0],
         baselines=call.baselines[0],

@@ -35,7 +35,7 @@ from captum_aml.methods.adapter import (
 )
 from captum_aml.methods.groups import group_sums
 
-# Activations that work on each number by itself, as the Rescale rule asks.
+# Activations that work on each number by itself, as the Rescale rule requires.
 _ELEMENTWISE = (nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.ReLU6, nn.SELU, nn.CELU, nn.LogSigmoid)
 _ELEMENTWISE_MODULE = "transformers.activations"
 # Differences in an activation's input below this are rounding errors, whose slope means nothing.

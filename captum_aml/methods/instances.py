@@ -87,7 +87,7 @@ def from_attribution(
 
 
 class AttributionMethod(Adapter):
-    """What ``from_attribution`` gives.
+    """A token method by an attribution of Captum; see ``from_attribution``.
 
     Attributes:
         attribution: The attribution.
@@ -131,7 +131,7 @@ class AttributionMethod(Adapter):
 
     @property
     def settings(self) -> Mapping[str, Setting]:
-        """What decides the scores, to be recorded with them."""
+        """Everything that decides the scores, to be recorded with them."""
         name = {"attribution": type(self.attribution).__name__}
         if isinstance(self.attribution, MaskAttribution):
             return {**name, **mask_settings(self.attribution, self._n_steps)}
@@ -143,7 +143,7 @@ class AttributionMethod(Adapter):
 
     @property
     def last_outputs(self) -> Tensor | None:
-        """What ``forward_func`` gave for the last call's texts (N, C), if they were given to it."""
+        """The output of ``forward_func`` for the last call's texts (N, C), if it ran on them."""
         return self._last_outputs
 
     def _scores(self, call: Call) -> Tensor:
@@ -164,7 +164,7 @@ class AttributionMethod(Adapter):
         return scores
 
     def _parts(self, call: Call) -> Iterator[tuple[slice, Call]]:
-        """What goes through ``attribute`` together."""
+        """The calls that go through ``attribute`` together."""
         if isinstance(self.attribution, _TOGETHER) and self._outputs(call) is not None:
             yield slice(None), call
         else:
@@ -256,7 +256,7 @@ class AttributionMethod(Adapter):
         return by_token if self._takes.keys() & set(_FEATURES) else group_sums(by_token, call)
 
     def _features(self, call: Call) -> dict[str, Tensor | None]:
-        """What says which tokens are one feature, whatever it is called."""
+        """The argument that groups tokens into features, whatever its name."""
         groups = groups_of(call)
         if isinstance(self.attribution, Occlusion) and shares(groups):
             raise InvalidInputError(
@@ -273,7 +273,7 @@ class AttributionMethod(Adapter):
         return {"feature_mask": groups if shares(groups) else None}
 
     def _sizes(self, call: Call) -> dict[str, object]:
-        """How much goes through the model at once, and what Captum has no default for."""
+        """The batch size, and arguments that Captum has no default for."""
         sizes: dict[str, object] = {"sliding_window_shapes": (1,)}
         # A value for all examples at once cannot be taken apart into variants.
         at_once = self._batch_size if self._outputs(call) is not None else 1

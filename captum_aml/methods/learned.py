@@ -54,7 +54,7 @@ class MaskMethod(Adapter):
 
     @property
     def settings(self) -> Mapping[str, Setting]:
-        """What is recorded."""
+        """The settings to be recorded."""
         return self._settings
 
     @property
@@ -96,7 +96,7 @@ def _removal(function: ForwardFunc, call: Call) -> AttentionRemoval:
     removal = None
     if places:
         model = underlying_model(function)
-        # Dropout would tell one pass from another.
+        # With dropout one pass would differ from another.
         with nullcontext() if model is None else evaluating(model):
             removal = taken_removal(function, ids, maskable_of(call), args, places[0])
     if removal is None:
@@ -108,7 +108,7 @@ def _removal(function: ForwardFunc, call: Call) -> AttentionRemoval:
 
 
 def mask_settings(attribution: MaskAttribution, n_steps: int | None) -> dict[str, Setting]:
-    """What decides the scores of an attribution by a learned mask, as plain values.
+    """The settings of an attribution by a learned mask, as plain values.
 
     Args:
         attribution: The attribution.

@@ -77,7 +77,7 @@ class MaskedText:
 
 @dataclass
 class TokenPieces:
-    """What ``shap.maskers.Text`` takes as a tokenizer: it knows one text, and how it falls apart.
+    """A tokenizer for ``shap.maskers.Text``: it knows one text and its pieces.
 
     A token's id is its place among the tokens, so that what shap does to the text can be told
     from the ids alone.

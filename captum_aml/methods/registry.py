@@ -71,7 +71,7 @@ class TokenMethod(Protocol):
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """What a caller may choose; a method refuses what it has no use for.
+    """The options of a caller; a method refuses those that it has no use for.
 
     Attributes:
         n_steps: Steps or samples, see ``MethodSpec.steps``. None for the method's own number.

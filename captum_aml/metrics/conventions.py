@@ -1,6 +1,6 @@
 r"""The conventions that faithfulness figures depend on, as values that can be named and compared.
 
-A metric asks for the top :math:`k` of an example's :math:`T` tokens. Libraries differ in which
+A metric takes the top :math:`k` of an example's :math:`T` tokens. Libraries differ in which
 :math:`k`, in what happens where a share of a short text is less than one token, in what the sum is
 divided by, and in how tokens are removed. A :class:`Convention` states all of it.
 """
@@ -26,7 +26,7 @@ _SLACK = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Convention:
-    r"""Which tokens are taken, how the values are averaged, and how tokens are removed.
+    r"""A choice of top tokens, of averages over them, and of their removal.
 
     Attributes:
         name: What to call it in a result.
@@ -102,7 +102,7 @@ class Convention:
         return counts if self.repeats else sorted({k for k in counts if k > 0})
 
     def divide_by(self, n_values: int) -> int:
-        """What the sum of ``n_values`` values is divided by."""
+        """The divisor of the sum of ``n_values`` values."""
         return n_values + 1 if self.divisor == "count+1" else n_values
 
     @property

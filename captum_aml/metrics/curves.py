@@ -27,7 +27,7 @@ from captum_aml.metrics.removal import Removal
 from captum_aml.metrics.scoring import EvaluationOptions, ranks, score_examples
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 
-#: Shares at which curves are measured unless told otherwise: steps of 10 %.
+#: Shares at which curves are measured unless given: steps of 10 %.
 CURVE_POINTS = 11
 
 

@@ -190,7 +190,7 @@ class RemovalEvaluator:
 
     @property
     def output_kind(self) -> str:
-        """How the forward function's results are read, see :mod:`captum_aml.readout`."""
+        """The kind of the forward function's results, see :mod:`captum_aml.readout`."""
         return self._readout.kind
 
     @property
@@ -384,7 +384,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 
 def _first(keys: Sequence[_Key], known: Container[_Key]) -> list[int]:
-    """Where each key that is not known comes first."""
+    """The first place of each key that is not known."""
     new: dict[_Key, int] = {}
     for index, key in enumerate(keys):
         if key not in known:

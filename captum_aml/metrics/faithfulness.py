@@ -65,7 +65,7 @@ def comprehensiveness(
     target: Target = None,
     **options: Unpack[RemovalOptions],
 ) -> Tensor:
-    r"""How much the prediction loses without the top tokens; higher is better.
+    r"""The probability lost without the top tokens; higher is better.
 
     .. math:: p(X) - p(X \setminus R_k)
 
@@ -100,7 +100,7 @@ def sufficiency(
     target: Target = None,
     **options: Unpack[RemovalOptions],
 ) -> Tensor:
-    r"""How much the prediction loses with the top tokens alone; lower is better.
+    r"""The probability lost with the top tokens alone; lower is better.
 
     .. math:: p(X) - p(R_k)
 
@@ -120,7 +120,7 @@ def log_odds(
     target: Target = None,
     **options: Unpack[RemovalOptions],
 ) -> Tensor:
-    r"""How much the log-probability changes without the top tokens, in nats; lower is better.
+    r"""The change of the log-probability without the top tokens, in nats; lower is better.
 
     .. math:: \log p(X \setminus R_k) - \log p(X)
 

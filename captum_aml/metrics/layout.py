@@ -1,7 +1,7 @@
 """Variants of texts as the model takes them: without padding, in batches of similar length.
 
 A variant is an example of which some tokens are removed. What removal leaves is laid out side by
-side, told apart by its content, and put into batches whose inputs the model may be given together.
+side, identified by its content, and put into batches whose inputs the model may be given together.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Variants:
 
     Attributes:
         rows: The example of each, (V,).
-        members: Its number among the variants asked for, (V,).
+        members: Its number among the requested variants, (V,).
         places: Its number in its slab, (V,).
         lengths: Its places, without padding, (V,).
         is_blank: Whether it has no place to attend to, (V,).
@@ -136,7 +136,7 @@ class VariantLayout:
             start = stop
 
     def digests(self, slab: Variants) -> list[bytes]:
-        """What tells whether two variants are the same input to the model, padding apart."""
+        """Digests that are equal where the model's input is the same, padding apart."""
         cut = [slab.args[i] for i in self._by_position]
         whole = [slab.args[i] for i in self._batched if i not in self._by_position]
         (cut if self._has_positions else whole).append(slab.inputs)
@@ -154,10 +154,10 @@ class VariantLayout:
         return digests
 
     def _padding_value(self) -> Tensor | None:
-        """What stands at padded places already, so that more may be padded; None if nothing may.
+        """The value at padded places, so that more may be padded; None if nothing may.
 
         A causal classifier finds a text's end by the id of its padding, which only the caller's
-        own padding tells. Padding on the left moves the tokens, which a model with absolute
+        own padding shows. Padding on the left moves the tokens, which a model with absolute
         positions sees. Without a value only inputs of equal length go together.
         """
         padding = ~self._text
@@ -167,7 +167,7 @@ class VariantLayout:
         return self._inputs[example, position]
 
     def _laid_out(self, rows: Tensor, keep: Tensor, removal: Removal) -> Tensor:
-        """Which places the model is given, (V, U)."""
+        """True at the places that the model is given, (V, U)."""
         text = self._text[rows].reshape(len(rows), -1)
         return text & keep if removal.place == "gone" and self._has_positions else text
 
@@ -222,7 +222,7 @@ class VariantLayout:
 def _text_places(attended: Tensor) -> Tensor:
     """The places of each text (N, L), from the first that is attended to the last.
 
-    Where nothing is attended there is no telling text from padding: all of it is text.
+    Where nothing is attended text and padding cannot be distinguished: all of it is text.
     """
     count = attended.long().cumsum(dim=1)
     text = (count > 0) & (count - attended.long() < count[:, -1:])

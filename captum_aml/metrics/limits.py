@@ -286,7 +286,7 @@ def _groups(rows: Sequence[int], elements: Sequence[int]) -> Iterator[list[int]]
 def _drops(
     evaluator: RemovalEvaluator, removal: str | Removal, rows: list[int], removed: list[_Removed]
 ) -> np.ndarray:
-    """What taking away does, (V,), for each row and the places in its tokens' order."""
+    """The effect of taking away, (V,), for each row and the places in its tokens' order."""
     device = evaluator.tokens.device
     tokens = evaluator.tokens.cpu().numpy()
     places = {row: np.flatnonzero(tokens[row]) for row in set(rows)}

@@ -15,7 +15,7 @@ where :math:`p_j, r_j` are precision and recall of the tokens that score at leas
 distinct value (:math:`p_0 = 1, r_0 = 0`), and P, G and h are the numbers of predicted spans, of
 gold spans, and of predicted spans that overlap a gold span enough.
 
-Every value is from 0 to 1, higher is better. It tells whether an explanation looks right to people,
+Every value is from 0 to 1, higher is better. It says whether an explanation looks right to people,
 not whether it is true to the model. Each function gives one value per example. An example without
 any rationale token has NaN. Where every token is in the rationale all rankings are the same, and
 the two areas, which rate the ranking alone, have NaN as well; the others keep their value. A
@@ -227,7 +227,7 @@ def rationale_labels(
     *,
     text_length: int | None = None,
 ) -> Tensor:
-    """Which tokens of a text have characters in a marked span.
+    """True for tokens of a text with characters in a marked span.
 
     Args:
         offsets: Start and end (exclusive) of each of the L tokens, in characters. Tokens without

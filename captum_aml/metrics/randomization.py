@@ -1,4 +1,4 @@
-r"""Whether an explanation depends on what the model has learned.
+r"""Randomization test: dependence of scores on what the model has learned.
 
 .. math:: \rho\bigl(a(\theta), a(\tilde\theta)\bigr)
 

@@ -132,7 +132,7 @@ def register_metric(
         removal: The operator it uses by itself: the convention's (``"convention"``), that for
             log-odds (``"log-odds"``), a name, or None where nothing is removed. Default: None.
         needs_limits: Whether it needs a search for the best and the worst ranking. Default: False.
-        is_default: Whether a benchmark has it unless told otherwise. Default: True.
+        is_default: Whether a benchmark has it by default. Default: True.
         replace: Whether it may take the place of another one. Default: False.
 
     Raises:
@@ -171,7 +171,7 @@ def metric_of(name: str) -> Metric:
 
 
 def default_metrics(convention: Convention, *, rationales: bool) -> list[str]:
-    """The metrics of a benchmark unless told otherwise.
+    """The default metrics of a benchmark.
 
     The AOPC forms come under a second operator, too: masking where the convention deletes, and
     deletion otherwise.

@@ -1,4 +1,4 @@
-"""How an evaluation removes tokens. Every result names its operator."""
+"""Removal operators of an evaluation. Every result names its operator."""
 
 from __future__ import annotations
 

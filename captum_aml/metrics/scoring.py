@@ -1,4 +1,4 @@
-"""What the metrics of attributions share: checked arguments, rankings, bounded memory."""
+"""Shared parts of the metrics of attributions: checked arguments, rankings, bounded memory."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def soft_sufficiency(
     target: Target = None,
     **options: Unpack[SoftOptions],
 ) -> Tensor:
-    """How much of the prediction important tokens preserve, softly; higher is better.
+    """The share of the prediction that soft removal by importance keeps; higher is better.
 
     Arguments and errors are those of :func:`~captum_aml.metrics.comprehensiveness`, with those of
     :class:`SoftOptions` in place of its own options. The forward function gives probabilities or
@@ -93,7 +93,7 @@ def soft_comprehensiveness(
     target: Target = None,
     **options: Unpack[SoftOptions],
 ) -> Tensor:
-    """How much of the prediction goes with the important tokens, softly; higher is better.
+    """The share of the prediction that goes with the important tokens; higher is better.
 
     Arguments, result and errors are those of :func:`soft_sufficiency`.
     """
@@ -184,8 +184,8 @@ def _scaled(scores: Tensor, tokens: Tensor) -> Tensor:
 def _losses(
     evaluator: RemovalEvaluator, layer: nn.Module | None, chance: Tensor, seed: tuple[int, int]
 ) -> Tensor:
-    """What dropping elements once costs, (N,), from the chance of each token's to be kept."""
-    # Padding gets a chance of 0 when inputs are laid out; a token's is told from it by the 1.
+    """The cost of dropping elements once, (N,), from the chance of each token's to be kept."""
+    # Padding gets a chance of 0 when inputs are laid out; a token's differs from it by the 1.
     noisy = evaluator.extended(
         lambda forward_func: _Dropping(forward_func, layer, seed), (chance + 1).float()
     )

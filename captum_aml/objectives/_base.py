@@ -1,4 +1,4 @@
-"""What every objective is given, and what it gives back."""
+"""The protocol of objectives, their input and their terms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SizePenalty = Literal["bce", "l1"]
 
 @dataclass(frozen=True)
 class MaskedOutcome:
-    """The model's answers under a mask, for N examples, C outcomes and U mask units.
+    """The model's outputs under a mask, for N examples, C outcomes and U mask units.
 
     Attributes:
         kept: Log-probabilities for ``x[m]``, (N, C), or None if the objective does not use them.
@@ -97,7 +97,7 @@ def prediction_term(kept: Tensor, aim: Tensor) -> Tensor:
 
 
 def inverse_term(complement: Tensor, target_class: Tensor, *, eps: float) -> Tensor:
-    r"""What is left out cannot support the prediction: :math:`-\log(1 - p_c(x[1-m]) + \epsilon)`.
+    r"""Penalty where the complement supports the target: :math:`-\log(1 - p_c(x[1-m]) + \epsilon)`.
 
     ``1 - p_c`` is summed over the other outcomes' log-probabilities, so that the gradient does not
     vanish where ``p_c`` rounds to 1.
@@ -116,7 +116,7 @@ def inverse_term(complement: Tensor, target_class: Tensor, *, eps: float) -> Ten
 
 
 def size_term(mask: Tensor, maskable: Tensor, penalty: SizePenalty) -> Tensor:
-    r"""How much is kept: the mean over maskable units of :math:`-\log(1 - m)` or of :math:`m`.
+    r"""The mask's size: the mean over maskable units of :math:`-\log(1 - m)` or of :math:`m`.
 
     Args:
         mask: Mask values, (N, U).

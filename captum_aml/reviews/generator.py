@@ -5,7 +5,7 @@ and games. Each text holds one opinion (sometimes two that agree) among neutral 
 
 - A denied opinion is turned round: in "not good" both words decide, and the label is negative.
 - After a contrast only the main clause decides: in "slow at first, but gripping in the end" the
-  word "slow" speaks for the other label and does not decide.
+  word "slow" supports the other label and does not decide.
 - Intensifiers, facts, nouns and sentence shapes are drawn in the same way for both labels; "not",
   "never", "but" and "although" also stand in neutral facts. Opinion words aside, no word is
   evidence.

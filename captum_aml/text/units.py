@@ -97,7 +97,7 @@ def pool(
         groups: G groups of T tokens.
         scores: The score of each token (T).
         pooling: "max" (by value, so that a signed score against the class counts only where no
-            token speaks for it), "sum" or "mean". Default: "max".
+            token supports it), "sum" or "mean". Default: "max".
 
     Raises:
         InvalidInputError: The pooling is unknown.

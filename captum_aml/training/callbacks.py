@@ -13,7 +13,7 @@ from captum_aml.training.records import EpochRecord, ValidationRecord
 
 @dataclass(frozen=True)
 class FitState:
-    """Where a fit stands.
+    """The state of a fit.
 
     Attributes:
         epoch: The epoch that goes on, from 1.

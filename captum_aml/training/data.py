@@ -123,7 +123,7 @@ class Feed:
     # What users give as batches, and what that is made of, has no type of its own.
     @property
     def parts(self) -> list[Any]:
-        """The batches, and what they are made of, as far as a ``DataLoader`` tells."""
+        """The batches, and what they are made of, as far as a ``DataLoader`` shows."""
         given: Any = self._batches
         parts = [given]
         for name in ("dataset", "sampler", "batch_sampler"):
@@ -251,7 +251,7 @@ class PredictionCache:
         return len(self._outputs)
 
     def capture(self, call: Call, site: Site) -> Capture:
-        """What a pass over the unmasked inputs shows, without the pass where that is possible."""
+        """The capture of the unmasked inputs, without a pass where that is possible."""
         keys = None if in_training(site) else example_keys(call)
         if keys is None:
             return site.capture(call)
@@ -283,7 +283,7 @@ class PredictionCache:
 
 
 def in_training(site: Site) -> bool:
-    """Whether a part of the explained model is in training mode, so that its answers are random."""
+    """Whether a part of the explained model is in training mode, so that its outputs are random."""
     modules = list(modules_of(site.forward_func))
     layer = site.embedding_layer()
     return any(m.training for m in [*modules, *([layer] if layer is not None else [])])
@@ -294,7 +294,7 @@ def example_keys(call: Call, *more: Tensor) -> list[bytes] | None:
 
     Args:
         call: What the forward function is given.
-        *more: Whatever else tells examples apart, (N, ...).
+        *more: Whatever else distinguishes examples, (N, ...).
     """
     n = call.n_examples
     hashes = [hashlib.blake2b(digest_size=16) for _ in range(n)]

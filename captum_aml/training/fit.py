@@ -192,7 +192,7 @@ class FitLoop:
         )
 
     def _goes_on(self) -> bool:
-        # Callbacks run on the main process; every process has to know that one asked to stop. This
+        # Callbacks run on the main process; every process has to know that one has to stop. This
         # is the only place where they exchange it, and all of them come by equally often.
         if self.processes.count > 1 and self.processes.any(bool(self.requests)):
             self.requests[:] = ["stop"]
@@ -341,7 +341,7 @@ class FitLoop:
         if patience is not None and progress.since_best >= patience:
             progress.stopped = "patience"
 
-    # Keeping and telling
+    # Keeping and reporting
 
     def open(self, stack: ExitStack, identity: Callable[[], Mapping[str, Any]]) -> None:
         """Opens the folder, if there is to be one, and takes up the run that it holds."""
@@ -402,7 +402,7 @@ class FitLoop:
         elif len(progress.classes) == 1:
             warnings.warn(
                 "train_batches: expected examples of several classes, but every one is explained "
-                f"for class {progress.classes[0]}; the masker learns what speaks for this class "
+                f"for class {progress.classes[0]}; the masker learns what supports this class "
                 "only",
                 stacklevel=8,
             )

@@ -71,7 +71,7 @@ Measure = Callable[[nn.Module, Batch], Tensor]
 
 @dataclass(frozen=True)
 class FitGoal:
-    """What a masker is fitted for, and what is looked at in validation.
+    """The goal of a fit: the loss, and the metric of validation.
 
     Attributes:
         build: Turns a training batch into a masking problem.

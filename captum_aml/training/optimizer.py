@@ -169,7 +169,7 @@ _DISTRIBUTIONS = ("logits", "probabilities", "log_probabilities")
 
 @dataclass
 class StepResult:
-    """What one process found in a step, before anything is added up.
+    """The result of one process in a step, before anything is added up.
 
     Attributes:
         n_batches: Its batches.
@@ -213,7 +213,7 @@ class StepGradients:
     def __call__(
         self, batches: Sequence[Batch], *, first: int, step: int
     ) -> tuple[StepResult, list[Tensor | None]]:
-        """What the batches of one process in one step lead to.
+        """The gradients and losses of one process in one step.
 
         Args:
             batches: This process's batches.
@@ -256,7 +256,7 @@ class StepGradients:
                     f"objective: expected a finite loss, got {loss.item()} at training step {step}"
                 )
             # Only the masker's own gradients are computed: those of the explained model stay as
-            # they are, whatever its parameters ask for.
+            # they are, whatever its parameters require.
             gradients: tuple[Tensor | None, ...] = (None,) * len(self._updater.parameters)
             if loss.requires_grad:
                 gradients = torch.autograd.grad(

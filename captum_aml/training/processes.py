@@ -105,7 +105,7 @@ class Processes:
 
 
 def n_launched() -> int:
-    """How many processes a launcher started together, without joining them."""
+    """The number of processes that a launcher started together, without joining them."""
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_world_size()

@@ -22,7 +22,7 @@ def default_rate(*, head: bool) -> float:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a named way of fitting fixes.
+    """A named choice of how to fit.
 
     Attributes:
         name: Its name.

@@ -60,7 +60,7 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class FitSummary:
-    """How a fit went.
+    """The record of a fit.
 
     Attributes:
         history: A record of each epoch; the last one may be of a part of it.
@@ -121,7 +121,7 @@ class Means:
 
 @dataclass
 class Progress:
-    """Where a run stands, after the validations and records that were due.
+    """The progress of a run, after the validations and records that were due.
 
     Attributes:
         epoch: The epoch that goes on, from 1.
@@ -159,7 +159,7 @@ class Progress:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Progress:
-        """What ``asdict`` made, after a round trip through JSON."""
+        """The values of ``asdict``, after a round trip through JSON."""
         epochs = [
             EpochRecord(**{**record, "validations": tuple(_validations(record["validations"]))})
             for record in values["history"]

@@ -1,4 +1,4 @@
-r"""Learns what removal does: mask logits as the coefficients of a regression over random subsets.
+r"""Regression loss: mask logits as coefficients of the effects of removing random subsets.
 
 For random subsets :math:`S` of an example's U units, with :math:`v(S)` the target's probability
 when exactly the units in :math:`S` are left, the logits :math:`g` of the masker are
@@ -121,7 +121,7 @@ class RegressionLoss:
 
 
 def _keys(problem: MaskingProblem) -> list[bytes] | None:
-    """What the values of each example depend on; None where they are not to be kept."""
+    """The keys of each example's values; None where they are not to be kept."""
     if in_training(problem.site):
         return None
     layout = problem.layout

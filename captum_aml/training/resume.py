@@ -304,7 +304,7 @@ class Keeper:
 
 
 def learned(masker: nn.Module) -> dict[str, Tensor]:
-    """What of a masker fitting may change: weights that learn, and buffers."""
+    """The state of a masker that a fit may change: weights that learn, and buffers."""
     frozen = {name for name, p in masker.named_parameters() if not p.requires_grad}
     return {k: t for k, t in masker.state_dict().items() if k not in frozen}
 

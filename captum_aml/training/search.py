@@ -43,7 +43,7 @@ _RATE = "learning_rate"
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """How the search goes.
+    """The settings of a search.
 
     Attributes:
         trials: All trials of the study, those that an earlier search made included.
@@ -82,7 +82,7 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         metric: The metric's name.
@@ -236,7 +236,7 @@ def search_weights(
 
 
 def refuse_several_processes() -> None:
-    """Refuses a launcher's processes, each of which would ask for a trial of its own.
+    """Refuses a launcher's processes, each of which would take a trial of its own.
 
     Raises:
         InvalidInputError: There are several.
@@ -258,7 +258,7 @@ def _run(
     n_validations: int,
     score: Callable[[Any], Mapping[str, float]] | None,
 ) -> None:
-    """Fits once and tells the study how it went."""
+    """Fits once and reports to the study."""
     from optuna.trial import TrialState as State
 
     from captum_aml.training import studies

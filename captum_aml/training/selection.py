@@ -119,7 +119,7 @@ class MaskerScore:
 
     @property
     def metric(self) -> ValidationMetric:
-        """What ``fit`` can choose the best weights by: the metric, or the signed sum of several.
+        """The criterion for the best weights: the metric, or the signed sum of several.
 
         Where ``batches`` were given they have to be the validation batches. Of several metrics an
         example counts if it has a value of every one.
@@ -212,7 +212,7 @@ def _call(batch: Mapping[str, Any]) -> Call:
 
 
 def _key(call: Call) -> bytes | None:
-    """What tells batches apart, wherever their tensors lie; None where nothing does."""
+    """The keys of batches, wherever their tensors lie; None where there are none."""
     target = () if call.target is None else (call.target,)
     keys = example_keys(call, *call.baselines, *target)
     return None if keys is None else b"".join(keys)

@@ -223,7 +223,7 @@ def missing_trials(study: optuna.Study, n_trials: int, owner: Owner) -> Iterator
     while len(_counted(study)) < n_trials:
         trial = study.ask()
         trial.set_user_attr(_OWNER, [here, owner.name])
-        # Others may have asked at the same time: the lower number goes on.
+        # Others may have begun one at the same time: the lower number goes on.
         if sum(number < trial.number for number in _counted(study)) >= n_trials:
             study.tell(trial, state=TrialState.FAIL)
             return
@@ -241,7 +241,7 @@ def _is_finished(trial: FrozenTrial) -> bool:
 
 
 def n_running(study: optuna.Study) -> int:
-    """How many trials count as under way."""
+    """The number of trials that count as under way."""
     return len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
 

@@ -67,7 +67,7 @@ def has_bias(module: nn.Module, *, frozen: bool = False) -> bool:
 
 
 def _patches(module: nn.Conv1d | nn.Conv2d, given: Tensor) -> Tensor:
-    """What a convolution's weight meets at each place, (N, places, inputs)."""
+    """The inputs of a convolution's weight at each place, (N, places, inputs)."""
     sizes = (module.kernel_size, module.dilation, module.stride)
     kernel, dilation, stride = (_pair(size, 1) for size in sizes)
     margins: list[int] = []  # of the last dimension first, before and after

@@ -110,7 +110,7 @@ class MatrixUpdate:
 
     @property
     def edges(self) -> list[GradientEdge]:
-        """Where the outputs of the last pass are in its graph."""
+        """The outputs of the last pass in its graph."""
         return [edge for _, edge in self._seen]
 
     def note(self, gradients: Iterable[Tensor | None]) -> None:

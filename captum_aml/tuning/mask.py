@@ -21,7 +21,7 @@ from captum_aml.objectives import Objective, Terms
 
 @dataclass(frozen=True)
 class TuningResult:
-    """What tuning found for N examples.
+    """The result of tuning for N examples.
 
     Attributes:
         mask: The best mask of each example, (N, U).
@@ -35,7 +35,7 @@ class TuningResult:
 
 
 class Tunable(Protocol):
-    """Where masks come from while they are tuned: parameters of each example's own."""
+    """A source of masks while they are tuned: parameters of each example's own."""
 
     def propose(self) -> Tensor:
         """The masks now, (N, U)."""

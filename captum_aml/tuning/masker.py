@@ -140,13 +140,13 @@ def _tunable(
 ) -> tuple[dict[nn.Module, list[int | None]], Tensor | None]:
     """The modules to tune, and for each of their calls how many leading rows are one example's.
 
-    Of a masker that reads texts in windows these are a window's, and each window's example is told,
-    (R,); otherwise that is None.
+    Of a masker that reads texts in windows these are a window's, and each window's example comes
+    with them, (R,); otherwise that is None.
 
-    Leading dimensions that happen to be a multiple of N do not tell: a table of positions that goes
-    through a linear module is none of the examples', and a masker may put the first tokens of all
-    examples before their second ones. So the masker proposes for one example alone, and for it and
-    another one: what is given for the example has to come first, and unchanged.
+    Leading dimensions that happen to be a multiple of N prove nothing: a table of positions that
+    goes through a linear module is none of the examples', and a masker may put the first tokens of
+    all examples before their second ones. So the masker proposes for one example alone, and for it
+    and another one: what is given for the example has to come first, and unchanged.
     """
     modules = [module for module in masker.modules() if is_matrix(module, frozen=frozen)]
     given: list[MaskerInputs] = []
@@ -195,7 +195,7 @@ def _comes_first(one: Tensor, both: Tensor | None) -> bool:
 
 
 def _first(inputs: MaskerInputs, n_examples: int, *, with_another: bool) -> MaskerInputs:
-    """What a masker is given for the first example, perhaps with one that is like no other.
+    """A masker's inputs for the first example, perhaps with one that is like no other.
 
     That has the first one's length and padding, and the second one's ids, which can be embedded.
     """

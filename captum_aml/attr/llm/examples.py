@@ -110,7 +110,7 @@ class ExampleReader:
         return limit if isinstance(limit, int) and limit > 0 else None
 
     def _room(self, prompt: Prompt, n_tokens: int) -> int:
-        """How many more tokens the model takes than a prompt and so many of a target.
+        """The number of tokens that the model takes beyond a prompt and so many of a target.
 
         Raises:
             InvalidInputError: It does not take these.
@@ -158,7 +158,7 @@ def _given_ids(tokenizer: Any, target: str | Tensor, gen_args: Mapping[str, Any]
 
 
 def _written_ids(model: nn.Module, ids: Tensor, gen_args: Mapping[str, Any] | None) -> Tensor:
-    """What a model writes after a prompt, (T,), on the CPU.
+    """The ids that a model writes after a prompt, (T,), on the CPU.
 
     Args:
         model: The model.

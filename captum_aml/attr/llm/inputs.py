@@ -140,7 +140,7 @@ def _owners(overlap: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _shared_characters(offsets: Sequence[_Span], span: _Span) -> Tensor:
-    """How many of a span's characters each of L tokens has, (L,)."""
+    """The number of a span's characters that each of L tokens has, (L,)."""
     bounds = torch.tensor(offsets, dtype=torch.long).reshape(-1, 2)
     return (bounds[:, 1].clamp(max=span[1]) - bounds[:, 0].clamp(min=span[0])).clamp(min=0)
 
@@ -185,7 +185,7 @@ class _Rendered:
 
 
 def _gaps(text: str, pieces: Sequence[str]) -> list[_Span] | None:
-    """Where something stands between pieces of a text, the same at every place; None if nowhere."""
+    """The places of something between pieces of a text, the same at each; None if nowhere."""
     n_gaps = len(pieces) - 1
     left_over = len(text) - sum(map(len, pieces))
     if n_gaps == 0 or left_over < 0 or left_over % n_gaps:
@@ -230,7 +230,7 @@ def _absent_number(text: str) -> str:
 
 
 def _baseline_values(inp: Any) -> list[str]:
-    """What stands for the values when they are removed, in their order."""
+    """The baselines of the values, in their order."""
     given = inp.baselines() if callable(inp.baselines) else inp.baselines
     if isinstance(given, dict):
         missing = [key for key in inp.dict_keys if key not in given]

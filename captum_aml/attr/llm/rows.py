@@ -53,7 +53,7 @@ class Row:
 
     @property
     def answer(self) -> Tensor:
-        """What follows the prompt, (A,)."""
+        """The ids that follow the prompt, (A,)."""
         target, end = self.example.target, self.example.end
         return torch.cat([target, end]) if self.token is None else target[: self.token + 1]
 
