@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from tqdm.auto import tqdm
-
 from captum_aml.benchmark.explain import Record
 from captum_aml.benchmark.explanations import GivenExplanation, scores_for_tokens
-from captum_aml.benchmark.plan import Plan, data_fingerprint, label_indices
-from captum_aml.benchmark.provenance import (
-    package_versions,
-    protocol,
-    recorded_settings,
-)
-from captum_aml.benchmark.results import BenchmarkResults, Cost
+from captum_aml.benchmark.plan import Plan, data_fingerprint
+from captum_aml.benchmark.results import BenchmarkResults, Cost, MethodRow
 from captum_aml.benchmark.score import RunKey, Scorer
 from captum_aml.benchmark.settings import BenchmarkSettings
-from captum_aml.benchmark.summary import Collected, MethodFacts, method_rows, removal_curves
+from captum_aml.benchmark.summary import Collected, findings
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.metrics.conventions import resolve_convention
-from captum_aml.metrics.registry import bind, default_metrics
 from captum_aml.text import TextModel
 from captum_aml.text.data import LabelledText
 from captum_aml.text.saved import model_fingerprint
@@ -30,7 +20,6 @@ from captum_aml.text.saved import model_fingerprint
 _UNNAMED = "given"
 #: Settings that say how explanations are made, which is not known here.
 _OF_EXPLAINING = ("seeds", "steps")
-_NO_COST = Cost(math.nan, math.nan, math.nan, None)
 
 
 def evaluate_explanations(
@@ -64,54 +53,29 @@ def evaluate_explanations(
     settings = settings or BenchmarkSettings()
     if not explanations:
         raise InvalidInputError("explanations: expected one or more, got none")
-    convention = resolve_convention(settings.convention)
     texts, by_run = _by_run(explanations)
-    rationales = any(item.rationale for item in texts)
-    names = settings.metrics
-    if names is None:
-        names = default_metrics(convention, rationales=rationales)
-    metrics = bind(names, convention)
-    label_indices(texts, classifier.label_names)
-    plan = Plan.of(classifier, [item.text for item in texts], batch_size=settings.batch_size)
-    scorer = Scorer(
-        classifier=classifier,
-        plan=plan,
-        data=texts,
-        metrics=metrics,
-        convention=convention,
-        search=settings.search,
-        targets=_targets(classifier, texts, explanations),
-    )
+    scorer = Scorer.of(classifier, texts, settings, _targets(classifier, texts, explanations))
     collected = Collected(range(min(settings.n_examples, len(texts))))
     predictions = _predictions(classifier, texts, scorer.targets, settings.batch_size)
-    with tqdm(
-        total=len(texts) * len(by_run),
-        desc="scoring",
-        unit="explanation",
-        disable=not show_progress,
-    ) as bar:
-        scored = scorer.score(
-            {key: _records(given, plan, predictions) for key, given in by_run.items()},
-            on_record=collected.add,
-            on_window=bar.update,
-        )
-    facts = {key.method: MethodFacts("baseline") for key in by_run}
-    rows = method_rows(scored, [e.metric for e in metrics], facts, collected.tallies)
-    return BenchmarkResults(
+    records = {key: _records(given, scorer.plan, predictions) for key, given in by_run.items()}
+    with scorer.bar(len(by_run), show=show_progress) as bar:
+        scored = scorer.score(records, on_record=collected.add, on_window=bar.update)
+    facts = {key.method: MethodRow(key.method, "baseline") for key in by_run}
+    found = findings(
+        scorer,
+        scored,
+        collected,
+        facts,
+        dict.fromkeys(facts, True),
+        settings,
         model=model_name,
         data=data_name,
-        n_texts=len(texts),
-        metrics=[entry.metric for entry in metrics],
-        rows=[replace(row, cost=_NO_COST) for row in rows],
-        curves=removal_curves(scored, list(facts)),
-        examples=collected.cards(classifier, plan, dict.fromkeys(facts, True)),
-        protocol=protocol(scorer, scored, n_texts=len(texts), made_here=False),
-        settings={
-            name: value
-            for name, value in recorded_settings(settings, classifier, convention, metrics).items()
-            if name not in _OF_EXPLAINING
-        },
-        versions=package_versions(),
+        made_here=False,
+    )
+    return replace(
+        found,
+        rows=[replace(row, cost=Cost.unknown()) for row in found.rows],
+        settings={k: value for k, value in found.settings.items() if k not in _OF_EXPLAINING},
         fingerprints={"model": model_fingerprint(classifier), "data": data_fingerprint(texts)},
         notes=["These explanations were made elsewhere; nothing is known of their cost."],
     )

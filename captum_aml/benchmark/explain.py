@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from captum_aml import methods
 from captum_aml.benchmark.plan import Plan, ranges
+from captum_aml.benchmark.results import Cost
 from captum_aml.benchmark.store import JSON, MethodFile
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers.checkpoint import Checkpoint, TrainingCost
@@ -28,27 +29,9 @@ _RESET_PEAK = "5"
 _MIB = 2**20
 
 
-@dataclass
-class Meter:
-    """What a block took.
-
-    Attributes:
-        forward_passes: Examples that went through the networks.
-        backward_passes: Examples whose gradients came back through them.
-        seconds: Wall time.
-        peak_memory_mib: The most memory in use beyond what was in use at the start; None where the
-            system does not say.
-    """
-
-    forward_passes: int = 0
-    backward_passes: int = 0
-    seconds: float = 0.0
-    peak_memory_mib: float | None = None
-
-
 @contextmanager
-def metered(networks: Iterable[nn.Module], device: torch.device) -> Iterator[Meter]:
-    """Measures a block; the meter is complete once the block has ended.
+def metered(networks: Iterable[nn.Module], device: torch.device) -> Iterator[Cost]:
+    """Measures a block; the cost is complete once the block has ended.
 
     An example that goes through two of the networks counts twice.
 
@@ -56,7 +39,7 @@ def metered(networks: Iterable[nn.Module], device: torch.device) -> Iterator[Met
         networks: The explained model, and a masker where there is one.
         device: Where they are: memory is CUDA's there, else the process's.
     """
-    meter = Meter()
+    meter = Cost()
 
     def count(_: nn.Module, __: Any, output: Any) -> None:  # whatever a network returns
         # Maskers may give a tuple, a tensor for each input that is masked.
@@ -87,16 +70,6 @@ def metered(networks: Iterable[nn.Module], device: torch.device) -> Iterator[Met
             meter.peak_memory_mib = max(0.0, (peak - before) / _MIB)
         for handle in handles:
             handle.remove()
-
-
-def shared_equally(meter: Meter, n_examples: int) -> dict[str, float | None]:
-    """The cost of one of several examples that were explained together, ready for JSON."""
-    return {
-        "forward_passes": meter.forward_passes / n_examples,
-        "backward_passes": meter.backward_passes / n_examples,
-        "seconds": meter.seconds / n_examples,
-        "peak_memory_mib": meter.peak_memory_mib,
-    }
 
 
 def _reset_peak(device: torch.device) -> int | None:
@@ -144,15 +117,13 @@ class MethodRun:
         spec: The method's entry in the registry.
         seed: The seed.
         n_steps: Steps or samples; None for the method's own number.
-        masker: The folder of a fitted masker, for methods that use one.
-        digest: Of that masker's weights; "" without one.
+        masker: A fitted masker, for methods that use one.
     """
 
     spec: MethodSpec
     seed: int
     n_steps: int | None = None
-    masker: str | os.PathLike[str] | None = None
-    digest: str = ""
+    masker: FittedMasker | None = None
 
     @property
     def name(self) -> str:
@@ -168,14 +139,14 @@ class MethodRun:
             n_steps=self.n_steps,
             seed=self.seed,
             batch_size=batch_size,
-            masker=self.masker,
+            masker=None if self.masker is None else self.masker.folder,
         )
 
     def settings(self, method: TokenMethod) -> dict[str, Setting]:
         """What decides the scores: the masker by its weights, not by where it lies."""
         settings = dict(method.settings)
-        if self.digest:
-            settings["masker"] = self.digest
+        if self.masker is not None:
+            settings["masker"] = self.masker.digest
         return settings
 
 
@@ -254,13 +225,7 @@ def plan_runs(
             notes.append(f"Left out: {missing}.")
             continue
         runs.extend(
-            MethodRun(
-                spec=entry,
-                seed=seed,
-                n_steps=steps.get(entry.name),
-                masker=None if masker is None else masker.folder,
-                digest="" if masker is None else masker.digest,
-            )
+            MethodRun(entry, seed, steps.get(entry.name), masker)
             for seed in (seeds if entry.stochastic else seeds[:1])
         )
     return runs, notes
@@ -336,7 +301,7 @@ def _explain_batch(
                 additional_forward_args=batch.forward_args,
             )
     _check_scores(scores, batch.input_ids)
-    cost = shared_equally(meter, len(texts))
+    cost = asdict(meter.shared(len(texts)))
     scores = scores.to(batch.ordinary.device)
     records: list[Record] = []
     for row, (text, index) in enumerate(zip(texts, indices, strict=True)):
@@ -381,12 +346,10 @@ def _networks(method: TokenMethod, classifier: TextModel) -> list[nn.Module]:
 
 __all__ = [
     "FittedMasker",
-    "Meter",
     "MethodRun",
     "Record",
     "explain_run",
     "load_masker",
     "metered",
     "plan_runs",
-    "shared_equally",
 ]

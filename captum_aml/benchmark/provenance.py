@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
 from captum_aml._version import __version__
-from captum_aml.benchmark.plan import Plan, label_indices
 from captum_aml.benchmark.score import Scored, Scorer
 from captum_aml.benchmark.settings import BenchmarkSettings
-from captum_aml.metrics import Convention
-from captum_aml.metrics.registry import BoundMetric
 from captum_aml.metrics.removal import resolve_removal
 from captum_aml.text import TextModel
-from captum_aml.text.data import LabelledText
 
 _PACKAGES = (
     "torch",
@@ -74,21 +70,20 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def protocol(scorer: Scorer, scored: Scored, *, n_texts: int, made_here: bool = True) -> list[str]:
+def protocol(scorer: Scorer, scored: Scored, *, made_here: bool = True) -> list[str]:
     """What was measured and how, in sentences.
 
     Args:
         scorer: What scored.
         scored: What it found.
-        n_texts: The number of texts.
         made_here: Whether the explanations were made by this package; else nothing is said about
             how. Default: True.
     """
     convention = scorer.convention
     explained = "the class that the model predicts" if scorer.targets is None else "a given class"
     sentences = [
-        f"Every method explains {explained} for each of {n_texts} texts: one score for each "
-        "token of the model's tokenizer. Special tokens are never removed and have no score.",
+        f"Every method explains {explained} for each of {len(scorer.data)} texts: one score for "
+        "each token of the model's tokenizer. Special tokens are never removed and have no score.",
         "Tokens are ranked by score, highest first, ties by position; signed and unsigned scores "
         "alike.",
         f"Faithfulness follows the convention “{convention.name}”: {convention.description}.",
@@ -114,40 +109,35 @@ def protocol(scorer: Scorer, scored: Scored, *, n_texts: int, made_here: bool = 
     return sentences
 
 
-def text_notes(plan: Plan, texts: Sequence[LabelledText], classifier: TextModel) -> Iterator[str]:
+def text_notes(scorer: Scorer) -> Iterator[str]:
     """What a reader has to know of the texts."""
-    cut = sum(text.n_tokens_cut > 0 for text in plan.texts)
+    n_texts = len(scorer.data)
+    cut = sum(text.n_tokens_cut > 0 for text in scorer.plan.texts)
     if cut:
         yield (
-            f"{cut} of {len(plan.texts)} texts are longer than the {classifier.max_length} tokens "
+            f"{cut} of {n_texts} texts are longer than the {scorer.classifier.max_length} tokens "
             "the model takes; what it does not see takes no part in anything."
         )
-    labels = label_indices(texts, classifier.label_names)
-    known = sum(label is not None for label in labels)
+    known = sum(item.label is not None for item in scorer.data)
     if known:
         right = "whether they are right or not"
-        yield f"{known} of {len(texts)} texts have a label; predictions are explained {right}."
+        yield f"{known} of {n_texts} texts have a label; predictions are explained {right}."
 
 
-def recorded_settings(
-    settings: BenchmarkSettings,
-    classifier: TextModel,
-    convention: Convention,
-    metrics: Sequence[BoundMetric],
-) -> dict[str, object]:
+def recorded_settings(settings: BenchmarkSettings, scorer: Scorer) -> dict[str, object]:
     """What a report says of its settings."""
     return {
-        "convention": convention.name,
-        "removal": resolve_removal(convention.removal).name,
-        "metrics": [entry.metric.name for entry in metrics],
+        "convention": scorer.convention.name,
+        "removal": resolve_removal(scorer.convention.removal).name,
+        "metrics": [entry.metric.name for entry in scorer.metrics],
         "seeds": list(settings.seeds),
         "steps": dict(settings.n_steps),
         "batch_size": settings.batch_size,
         "beam_size": settings.search.beam_size,
         "max_search_tokens": settings.search.max_tokens,
-        "max_length": classifier.max_length,
+        "max_length": scorer.classifier.max_length,
         "threads": torch.get_num_threads(),
-        **classifier.settings,
+        **scorer.classifier.settings,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -50,9 +51,9 @@ class Cell:
     comparison: Comparison | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cost:
-    """Means per text.
+    """What a block of code took; in a row, means per text.
 
     Attributes:
         forward_passes: Texts sent through the explained model, or through a masker.
@@ -62,10 +63,24 @@ class Cost:
             where it cannot be measured.
     """
 
-    forward_passes: float
-    backward_passes: float
-    seconds: float
-    peak_memory_mib: float | None
+    forward_passes: float = 0.0
+    backward_passes: float = 0.0
+    seconds: float = 0.0
+    peak_memory_mib: float | None = None
+
+    @classmethod
+    def unknown(cls) -> Cost:
+        """The cost of what nobody measured."""
+        return cls(math.nan, math.nan, math.nan)
+
+    def shared(self, n_texts: int) -> Cost:
+        """The cost of one of several texts that were explained together."""
+        return Cost(
+            self.forward_passes / n_texts,
+            self.backward_passes / n_texts,
+            self.seconds / n_texts,
+            self.peak_memory_mib,
+        )
 
 
 @dataclass(frozen=True)
@@ -101,9 +116,9 @@ class MethodRow:
 
     method: str
     role: Role
-    cells: Mapping[str, Cell]
-    cost: Cost
-    seeds: Sequence[int]
+    cells: Mapping[str, Cell] = field(default_factory=dict)
+    cost: Cost = field(default_factory=Cost.unknown)
+    seeds: Sequence[int] = ()
     training: str = ""
     rank: float | None = None
     failures: Sequence[Failure] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -18,25 +19,17 @@ from captum_aml.benchmark.explain import (
     plan_runs,
 )
 from captum_aml.benchmark.plan import Plan, data_fingerprint, label_indices
-from captum_aml.benchmark.provenance import (
-    environment,
-    package_versions,
-    protocol,
-    recorded_settings,
-    text_notes,
-)
+from captum_aml.benchmark.provenance import environment, text_notes
 from captum_aml.benchmark.report import write_report
 from captum_aml.benchmark.report.serialization import write_scores_parquet
-from captum_aml.benchmark.results import BenchmarkResults, Role
+from captum_aml.benchmark.results import BenchmarkResults, MethodRow, Role
 from captum_aml.benchmark.score import RunKey, Scored, Scorer
 from captum_aml.benchmark.settings import BenchmarkSettings
 from captum_aml.benchmark.store import JSON, BenchmarkFolder, MethodFile
-from captum_aml.benchmark.summary import Collected, MethodFacts, method_rows, removal_curves
+from captum_aml.benchmark.summary import Collected, findings
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.methods import TokenMethod
 from captum_aml.metrics import Removal
-from captum_aml.metrics.conventions import resolve_convention
-from captum_aml.metrics.registry import BoundMetric, bind, default_metrics
 from captum_aml.text import TextModel
 from captum_aml.text.data import LabelledText
 from captum_aml.text.saved import check_masker, model_fingerprint
@@ -82,27 +75,21 @@ def run_benchmark(
     settings = settings or BenchmarkSettings()
     if not texts:
         raise InvalidInputError("texts: expected one or more, got none")
-    label_indices(texts, classifier.label_names)
-    convention = resolve_convention(settings.convention)
-    rationales = any(item.rationale for item in texts)
-    names = settings.metrics
-    if names is None:
-        names = default_metrics(convention, rationales=rationales)
-    metrics = bind(names, convention)
-    if not rationales and any(entry.metric.group == "plausibility" for entry in metrics):
+    scorer = Scorer.of(classifier, texts, settings)
+    plausibility = any(entry.metric.group == "plausibility" for entry in scorer.metrics)
+    if plausibility and not any(item.rationale for item in texts):
         raise InvalidInputError(
             "metrics: expected human rationales in the data for those of plausibility, got none"
         )
-    _require_packages(metrics)
+    _require_packages(plausibility=plausibility)
     maskers = _maskers(settings.maskers, classifier)
     runs, notes = plan_runs(
         settings.methods, seeds=settings.seeds, maskers=maskers, n_steps=settings.n_steps
     )
-    plan = Plan.of(classifier, [item.text for item in texts], batch_size=settings.batch_size)
+    plan = scorer.plan
     fingerprints = {"model": model_fingerprint(classifier), "data": data_fingerprint(texts)}
     identity: dict[str, JSON] = {
-        "model": fingerprints["model"],
-        "data": fingerprints["data"],
+        **fingerprints,
         "n_texts": len(texts),
         "baseline_token": classifier.baseline.token,
         "environment": environment(classifier),
@@ -127,60 +114,45 @@ def run_benchmark(
                 disable=not show_progress,
             ) as bar:
                 explain_run(run, method, classifier, plan, file, on_batch=bar.update)
-        facts: dict[str, MethodFacts] = {}
+        facts: dict[str, MethodRow] = {}
         for run, method in ready:
-            # Those of the first seed.
-            facts.setdefault(
-                run.name,
-                MethodFacts(
-                    role=_ROLES.get(run.spec.family, "baseline"),
-                    settings=run.settings(method),
-                    training=_training(run, maskers),
-                ),
-            )
-        scorer = Scorer(
-            classifier=classifier,
-            plan=plan,
-            data=texts,
-            metrics=metrics,
-            convention=convention,
-            search=settings.search,
-        )
+            role, training = _ROLES.get(run.spec.family, "baseline"), _training(run.masker)
+            known = MethodRow(run.name, role, settings=run.settings(method), training=training)
+            facts.setdefault(run.name, known)  # that of the first seed
         collected = Collected(range(min(settings.n_examples, len(texts))))
         scored = _score(folder, scorer, files, collected, show_progress=show_progress)
-        results = BenchmarkResults(
+        results = findings(
+            scorer,
+            scored,
+            collected,
+            facts,
+            {run.name: _relative(run) for run, _ in ready},
+            settings,
             model=model_name,
             data=data_name,
-            n_texts=len(texts),
-            metrics=[entry.metric for entry in metrics],
-            rows=method_rows(scored, [e.metric for e in metrics], facts, collected.tallies),
-            curves=removal_curves(scored, list(facts)),
-            examples=collected.cards(classifier, plan, {r.name: _relative(r) for r, _ in ready}),
-            protocol=protocol(scorer, scored, n_texts=len(texts)),
-            settings={
-                **recorded_settings(settings, classifier, convention, metrics),
-                **environment(classifier),
-            },
-            versions=package_versions(),
+        )
+        results = replace(
+            results,
+            settings={**results.settings, **environment(classifier)},
             fingerprints={
                 **fingerprints,
                 **{f"masker {m.method}": m.digest for m in maskers.values()},
             },
-            notes=[*notes, *text_notes(plan, texts, classifier)],
+            notes=[*notes, *text_notes(scorer)],
         )
         write_report(folder.path, results)
         write_scores_parquet(folder.path / "scores.parquet", _table(plan, texts, classifier, files))
     return results
 
 
-def _require_packages(metrics: Sequence[BoundMetric]) -> None:
+def _require_packages(*, plausibility: bool) -> None:
     """Checks for what is needed at the end: that should not be told after an hour.
 
     Raises:
         ImportError: A package is missing.
     """
     needed = {"scipy": "scipy", "matplotlib": "matplotlib", "pyarrow": "pyarrow"}
-    if any(entry.metric.group == "plausibility" for entry in metrics):
+    if plausibility:
         needed["sklearn"] = "scikit-learn"
     for module, package in needed.items():
         require(module, package=package, feature="the benchmark", extra="benchmark")
@@ -245,12 +217,7 @@ def _score(
             [1] * len(scorer.window_sizes),
         )
 
-    with tqdm(
-        total=len(scorer.data) * len(files),
-        desc="scoring",
-        unit="explanation",
-        disable=not show_progress,
-    ) as bar:
+    with scorer.bar(len(files), show=show_progress) as bar:
         return scorer.score(
             files,
             values_file=values_file,
@@ -276,9 +243,8 @@ def _maskers(
     return maskers
 
 
-def _training(run: MethodRun, maskers: Mapping[str, FittedMasker]) -> str:
-    masker = maskers.get(run.name.split("-")[0])
-    if run.masker is None or masker is None:
+def _training(masker: FittedMasker | None) -> str:
+    if masker is None:
         return ""
     if masker.training is None:
         return "not recorded"

@@ -12,19 +12,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from captum_aml.benchmark.explain import Record
-from captum_aml.benchmark.plan import Plan, ranges
+from captum_aml.benchmark.plan import Plan, label_indices, ranges
+from captum_aml.benchmark.settings import BenchmarkSettings
 from captum_aml.benchmark.store import JSON, MethodFile
 from captum_aml.metrics import AOPCLimits, Convention, Removal, RemovalEvaluator
+from captum_aml.metrics.conventions import resolve_convention
 from captum_aml.metrics.curves import CURVE_POINTS, curve_of
 from captum_aml.metrics.limits import LimitSearch, limits_of
-from captum_aml.metrics.registry import BoundMetric, MetricInputs
+from captum_aml.metrics.registry import BoundMetric, MetricInputs, bind, default_metrics
 from captum_aml.text import TextModel
 from captum_aml.text.data import LabelledText
 from captum_aml.text.validation import rationales_of
@@ -80,6 +83,39 @@ class Scorer:
     convention: Convention
     search: LimitSearch = field(default_factory=LimitSearch)
     targets: Sequence[int] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        classifier: TextModel,
+        texts: Sequence[LabelledText],
+        settings: BenchmarkSettings,
+        targets: Sequence[int] | None = None,
+    ) -> Scorer:
+        """The scorer of texts by the metrics of a benchmark's settings, or the usual ones.
+
+        Raises:
+            InvalidInputError: A metric is unknown, or a label is none of the model's.
+        """
+        label_indices(texts, classifier.label_names)
+        convention = resolve_convention(settings.convention)
+        names = settings.metrics
+        if names is None:
+            names = default_metrics(convention, rationales=any(item.rationale for item in texts))
+        return cls(
+            classifier,
+            Plan.of(classifier, [item.text for item in texts], batch_size=settings.batch_size),
+            texts,
+            bind(names, convention),
+            convention,
+            settings.search,
+            targets,
+        )
+
+    def bar(self, n_runs: int, *, show: bool) -> tqdm[NoReturn]:
+        """A progress bar of the scoring."""
+        total = len(self.data) * n_runs
+        return tqdm(total=total, desc="scoring", unit="explanation", disable=not show)
 
     @property
     def window_sizes(self) -> list[int]:
@@ -234,10 +270,14 @@ def _scores(window: _Window, records: Sequence[Record]) -> tuple[Tensor, Tensor]
     return scores.to(window.inputs.tokens.device), failed
 
 
-def _to_json(values: Tensor, failed: Tensor) -> JSON:
+def _to_json(values: Tensor, failed: Tensor | None = None) -> JSON:
     """Values with None for NaN, which JSON does not know, and for failures."""
+    if not values.is_floating_point():
+        found: JSON = values.tolist()
+        return found
     values = values.double().cpu().clone()
-    values[failed] = torch.nan
+    if failed is not None:
+        values[failed] = torch.nan
     if values.dim() == 2:
         return [[None if math.isnan(v) else v for v in row] for row in values.tolist()]
     return [None if math.isnan(v) else v for v in values.tolist()]
@@ -248,26 +288,17 @@ def _from_json(values: JSON) -> np.ndarray:
 
 
 def _limits_to_json(limits: AOPCLimits) -> Record:
-    none = torch.zeros(len(limits.low), dtype=torch.bool)
     return {
-        "low": _to_json(limits.low, none),
-        "high": _to_json(limits.high, none),
-        "full_drop": _to_json(limits.full_drop, none),
-        "n_tokens": limits.n_tokens.tolist(),
-        "exact": limits.exact.tolist(),
-        "n_passes": limits.n_passes,
+        name: _to_json(value) if isinstance(value, Tensor) else value
+        for name, value in vars(limits).items()
     }
 
 
 def _limits_from_json(record: Mapping[str, Any]) -> AOPCLimits:
-    return AOPCLimits(
-        low=torch.from_numpy(_from_json(record["low"])),
-        high=torch.from_numpy(_from_json(record["high"])),
-        full_drop=torch.from_numpy(_from_json(record["full_drop"])),
-        n_tokens=torch.tensor(record["n_tokens"]),
-        exact=torch.tensor(record["exact"]),
-        n_passes=int(record["n_passes"]),
-    )
+    numbers = ("low", "high", "full_drop")
+    others = {name: torch.tensor(record[name]) for name in ("n_tokens", "exact")}
+    found = {name: torch.from_numpy(_from_json(record[name])) for name in numbers}
+    return AOPCLimits(**found, **others, n_passes=record["n_passes"])
 
 
 __all__ = ["RunKey", "Scored", "Scorer"]

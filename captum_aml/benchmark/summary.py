@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 
 from captum_aml.benchmark.plan import Plan
+from captum_aml.benchmark.provenance import package_versions, protocol, recorded_settings
 from captum_aml.benchmark.results import (
+    BenchmarkResults,
     Cell,
     Comparison,
     Cost,
     Curve,
     Failure,
     MethodRow,
-    Role,
 )
-from captum_aml.benchmark.score import RunKey, Scored
+from captum_aml.benchmark.score import RunKey, Scored, Scorer
+from captum_aml.benchmark.settings import BenchmarkSettings
 from captum_aml.benchmark.statistics import (
     bootstrap_interval,
     example_means,
@@ -27,7 +29,6 @@ from captum_aml.benchmark.statistics import (
     mean_ranks,
     paired_p_value,
 )
-from captum_aml.methods import Setting
 from captum_aml.metrics import Metric
 from captum_aml.text import TextModel
 from captum_aml.visualization import ScoredText, TextCard
@@ -38,10 +39,7 @@ class Tally:
     """What a method's records say of its cost and its failures."""
 
     n: int = 0
-    forward_passes: float = 0.0
-    backward_passes: float = 0.0
-    seconds: float = 0.0
-    peak_memory_mib: float | None = None
+    total: Cost = field(default_factory=Cost)
     failures: list[Failure] = field(default_factory=list)
 
     def add(self, seed: int, record: Mapping[str, Any]) -> None:
@@ -50,45 +48,62 @@ class Tally:
             self.failures.append(Failure(record["index"], seed, record["error"]))
             return
         self.n += 1
-        self.forward_passes += record.get("forward_passes") or 0.0
-        self.backward_passes += record.get("backward_passes") or 0.0
-        self.seconds += record.get("seconds") or 0.0
+        self.total.forward_passes += record.get("forward_passes") or 0.0
+        self.total.backward_passes += record.get("backward_passes") or 0.0
+        self.total.seconds += record.get("seconds") or 0.0
         peak = record.get("peak_memory_mib")
         if peak is not None:
-            self.peak_memory_mib = max(peak, self.peak_memory_mib or 0.0)
+            self.total.peak_memory_mib = max(peak, self.total.peak_memory_mib or 0.0)
 
     def cost(self) -> Cost:
         """Means per text; unknown where no text could be explained."""
-        if not self.n:
-            return Cost(math.nan, math.nan, math.nan, None)
-        n = self.n
-        return Cost(
-            self.forward_passes / n,
-            self.backward_passes / n,
-            self.seconds / n,
-            self.peak_memory_mib,
-        )
+        return self.total.shared(self.n) if self.n else Cost.unknown()
 
 
-@dataclass(frozen=True)
-class MethodFacts:
-    """What is known of a method besides its values.
+def findings(
+    scorer: Scorer,
+    scored: Scored,
+    collected: Collected,
+    facts: Mapping[str, MethodRow],
+    signed: Mapping[str, bool],
+    settings: BenchmarkSettings,
+    *,
+    model: str,
+    data: str,
+    made_here: bool = True,
+) -> BenchmarkResults:
+    """Everything that was found, without fingerprints and notes.
 
-    Attributes:
-        role: What it is to the comparison.
-        settings: What decided its scores.
-        training: What fitting its masker took, in words; else "".
+    Args:
+        scorer: What scored.
+        scored: Values by run.
+        collected: What was kept of the records.
+        facts: By method what its row says besides: role, settings, training.
+        signed: By method whether its scores can be of either sign.
+        settings: The settings.
+        model: What the report calls the model.
+        data: What the report calls the data.
+        made_here: Whether the explanations were made by this package. Default: True.
     """
-
-    role: Role
-    settings: Mapping[str, Setting] = field(default_factory=dict)
-    training: str = ""
+    metrics = [entry.metric for entry in scorer.metrics]
+    return BenchmarkResults(
+        model=model,
+        data=data,
+        n_texts=len(scorer.data),
+        metrics=metrics,
+        rows=method_rows(scored, metrics, facts, collected.tallies),
+        curves=removal_curves(scored, list(facts)),
+        examples=collected.cards(scorer.classifier, scorer.plan, signed),
+        protocol=protocol(scorer, scored, made_here=made_here),
+        settings=recorded_settings(settings, scorer),
+        versions=package_versions(),
+    )
 
 
 def method_rows(
     scored: Scored,
     metrics: Sequence[Metric],
-    facts: Mapping[str, MethodFacts],
+    facts: Mapping[str, MethodRow],
     tallies: Mapping[str, Tally],
     *,
     seed: int = 0,
@@ -102,7 +117,7 @@ def method_rows(
     Args:
         scored: Values by run.
         metrics: The metrics.
-        facts: By method.
+        facts: By method what its row says besides: role, settings, training.
         tallies: By method.
         seed: Seed of the resampling. Default: 0.
     """
@@ -118,15 +133,12 @@ def method_rows(
                 cells[metric.name] = Cell(interval.mean, interval.low, interval.high, n)
         tally = tallies.get(name, Tally())
         rows.append(
-            MethodRow(
-                method=name,
-                role=known.role,
+            replace(
+                known,
                 cells=cells,
                 cost=tally.cost(),
                 seeds=[key.seed for key in scored.values if key.method == name],
-                training=known.training,
                 failures=tally.failures,
-                settings=known.settings,
             )
         )
     ranks = mean_ranks(_means(rows, metrics), metrics)
@@ -273,4 +285,4 @@ class Collected:
         return cards
 
 
-__all__ = ["Collected", "MethodFacts", "Tally", "method_rows", "removal_curves"]
+__all__ = ["Collected", "Tally", "findings", "method_rows", "removal_curves"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,14 +14,13 @@ from torch import Tensor, nn
 
 from captum_aml import methods
 from captum_aml.benchmark.explain import (
-    Meter,
     MethodRun,
     explain_run,
     load_masker,
     metered,
-    shared_equally,
 )
 from captum_aml.benchmark.plan import Plan
+from captum_aml.benchmark.results import Cost
 from captum_aml.reviews import reviews_masker_path
 from tests._helpers.benchmark_runs import Passes, opened, reviews, reviews_classifier
 
@@ -88,7 +88,7 @@ class TestCounts:
                 model(torch.ones(5, 3))
                 raise ZeroDivisionError
 
-        meters: list[Meter] = []
+        meters: list[Cost] = []
         with pytest.raises(ZeroDivisionError):
             broken()
         assert meters[0].forward_passes == 5
@@ -120,8 +120,8 @@ def test_peak_memory_is_what_a_block_took() -> None:
 
 
 def test_shared_equally() -> None:
-    meter = Meter(forward_passes=12, backward_passes=6, seconds=3.0, peak_memory_mib=5.0)
-    assert shared_equally(meter, 4) == {
+    meter = Cost(forward_passes=12, backward_passes=6, seconds=3.0, peak_memory_mib=5.0)
+    assert asdict(meter.shared(4)) == {
         "forward_passes": 3.0,
         "backward_passes": 1.5,
         "seconds": 0.75,
@@ -171,7 +171,7 @@ class TestMethods:
         classifier = reviews_classifier()
         plan = Plan.of(classifier, [item.text for item in reviews(3)], batch_size=3)
         masker = load_masker(reviews_masker_path(name[: -len("-tuned")] if n_steps else name))
-        run = MethodRun(methods.spec(name), 0, n_steps, masker.folder, masker.digest)
+        run = MethodRun(methods.spec(name), 0, n_steps, masker)
         with opened(tmp_path, run, classifier, plan) as (method, file):
             passes = [
                 Passes(monkeypatch, network)

@@ -81,7 +81,7 @@ class TestPlanRuns:
             "Left out: la-tuned needs a fitted masker, and none was given.",
             "Left out: la-tuned-masker needs a fitted masker, and none was given.",
         ]
-        with_masker = {run.name: run.masker for run in runs if run.masker}
+        with_masker = {run.name: run.masker.folder for run in runs if run.masker}
         assert with_masker == {"aml": "a", "aml-tuned": "a", "aml-tuned-masker": "a"}
 
     def test_steps_by_an_alias(self) -> None:
@@ -120,7 +120,7 @@ class TestMaskers:
 
     def test_settings_name_its_weights_and_not_its_place(self) -> None:
         masker = load_masker(reviews_masker_path())
-        run = MethodRun(methods.spec("aml"), 0, None, masker.folder, masker.digest)
+        run = MethodRun(methods.spec("aml"), 0, None, masker)
         method = run.create(reviews_classifier(), batch_size=2)
         assert run.settings(method)["masker"] == masker.digest
         assert masker.folder not in str(run.settings(method))
@@ -150,7 +150,7 @@ class TestRecords:
         attribution.fit(list(TextBatches(classifier, TEXTS)), epochs=1)
         attribution.save_pretrained(tmp_path / "masker")
         masker = load_masker(tmp_path / "masker")
-        run = MethodRun(methods.spec("aml"), 0, None, masker.folder, masker.digest)
+        run = MethodRun(methods.spec("aml"), 0, None, masker)
         records = explain(tmp_path / "run", run, classifier)
         assert [record["forward_passes"] for record in records] == [passes] * len(TEXTS)
 

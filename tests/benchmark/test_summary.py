@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from captum_aml.benchmark.results import Cost, Failure
+from captum_aml.benchmark.results import Cost, Failure, MethodRow
 from captum_aml.benchmark.score import RunKey, Scored
-from captum_aml.benchmark.summary import MethodFacts, Tally, method_rows, removal_curves
+from captum_aml.benchmark.summary import Tally, method_rows, removal_curves
 from captum_aml.metrics import Metric
 
 UP = Metric("up", "Up", True, "faithfulness", "More is better.")
@@ -19,11 +20,12 @@ DOWN = Metric("down", "Down", False, "faithfulness", "Less is better.")
 NEITHER = Metric("neither", "Neither", None, "complexity", "As it is.")
 NAN = math.nan
 FACTS = {
-    "ours": MethodFacts("learned", {"n_steps": 3}, "7 texts"),
-    "good": MethodFacts("baseline"),
-    "bad": MethodFacts("baseline"),
-    "random": MethodFacts("random"),
+    "ours": MethodRow("ours", "learned", settings={"n_steps": 3}, training="7 texts"),
+    "good": MethodRow("good", "baseline"),
+    "bad": MethodRow("bad", "baseline"),
+    "random": MethodRow("random", "random"),
 }
+TOO = MethodRow("too", "learned")
 
 
 def scored(**values: Sequence[Sequence[float]]) -> Scored:
@@ -97,7 +99,11 @@ class TestComparison:
             too=[[3.0, 4.5, 5, 6, 7, 8, 9, 10]],
             good=[[1.0, 1.5, 2, 2.5, 3, 3.5, 4, 4.5]],
         )
-        facts = {"ours": FACTS["ours"], "too": FACTS["ours"], "good": FACTS["good"]}
+        facts = {
+            "ours": FACTS["ours"],
+            "too": TOO,
+            "good": FACTS["good"],
+        }
         for metrics in ([UP], [UP, DOWN], [UP, DOWN, NEITHER]):
             rows = method_rows(values, metrics, facts, {})
             made = [c.comparison for row in rows for c in row.cells.values() if c.comparison]
@@ -111,7 +117,11 @@ class TestComparison:
             too=[[0.9, 1.6, 1.7, 2.9, 2.8, 3.6, 3.7, 4.4]],
             good=[[1.0, 1.5, 2, 2.5, 3, 3.5, 4, 4.5]],
         )
-        facts = {"ours": FACTS["ours"], "too": FACTS["ours"], "good": FACTS["good"]}
+        facts = {
+            "ours": FACTS["ours"],
+            "too": TOO,
+            "good": FACTS["good"],
+        }
         ours, too, _ = method_rows(values, [UP], facts, {})
         differences = values.values[RunKey("too", 0)]["up"] - values.values[RunKey("good", 0)]["up"]
         # All 2^8 ways to give the differences signs.
@@ -124,7 +134,11 @@ class TestComparison:
         assert too.cells["up"].comparison.p_value == pytest.approx(weak)
 
     def test_learned_methods_are_no_baselines(self) -> None:
-        facts = {"ours": FACTS["ours"], "good": FACTS["ours"], "bad": FACTS["bad"]}
+        facts = {
+            "ours": FACTS["ours"],
+            "good": replace(TOO, method="good"),
+            "bad": FACTS["bad"],
+        }
         values = scored(ours=[[1.0, 2]], good=[[2.0, 3]], bad=[[0.0, 0]])
         ours, good, _ = method_rows(values, [UP], facts, {})
         for row in (ours, good):

@@ -5,31 +5,24 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from captum_aml._optional import require
 from captum_aml._utils.files import atomic_file
 from captum_aml._version import __version__
-from captum_aml.benchmark.results import (
-    BenchmarkResults,
-    Cell,
-    Comparison,
-    Cost,
-    Curve,
-    Failure,
-    MethodRow,
-)
+from captum_aml.benchmark.results import BenchmarkResults, Failure
 from captum_aml.benchmark.store import JSON
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.metrics import Metric
 
 _FORMAT = "captum-aml benchmark results"
 _VERSION = 1
+#: The field that quotes texts.
+_NOT_WRITTEN = "examples"
 
 
 def results_to_json(results: BenchmarkResults) -> str:
@@ -38,7 +31,7 @@ def results_to_json(results: BenchmarkResults) -> str:
     Values that JSON has no form for (a path in the settings, say) become strings.
     """
     document = {"format": _FORMAT, "format_version": _VERSION, **_plain(results)}
-    del document["examples"]
+    del document[_NOT_WRITTEN]
     return json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
@@ -62,7 +55,8 @@ def results_from_json(text: str | bytes) -> BenchmarkResults:
             f"{document.get('format_version')!r}; a later captum_aml may have written it"
         )
     try:
-        return _results(document)
+        found: BenchmarkResults = _read(BenchmarkResults, document)
+        return found
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidInputError(
             f"results: incomplete or damaged: {type(error).__name__}: {error}"
@@ -94,57 +88,22 @@ def _plain(value: object) -> Any:
     return str(value)
 
 
-def _results(document: Mapping[str, Any]) -> BenchmarkResults:
-    return BenchmarkResults(
-        model=document["model"],
-        data=document["data"],
-        n_texts=document["n_texts"],
-        metrics=[Metric(**metric) for metric in document["metrics"]],
-        rows=[_row(row) for row in document["rows"]],
-        curves=[
-            Curve(c["method"], c["shares"], [_number(p) for p in c["probabilities"]])
-            for c in document["curves"]
-        ],
-        protocol=document["protocol"],
-        settings=document["settings"],
-        versions=document["versions"],
-        fingerprints=document["fingerprints"],
-        notes=document["notes"],
-    )
-
-
-def _row(row: Mapping[str, Any]) -> MethodRow:
-    cost = row["cost"]
-    return MethodRow(
-        method=row["method"],
-        role=row["role"],
-        cells={name: _cell(cell) for name, cell in row["cells"].items()},
-        cost=Cost(
-            _number(cost["forward_passes"]),
-            _number(cost["backward_passes"]),
-            _number(cost["seconds"]),
-            cost["peak_memory_mib"],
-        ),
-        seeds=row["seeds"],
-        training=row["training"],
-        rank=row["rank"],
-        failures=[Failure(**failure) for failure in row["failures"]],
-        settings=row["settings"],
-    )
-
-
-def _cell(cell: Mapping[str, Any]) -> Cell:
-    comparison = cell["comparison"]
-    if comparison is not None:
-        numbers = {name: _number(comparison[name]) for name in ("difference", "p_value")}
-        comparison = Comparison(**{**comparison, **numbers})
-    return Cell(
-        _number(cell["mean"]), _number(cell["low"]), _number(cell["high"]), cell["n"], comparison
-    )
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+def _read(kind: Any, value: Any) -> Any:
+    """A value of a type from its JSON; NaN where null stands for a number."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is float:
+        return math.nan if value is None else value
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = get_type_hints(kind)
+        names = (item.name for item in fields(kind) if item.name != _NOT_WRITTEN)
+        return kind(**{name: _read(hints[name], value[name]) for name in names})
+    if origin is Sequence:
+        return [_read(inner[0], item) for item in value]
+    if origin is Mapping:
+        return {name: _read(inner[1], item) for name, item in value.items()}
+    if type(None) in inner and value is not None:
+        return _read(inner[0], value)
+    return value
 
 
 #: The columns of ``scores.parquet`` and their types.
