@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from captum_aml._optional import require
+from captum_aml._utils.optional import require
 from captum_aml.benchmark.explain import (
     FittedMasker,
     MethodRun,

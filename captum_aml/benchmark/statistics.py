@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from captum_aml._optional import require
+from captum_aml._utils.optional import require
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.metrics import Metric
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from captum_aml._optional import require
+from captum_aml._utils.optional import require
 from captum_aml._utils.rows import shown
 from captum_aml.cli.options import ModelOptions, Seed, TextColumn, comma_separated, with_flags
 from captum_aml.exceptions import InvalidInputError

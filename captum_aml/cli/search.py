@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captum_aml._optional import require
 from captum_aml._utils.files import write_file
+from captum_aml._utils.optional import require
 from captum_aml._utils.run_folder import RunFolder
 from captum_aml.cli.config import ConfigFile, FitConfig, config_flags, config_text
 from captum_aml.cli.console import say, show_table, warnings_in_lines

@@ -30,8 +30,8 @@ from captum.attr import (
 from torch import Tensor, nn
 
 from captum_aml._captum import SkLearnRidge
-from captum_aml._optional import require
 from captum_aml._utils.hooks import run_with_output
+from captum_aml._utils.optional import require
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import Call
 from captum_aml.methods.adapter import Subject, classes_of, sampled, scoring_method

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from captum_aml._optional import require
+from captum_aml._utils.optional import require
 from captum_aml.masking.call import Call
 from captum_aml.methods.adapter import Subject, classes_of, sampled, scoring_method
 from captum_aml.methods.groups import count_groups, groups_of, maskable_of

@@ -39,8 +39,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from captum_aml._optional import require
 from captum_aml._utils.checks import as_count, is_integral
+from captum_aml._utils.optional import require
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.metrics.registry import Metric, MetricInputs, register_metric
 from captum_aml.metrics.scoring import parse_scores, ranks

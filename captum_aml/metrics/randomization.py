@@ -27,8 +27,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from captum_aml._optional import require
 from captum_aml._utils.checks import as_count
+from captum_aml._utils.optional import require
 from captum_aml._utils.random import seeded
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.metrics.scoring import parse_scores

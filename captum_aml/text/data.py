@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from captum_aml._optional import require
+from captum_aml._utils.optional import require
 from captum_aml._utils.rows import Lines, json_rows, missing_column, shown, table_rows, text_rows
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.inputs import Span

@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captum_aml._optional import require
 from captum_aml._utils.files import atomic_file
 from captum_aml._utils.graphemes import grapheme_spans
+from captum_aml._utils.optional import require
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.visualization import TextCard
 from captum_aml.visualization.palette import PALETTE, hex_color

@@ -21,8 +21,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from captum_aml._optional import require
 from captum_aml._utils.checks import as_count, check_learning_rate
+from captum_aml._utils.optional import require
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.training.callbacks import FitCallback, FitState
 from captum_aml.training.processes import n_launched

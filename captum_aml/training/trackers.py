@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from captum_aml._optional import require
+from captum_aml._utils.optional import require
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.training.callbacks import FitCallback, FitState
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 from xml.dom import minidom
 
-from captum_aml._optional import require
+from captum_aml._utils.optional import require
 from captum_aml.visualization.palette import INK, Rgb, hex_color
 from captum_aml.visualization.segments import printable
 

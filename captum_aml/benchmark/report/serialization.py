@@ -12,8 +12,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from captum_aml._optional import require
 from captum_aml._utils.files import atomic_file
+from captum_aml._utils.optional import require
 from captum_aml._version import __version__
 from captum_aml.benchmark.results import BenchmarkResults, Failure
 from captum_aml.benchmark.store import JSON
