@@ -64,22 +64,19 @@ def checked_fields(values: object, required: Mapping[str, bool]) -> dict[str, An
     return checked
 
 
-def _string(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
+def _of(kind: type) -> Callable[[object], object]:
+    def check(value: object) -> object:
+        if not isinstance(value, kind):
+            raise TypeError
+        return value
+
+    return check
 
 
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise TypeError
     return float(value)
-
-
-def _boolean(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError
-    return value
 
 
 def _unit(value: object) -> object:
@@ -98,18 +95,18 @@ def _tuple(check: Callable[[Any], object]) -> Callable[[Any], object]:
 
 
 _CHECKS: dict[str, Callable[[Any], object]] = {
-    "text": _string,
-    "tokens": _tuple(_string),
+    "text": _of(str),
+    "tokens": _tuple(_of(str)),
     "offsets": _spans,
     "scores": _tuple(_number),
     "predicted": operator.index,
-    "predicted_label": _string,
+    "predicted_label": _of(str),
     "probability": _number,
     "target": operator.index,
-    "target_label": _string,
+    "target_label": _of(str),
     "target_probability": _number,
-    "method": _string,
-    "signed": _boolean,
+    "method": _of(str),
+    "signed": _of(bool),
     "settings": dict,
     "n_tokens_cut": operator.index,
     "unit": _unit,

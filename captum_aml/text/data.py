@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +18,10 @@ from typing import Any, BinaryIO, NamedTuple
 from captum_aml._utils.optional import require
 from captum_aml._utils.rows import Lines, json_rows, missing_column, shown, table_rows, text_rows
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.inputs import Span
+from captum_aml.text.inputs import Span, without_surrogates
 
 _ID_COLUMN = "id"
 _DEFAULT_SPLIT = "validation"
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _FEATURE = "a data set of the hub"
 _PARQUET_ROWS = 256
 
@@ -219,7 +217,7 @@ def labelled_text(text: Any, label: Any, rationale: Any, identity: Any) -> Label
     if identity is not None and not isinstance(identity, str) and not is_int(identity):
         raise InvalidInputError(f"id: expected a string or an integer, got {shown(identity)}")
     return LabelledText(
-        text=_LONE_SURROGATE.sub("\ufffd", text) if isinstance(text, str) else text,
+        text=without_surrogates(text) if isinstance(text, str) else text,
         label=label,
         rationale=rationale,
         id=None if identity is None else str(identity),

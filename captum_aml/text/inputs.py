@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias
 
 from captum_aml.exceptions import InvalidInputError
 
@@ -61,7 +61,7 @@ class Text:
         if isinstance(given, Text):
             return given
         if isinstance(given, str):
-            return cls(_clean(given))
+            return cls(without_surrogates(given))
         if isinstance(given, Mapping):
             # What transformers' pipelines take for a text, or a pair of texts.
             known = {"text", "text_pair"}
@@ -98,11 +98,9 @@ def is_one_text(texts: object) -> bool:
 
     A tuple of two strings is a pair; a list is always many texts.
     """
-    return isinstance(texts, str | Mapping | Text) or _is_pair(texts)
-
-
-def _is_pair(texts: object) -> TypeGuard[tuple[str, str]]:
-    return isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(t, str) for t in texts)
+    if isinstance(texts, tuple):
+        return len(texts) == 2 and all(isinstance(text, str) for text in texts)
+    return isinstance(texts, str | Mapping | Text)
 
 
 def each_text(texts: Iterable[Any], start: int = 0) -> Iterator[Text]:
@@ -130,14 +128,23 @@ def _joined(
                 f"texts: expected strings, got {type(string).__name__} inside the text at position "
                 f"{position}"
             )
-        clean.append(_clean(string))
+        clean.append(without_surrogates(string))
         spans.append((start, start + len(string)))
         start += len(string) + len(separator)
     return separator.join(clean), tuple(spans)
 
 
-def _clean(text: str) -> str:
+def without_surrogates(text: str) -> str:
+    """A string with U+FFFD in place of lone surrogates, which no encoding can hold."""
     return _LONE_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-__all__ = ["PAIR_SEPARATOR", "Span", "Text", "TextLike", "each_text", "is_one_text"]
+__all__ = [
+    "PAIR_SEPARATOR",
+    "Span",
+    "Text",
+    "TextLike",
+    "each_text",
+    "is_one_text",
+    "without_surrogates",
+]

@@ -66,11 +66,7 @@ def extended_mask(attention_mask: Tensor | None, ids: Tensor, n_more: int) -> Te
     mask[:, :, :length, :length] = attention_mask
     mask[:, :, length:, :length] = attention_mask[:, :, -1:, :]
     within = torch.ones(n_more, n_more, dtype=torch.bool, device=ids.device).tril()
-    mask[:, :, length:, length:] = torch.where(
-        within,
-        torch.tensor(seen, dtype=mask.dtype, device=ids.device),
-        torch.tensor(hidden, dtype=mask.dtype, device=ids.device),
-    )
+    mask[:, :, length:, length:].masked_fill_(within, seen)
     return mask
 
 

@@ -165,14 +165,6 @@ class PromptTemplate:
         return prompt, spans
 
 
-class EncodedPrompt(NamedTuple):
-    """A prompt's tokens, with their characters in the text; (0, 0) for those of the prompt."""
-
-    ids: list[int]
-    tokens: tuple[str, ...]
-    offsets: tuple[Span, ...]
-
-
 def beginning(text: Text, end: int) -> Text:
     """A text up to a character; both texts of a pair remain, the second perhaps empty."""
     if not text.parts:
@@ -182,15 +174,12 @@ def beginning(text: Text, end: int) -> Text:
     return Text.of((first, text.text[second_start : max(end, second_start)]))
 
 
-def text_offsets(
-    offsets: Sequence[Span], spans: Sequence[tuple[Span, int]], text: Text
-) -> tuple[Span, ...]:
+def text_offsets(offsets: Sequence[Span], spans: Sequence[tuple[Span, int]]) -> tuple[Span, ...]:
     """Spans in a prompt as spans in the text; (0, 0) where a token has none of its characters.
 
     Args:
         offsets: The tokens' spans in the prompt.
         spans: Where parts of the text stand in the prompt, and where each begins in the text.
-        text: The text.
     """
     found = []
     for start, end in offsets:
@@ -262,7 +251,6 @@ def read_words(
 
 
 __all__ = [
-    "EncodedPrompt",
     "PromptConfig",
     "PromptTemplate",
     "Word",

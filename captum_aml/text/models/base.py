@@ -7,8 +7,8 @@ import operator
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -53,6 +53,12 @@ class TextModel(ABC):
         max_length (int, optional): Texts are cut to this many tokens, everything that is added to
             them included. Default: None, to what the model takes.
 
+    Attributes:
+        model: The model.
+        tokenizer: Its tokenizer.
+        baseline: The token that stands for a removed one.
+        max_length: The most tokens, everything included; None where there is no limit.
+
     Raises:
         InvalidInputError: The tokenizer gives no offsets or has more entries than the model has
             embeddings, or ``max_length`` leaves no room for a token of the text or is more than
@@ -79,9 +85,9 @@ class TextModel(ABC):
         self.model = model
         self.tokenizer = tokenizer
         _check_belong_together(model, tokenizer)
-        self._baseline = baseline_token(tokenizer, baseline)
+        self.baseline: BaselineToken = baseline_token(tokenizer, baseline)
         self._prepare()
-        self._max_length = self._checked_length(max_length)
+        self.max_length = self._checked_length(max_length)
         self._accepted = frozenset(inspect.signature(model.forward).parameters)
         #: What the model takes beside ids and attention mask, of what the tokenizer gives.
         self._extra_inputs = tuple(
@@ -182,19 +188,9 @@ class TextModel(ABC):
         return next(layer.parameters()).device if runs_on is None else torch.device(runs_on)
 
     @property
-    def baseline(self) -> BaselineToken:
-        """The token that stands for a removed one."""
-        return self._baseline
-
-    @property
     def n_classes(self) -> int:
         """The number of classes C."""
         return len(self.label_names)
-
-    @property
-    def max_length(self) -> int | None:
-        """The most tokens, everything included; None where there is no limit."""
-        return self._max_length
 
     def tokenize(self, texts: Iterable[TextLike]) -> list[TokenizedText]:
         """Tokenizes texts, cut to what the model takes.
@@ -218,7 +214,7 @@ class TextModel(ABC):
 
     def baselines(self, batch: TextBatch) -> Tensor:
         """The batch's ids (N, L) with every ordinary token replaced by the baseline token."""
-        return baseline_ids(batch, self._baseline)
+        return baseline_ids(batch, self.baseline)
 
     # Keyword arguments of ``attribute``, of several types.
     def arguments(self, batch: TextBatch) -> dict[str, Any]:
@@ -271,11 +267,9 @@ class TextModel(ABC):
                 probabilities[rows] = logits.float().softmax(dim=-1).cpu()
         return probabilities
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> AbstractContextManager[None]:
         """Holds the model in evaluation mode and gives every module its own mode back."""
-        with evaluating(self.model):
-            yield
+        return evaluating(self.model)
 
     def _prepare(self) -> None:  # noqa: B027  (nothing is what most have to do)
         """Finds out what the limits depend on, with model and tokenizer at hand."""
@@ -347,17 +341,15 @@ def _most_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
     positions = getattr(model.config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
         # RoBERTa and its kin number positions from the padding index plus one.
-        padding = _position_padding(model)
+        tables = (
+            module.padding_idx
+            for name, module in model.named_modules()
+            if name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
+        )
+        padding = next(tables, None)
         limits.append(positions if padding is None else positions - padding - 1)
     limit = min(limits)
     return limit if limit < _NO_LIMIT else None
-
-
-def _position_padding(model: PreTrainedModel) -> int | None:
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return module.padding_idx
-    return None
 
 
 _KINDS: list[type[TextModel]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -56,7 +58,7 @@ def load_classifier(
         InvalidInputError: There is none, it is damaged, or it has no classification head.
     """
     expected = "a sequence-classification model (a local folder or a hub id)"
-    return _load(source, AutoModelForSequenceClassification, expected, dtype)
+    return _load(source, lambda _: AutoModelForSequenceClassification, expected, dtype)
 
 
 def load_language_model(
@@ -67,14 +69,12 @@ def load_language_model(
     Raises:
         InvalidInputError: There is none, or it is damaged.
     """
-    expected = "a language model (a local folder or a hub id)"
-    _check_place(source, expected)
-    try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except Exception as error:  # as below
-        raise _cannot_load(source, expected, error) from error
-    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    return _load(source, kind, expected, dtype)
+    return _load(
+        source,
+        lambda c: AutoModelForSeq2SeqLM if c.is_encoder_decoder else AutoModelForCausalLM,
+        "a language model (a local folder or a hub id)",
+        dtype,
+    )
 
 
 def architectures(source: str) -> list[str]:
@@ -86,7 +86,12 @@ def architectures(source: str) -> list[str]:
     return list(config.architectures or [])
 
 
-def _check_place(source: str, expected: str) -> None:
+def _load(
+    source: str,
+    class_for: Callable[[PreTrainedConfig], Any],  # to one of the Auto classes, which share no type
+    expected: str,
+    dtype: torch.dtype,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if os.path.isdir(source) and not os.path.isfile(os.path.join(source, "config.json")):
         raise InvalidInputError(
             f"model: expected {expected}, got the folder {source!r} without a config.json"
@@ -95,29 +100,17 @@ def _check_place(source: str, expected: str) -> None:
         source.startswith((".", "~", os.sep)) or source.count("/") > 1
     ):
         raise InvalidInputError(f"model: expected {expected}, but there is no folder {source!r}")
-
-
-def _cannot_load(source: str, expected: str, error: Exception) -> InvalidInputError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return InvalidInputError(
-        f"model: expected {expected}, but {source!r} cannot be loaded: {reason}"
-    )
-
-
-def _load(
-    source: str,
-    kind: Any,  # one of transformers' Auto classes, which share no type
-    expected: str,
-    dtype: torch.dtype,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    _check_place(source, expected)
     try:
-        model, info = kind.from_pretrained(
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        model, info = class_for(config).from_pretrained(
             source, dtype=dtype, trust_remote_code=False, output_loading_info=True
         )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # transformers and safetensors raise errors of many types here
-        raise _cannot_load(source, expected, error) from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InvalidInputError(
+            f"model: expected {expected}, but {source!r} cannot be loaded: {reason}"
+        ) from error
     if info["missing_keys"]:
         # transformers would classify with these weights drawn at random.
         missing = ", ".join(sorted(info["missing_keys"])[:3])

@@ -16,6 +16,7 @@ not averaged, so that they are those of the words.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,7 +30,6 @@ from captum_aml.text.encoding import TokenizedText
 from captum_aml.text.inputs import Text, TextLike, each_text
 from captum_aml.text.models._causal import extended_mask, last_tokens, positions, shown_tokens
 from captum_aml.text.models._template import (
-    EncodedPrompt,
     PromptConfig,
     PromptTemplate,
     beginning,
@@ -249,7 +249,7 @@ class PromptClassifier(TextModel):
             [self._label_ids(word) for word in words], self._label_names, whole=self._writes
         )
         nothing = Text.of("" if len(self._template.slots) == 1 else ("", ""))
-        self._frame_length = len(self._encoded(nothing).ids)
+        self._frame_length = len(self._encoded(nothing))
 
     @property
     def _least_length(self) -> int:
@@ -280,7 +280,8 @@ class PromptClassifier(TextModel):
             )
         return tuple(int(i) for i in joined[len(alone) :])
 
-    def _encoded(self, text: Text) -> EncodedPrompt:
+    def _encoded(self, text: Text) -> TokenizedText:
+        """A text inside its prompt, however long."""
         prompt, spans = self._template.fill(text)
         encoding = self.tokenizer(
             prompt,
@@ -293,30 +294,32 @@ class PromptClassifier(TextModel):
             # A decoder goes on after the prompt, not after what marks an end.
             while n_tokens and encoding.special_tokens_mask[n_tokens - 1]:
                 n_tokens -= 1
-        return EncodedPrompt(
-            ids=list(encoding.ids[:n_tokens]),
+        offsets = text_offsets(encoding.offsets[:n_tokens], spans)
+        return TokenizedText(
+            text=text.text,
+            model_inputs={
+                "input_ids": list(encoding.ids[:n_tokens]),
+                "attention_mask": [1] * n_tokens,
+            },
             tokens=tuple(encoding.tokens[:n_tokens]),
-            offsets=text_offsets(encoding.offsets[:n_tokens], spans, text),
+            offsets=offsets,
+            ordinary=tuple(end > start for start, end in offsets),
+            n_tokens_cut=0,
+            parts=text.parts,
+            words=text.words,
         )
 
     def _tokenized(self, text: Text) -> TokenizedText:
         whole = encoded = self._encoded(text)
-        while self.max_length is not None and len(encoded.ids) > self.max_length:
+        while self.max_length is not None and len(encoded) > self.max_length:
             # Cut before the first token without room; several tokens may be parts of a character.
             starts = sorted(start for start, end in encoded.offsets if end > start)
-            room = len(starts) - (len(encoded.ids) - self.max_length)
+            room = len(starts) - (len(encoded) - self.max_length)
             encoded = self._encoded(beginning(text, starts[room] if room > 0 else 0))
-        ordinary = tuple(end > start for start, end in encoded.offsets)
-        return TokenizedText(
+        return replace(
+            encoded,
             text=text.text,
-            model_inputs={
-                "input_ids": encoded.ids,
-                "attention_mask": [1] * len(encoded.ids),
-            },
-            tokens=encoded.tokens,
-            offsets=encoded.offsets,
-            ordinary=ordinary,
-            n_tokens_cut=sum(end > start for start, end in whole.offsets) - sum(ordinary),
+            n_tokens_cut=sum(whole.ordinary) - sum(encoded.ordinary),
             parts=text.parts,
             words=text.words,
         )
