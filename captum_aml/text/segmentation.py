@@ -182,7 +182,8 @@ class _SentenceRules:
             return False
         if match["close"] and match["space"]:
             return not self.text[end].islower()
-        return bool(match["space"]) or match["stops"][-1] not in "?!" or self._begins(end)
+        alone = bool(match["space"]) or match["stops"][-1] not in "?!"
+        return alone or _BEGINS.match(self.text, end) is not None
 
     def _full_stop_ends(self, match: regex.Match[str], begin: int, end: int) -> bool:
         text = self.text
@@ -214,9 +215,6 @@ class _SentenceRules:
         word = word.lower()
         numbered = word in _OF_NUMBERS and _NUMBER.match(text, end) is not None
         return word in _ABBREVIATIONS or numbered
-
-    def _begins(self, position: int) -> bool:
-        return _BEGINS.match(self.text, position) is not None
 
 
 def trimmed(text: str, span: Span) -> Span:

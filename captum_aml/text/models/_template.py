@@ -218,9 +218,7 @@ def named_words(
     return tuple(names), tuple(words)
 
 
-def read_words(
-    ids: Sequence[tuple[int, ...]], names: Sequence[str], *, whole: bool
-) -> tuple[list[Word], Tensor]:
+def read_words(ids: Sequence[tuple[int, ...]], names: Sequence[str]) -> tuple[list[Word], Tensor]:
     """How each word is read, and what the model is given after the prompt, (B, T).
 
     Words that begin alike share a branch; branches that are shorter than the longest are filled up

@@ -35,9 +35,6 @@ from captum_aml.text.models.loading import load_classifier, resolve_device
 
 _Kind = TypeVar("_Kind", bound="TextModel")
 
-# Tokenizers without a limit of their own report a number of about 1e30.
-_NO_LIMIT = 10**9
-
 
 class TextModel(ABC):
     """A model and its tokenizer as a forward function of token ids that tells classes apart.
@@ -86,8 +83,8 @@ class TextModel(ABC):
         self.tokenizer = tokenizer
         _check_belong_together(model, tokenizer)
         self.baseline: BaselineToken = baseline_token(tokenizer, baseline)
-        self._prepare()
-        self.max_length = self._checked_length(max_length)
+        least = int(tokenizer.num_special_tokens_to_add()) + 1
+        self.max_length = checked_length(model, tokenizer, max_length, least=least)
         self._accepted = frozenset(inspect.signature(model.forward).parameters)
         #: What the model takes beside ids and attention mask, of what the tokenizer gives.
         self._extra_inputs = tuple(
@@ -271,32 +268,6 @@ class TextModel(ABC):
         """Holds the model in evaluation mode and gives every module its own mode back."""
         return evaluating(self.model)
 
-    def _prepare(self) -> None:  # noqa: B027  (nothing is what most have to do)
-        """Finds out what the limits depend on, with model and tokenizer at hand."""
-
-    @property
-    def _n_reserved(self) -> int:
-        """The positions of the model that its inputs have to leave free."""
-        return 0
-
-    @property
-    def _least_length(self) -> int:
-        """The fewest tokens with one of the text."""
-        return int(self.tokenizer.num_special_tokens_to_add()) + 1
-
-    def _checked_length(self, wanted: int | None) -> int | None:
-        limit = _most_tokens(self.model, self.tokenizer)
-        if limit is not None:
-            limit -= self._n_reserved
-        if wanted is None:
-            return limit
-        least = self._least_length
-        if not least <= wanted <= (limit or wanted):
-            raise InvalidInputError(
-                f"max_length: expected {least} to {limit or 'any number of'} tokens, got {wanted}"
-            )
-        return wanted
-
 
 def _check_belong_together(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     entries = len(tokenizer)
@@ -335,8 +306,26 @@ def _signature(extra_inputs: Sequence[str]) -> inspect.Signature:
     )
 
 
-def _most_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The most tokens that a model takes, special ones included; None where there is no limit."""
+def checked_length(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    wanted: int | None,
+    *,
+    least: int,
+    n_reserved: int = 0,
+) -> int | None:
+    """The most tokens that texts are cut to, special ones included; None where there is no limit.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        wanted: The number that the user gives; None for what the model takes.
+        least: The fewest tokens with one of the text.
+        n_reserved: The positions of the model that its inputs have to leave free. Default: 0.
+
+    Raises:
+        InvalidInputError: The number is below the least, or above what the model takes.
+    """
     limits = [int(tokenizer.model_max_length)]
     positions = getattr(model.config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
@@ -348,8 +337,13 @@ def _most_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
         )
         padding = next(tables, None)
         limits.append(positions if padding is None else positions - padding - 1)
-    limit = min(limits)
-    return limit if limit < _NO_LIMIT else None
+    # Tokenizers without a limit of their own report a number of about 1e30.
+    limit = None if min(limits) >= 10**9 else min(limits) - n_reserved
+    if wanted is not None and not least <= wanted <= (limit or wanted):
+        raise InvalidInputError(
+            f"max_length: expected {least} to {limit or 'any number of'} tokens, got {wanted}"
+        )
+    return limit if wanted is None else wanted
 
 
 _KINDS: list[type[TextModel]] = []
@@ -389,4 +383,4 @@ def text_model_kind(
     return max(kinds, key=lambda kind: len(kind.architecture))
 
 
-__all__ = ["TextModel", "register_text_model", "text_model_kind"]
+__all__ = ["TextModel", "checked_length", "register_text_model", "text_model_kind"]

@@ -37,7 +37,7 @@ from captum_aml.text.models._template import (
     read_words,
     text_offsets,
 )
-from captum_aml.text.models.base import TextModel, register_text_model
+from captum_aml.text.models.base import TextModel, checked_length, register_text_model
 from captum_aml.text.models.loading import load_language_model
 
 
@@ -108,12 +108,25 @@ class PromptClassifier(TextModel):
                 f"model: expected a language model, which gives logits of the next token, got "
                 f"{type(model).__name__}; a classifier needs no prompt"
             )
-        super().__init__(model, tokenizer, baseline=baseline, max_length=max_length)
+        super().__init__(model, tokenizer, baseline=baseline)
         self._extra_inputs = ()  # token types are for encoders
-        if self.max_length is not None and self._least_length > self.max_length:
+        self._words, self._branches = read_words(
+            [self._label_ids(word) for word in self._label_words],
+            self._label_names,
+        )
+        frame = len(self._encoded(Text.of("" if len(self._template.slots) == 1 else ("", ""))))
+        self.max_length = checked_length(
+            model,
+            tokenizer,
+            max_length,
+            least=frame + 1,
+            # A decoder is given all tokens of a word but the last one after the prompt.
+            n_reserved=0 if self._writes else self._branches.shape[1],
+        )
+        if self.max_length is not None and frame >= self.max_length:
             raise InvalidInputError(
                 f"template: expected a prompt that leaves room for a text within "
-                f"{self.max_length} tokens, got one of {self._frame_length}; give fewer examples"
+                f"{self.max_length} tokens, got one of {frame}; give fewer examples"
             )
 
     @staticmethod
@@ -242,23 +255,6 @@ class PromptClassifier(TextModel):
         )
         logits: Tensor = output.logits
         return F.log_softmax(logits.float(), dim=-1).reshape(n, n_branches, n_more + 1, -1)
-
-    def _prepare(self) -> None:
-        words = self._label_words
-        self._words, self._branches = read_words(
-            [self._label_ids(word) for word in words], self._label_names, whole=self._writes
-        )
-        nothing = Text.of("" if len(self._template.slots) == 1 else ("", ""))
-        self._frame_length = len(self._encoded(nothing))
-
-    @property
-    def _least_length(self) -> int:
-        return self._frame_length + 1
-
-    @property
-    def _n_reserved(self) -> int:
-        # A decoder is given all tokens of a word but the last one after the prompt.
-        return 0 if self._writes else self._branches.shape[1]
 
     def _label_ids(self, word: str) -> tuple[int, ...]:
         """The tokens of a label word where it follows the prompt."""
