@@ -56,28 +56,14 @@ class TrainingTexts(Iterable[str]):
         return (item.text for i, item in enumerate(self._source) if i not in self._held_out)
 
 
-@dataclass(frozen=True)
-class FitData:
-    """Texts for fitting.
-
-    Attributes:
-        training: The training texts, which are read anew in each epoch.
-        validation: The validation texts.
-        held_out: Whether these are some of the data, for lack of others.
-        digest: Of all texts in their order.
-    """
-
-    training: TrainingTexts
-    validation: list[LabelledText]
-    held_out: bool
-    digest: str
-
-
-def load_data(config: FitConfig) -> FitData:
+def load_data(config: FitConfig) -> tuple[TrainingTexts, list[LabelledText], str]:
     """Reads all texts once, so that what is wrong with them is told before anything is fitted.
 
     Without validation texts every so many-th text of the data is held out: a tenth of them, and no
     more than ``validation_limit``.
+
+    Returns:
+        The training texts, the validation texts, and a digest of all texts in their order.
 
     Raises:
         InvalidInputError: A file is missing or broken, or has too few texts.
@@ -110,12 +96,7 @@ def load_data(config: FitConfig) -> FitData:
         validation = [item for i, item in enumerate(source) if i in held_out]
     for item in validation:
         digest.update(b"validation" + item.text.encode() + b"\n")
-    return FitData(
-        training=TrainingTexts(source, held_out),
-        validation=validation,
-        held_out=config.validation is None,
-        digest=digest.hexdigest(),
-    )
+    return TrainingTexts(source, held_out), validation, digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -125,18 +106,20 @@ class FitSetup:
     Attributes:
         config: The configuration, with nothing left to choose.
         text_model: The model to explain.
-        data: The texts.
+        digest: Of all texts in their order.
         training: Training batches.
         validation: Validation batches.
+        n_validation: The number of texts in them.
         score: The metrics to select by, or None for the loss.
         masker: What the masker starts from.
     """
 
     config: FitConfig
     text_model: TextModel
-    data: FitData
+    digest: str
     training: TextBatches
     validation: list[dict[str, Any]]  # keyword arguments of ``attribute``
+    n_validation: int
     score: MaskerScore | None
     masker: nn.Module
 
@@ -163,7 +146,7 @@ class FitSetup:
         return {
             **settings,
             "model_weights": model_fingerprint(self.text_model),
-            "texts": self.data.digest,
+            "texts": self.digest,
         }
 
 
@@ -177,35 +160,33 @@ def prepare(config: FitConfig) -> FitSetup:
         InvalidInputError: Texts, model or masker are not what they should be.
         CheckpointError: The masker to start from is of another model.
     """
-    data = load_data(config)
+    texts, validation_texts, digest = load_data(config)
     text_model = replace(config, device=_device(config.device)).load()
-    training = TextBatches(
-        text_model, data.training, batch_size=config.batch_size, seed=config.seed
-    )
+    training = TextBatches(text_model, texts, batch_size=config.batch_size, seed=config.seed)
     config = replace(
         config,
         perturbation=_perturbation(config, text_model, training.first),
         masker=config.masker or default_masker(text_model),
     )
     masker = _first_masker(config, text_model)
-    _tell_of_texts(data, training, text_model)
+    n_validation = len(validation_texts)
+    where = "" if config.validation is not None else ", held out of the data"
+    say(f"{training.n_texts} training texts, {n_validation} validation texts{where}.")
+    _check_lengths(training, text_model)
     score = None
     if config.metrics:
         from captum_aml.text.validation import validation_batches
         from captum_aml.training import MaskerScore
 
-        validation, rationales = validation_batches(text_model, data.validation)
+        validation, rationales = validation_batches(text_model, validation_texts)
         score = MaskerScore(config.metrics, validation, rationales, convention=config.preset)
     else:
-        texts = [item.text for item in data.validation]
-        validation = list(TextBatches(text_model, texts, batch_size=32, shuffle=False))
-    return FitSetup(config, text_model, data, training, validation, score, masker)
+        strings = [item.text for item in validation_texts]
+        validation = list(TextBatches(text_model, strings, batch_size=32, shuffle=False))
+    return FitSetup(config, text_model, digest, training, validation, n_validation, score, masker)
 
 
-def _tell_of_texts(data: FitData, training: TextBatches, text_model: TextModel) -> None:
-    n_validation = len(data.validation)
-    where = ", held out of the data" if data.held_out else ""
-    say(f"{training.n_texts} training texts, {n_validation} validation texts{where}.")
+def _check_lengths(training: TextBatches, text_model: TextModel) -> None:
     survey = training.survey()
     if survey.n_truncated:
         are = "text is" if survey.n_truncated == 1 else "texts are"

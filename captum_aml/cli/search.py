@@ -119,7 +119,7 @@ def _run(config: FitConfig, settings: SearchSettings, out: Path, storage: Path) 
     metric = score.metric
     direction = "highest" if metric.higher_is_better else "lowest"
     say(
-        f"Searching for the {direction} {metric.name} on {len(setup.data.validation)} validation "
+        f"Searching for the {direction} {metric.name} on {setup.n_validation} validation "
         "texts; report figures on other texts."
     )
     result = search_weights(

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 
 from captum_aml import methods
 from captum_aml._utils.checks import as_count
@@ -37,7 +37,7 @@ from captum_aml.text.saved import FILE, check_masker, check_same, read_saved, wr
 from captum_aml.text.segmentation import Segmenter, Unit
 from captum_aml.text.units import TextUnits
 from captum_aml.training.recipes import default_loss, default_rate
-from captum_aml.training.settings import LossName
+from captum_aml.training.settings import FitOptions
 
 
 class TextExplainer:
@@ -211,15 +211,9 @@ class TextExplainer:
         *,
         masker: str | os.PathLike[str] | nn.Module | None = None,
         perturbation: str | None = None,
-        epochs: int = 6,
         batch_size: int = 8,
-        loss: LossName | None = None,
-        n_subsets: int = 16,
-        learning_rate: float | None = None,
-        patience: int | None = None,
-        checkpoint_dir: str | os.PathLike[str] | None = None,
-        resume: bool = False,
         show_progress: bool = False,
+        **options: Unpack[FitOptions],
     ) -> Self:
         """Trains a masker on texts, without labels, so that an explanation is a single pass.
 
@@ -237,17 +231,12 @@ class TextExplainer:
                 ``transformer`` for an encoder and ``shared`` for a decoder.
             perturbation (str, optional): How a mask is applied. Default: None, through attention
                 where the model takes it, otherwise by blending.
-            epochs: The number of epochs. Default: 6.
             batch_size: Texts in a batch. Default: 8.
-            loss (str, optional): ``regression`` or ``objective``. Default: None, the first for AML
-                and the second for LA.
-            n_subsets: Subsets of each text for ``regression``. Default: 16.
-            learning_rate (float, optional): AdamW's highest learning rate. Default: None, 1e-4, or
-                1e-3 for ``shared``.
-            patience (int, optional): Validations without improvement after which fitting stops.
-            checkpoint_dir (optional): A folder to keep the run in, so that it can be resumed.
-            resume: Whether to go on with the run in that folder. Default: False.
             show_progress: Whether to show a progress bar. Default: False.
+            **options: How to fit, such as ``patience`` or ``checkpoint_dir``: the fields of
+                :class:`~captum_aml.training.FitSettings`, with its defaults but for three:
+                ``epochs`` is 6, ``loss`` is ``regression`` for AML and ``objective`` for LA, and
+                ``learning_rate`` is 1e-4, or 1e-3 for ``shared``.
 
         Returns:
             This object, with ``attribution_``.
@@ -265,8 +254,12 @@ class TextExplainer:
         # A second fit forgets the first; what was loaded, or given, is where fits start.
         start = next((m for m in (masker, self._loaded, own) if m is not None), None)
         module = first_masker(start, self.text_model, method=name, seed=self.seed)
-        if learning_rate is None:
-            learning_rate = default_rate(head=isinstance(module, SharedMasker))
+        settings: FitOptions = {
+            "epochs": 6,
+            "loss": default_loss(name),
+            "learning_rate": default_rate(head=isinstance(module, SharedMasker)),
+            **options,
+        }
         attribution = text_attribution(
             self.text_model, name, masker=module, perturbation=perturbation, seed=self.seed
         )
@@ -274,14 +267,8 @@ class TextExplainer:
             attribution.fit(
                 training,
                 None if val_texts is None else batches(val_texts, batch_size=32, shuffle=False),
-                epochs=epochs,
-                loss=loss or default_loss(name),
-                n_subsets=n_subsets,
-                learning_rate=learning_rate,
-                patience=patience,
-                checkpoint_dir=checkpoint_dir,
-                resume=resume,
                 show_progress=show_progress,
+                **settings,
             )
         self.attribution_ = attribution
         self._method = self._made(self.n_steps)

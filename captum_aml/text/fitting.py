@@ -193,7 +193,7 @@ def _encoder_masker(
     """
     name = os.fspath(source)
     own = _tokenizer(name)
-    if own is not None and not _same(own, text_model.tokenizer):
+    if own is not None and own.get_vocab() != text_model.tokenizer.get_vocab():
         return AlignedMasker.from_pretrained(
             name,
             tokenizer=text_model.tokenizer,
@@ -221,11 +221,6 @@ def _tokenizer(name: str) -> PreTrainedTokenizerBase | None:
     # Without files of one, some architectures give a tokenizer that knows special tokens only.
     known = len(found) > len(set(found.all_special_ids))
     return found if known and getattr(found, "is_fast", False) else None
-
-
-def _same(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
-    """Whether two tokenizers give every token the same id."""
-    return one.get_vocab() == other.get_vocab()
 
 
 __all__ = [
