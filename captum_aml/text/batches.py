@@ -13,7 +13,7 @@ from captum_aml._utils.checks import as_count
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.inputs import TextLike
 from captum_aml.text.models.base import TextModel
-from captum_aml.text.units import TextUnits, feature_mask
+from captum_aml.text.units import TextUnits
 
 # Texts are tokenized and sorted by length this many batches at a time: enough for batches without
 # much padding, and few enough that memory does not grow with the number of texts.
@@ -114,11 +114,10 @@ class TextBatches:
             if order is not None:
                 order.shuffle(batches)
             for rows in batches:
-                chosen = [tokenized[row] for row in rows]
-                batch = self._text_model.collate(chosen)
-                groups = [found for text in chosen if (found := self._units.groups(text))]
-                mask = {"feature_mask": feature_mask(batch, groups)} if groups else {}
-                yield self._text_model.arguments(batch) | mask
+                batch = self._text_model.collate([tokenized[row] for row in rows])
+                _, mask = self._units.of_batch(batch)
+                given = {} if mask is None else {"feature_mask": mask}
+                yield self._text_model.arguments(batch) | given
 
     @property
     def first(self) -> list[TextLike]:

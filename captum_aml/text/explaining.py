@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, islice, repeat
 from typing import Any
 
@@ -19,16 +21,17 @@ from captum_aml.text.explanation import Explanation
 from captum_aml.text.grouping import TokenGroups
 from captum_aml.text.inputs import TextLike, each_text
 from captum_aml.text.models.base import TextModel
-from captum_aml.text.units import TextUnits, feature_mask
+from captum_aml.text.units import TextUnits
 
 # Texts are read this many batches ahead, to be sorted by length.
 _BATCHES_PER_WINDOW = 16
 
 
+@dataclass
 class StreamExplainer:
     """Explains streams of texts with one method; see ``TextExplainer.stream``.
 
-    Args:
+    Attributes:
         text_model: The model to explain.
         method: The method.
         name: What results are recorded under.
@@ -37,27 +40,18 @@ class StreamExplainer:
         batch_size: The most texts in a pass.
     """
 
-    def __init__(
-        self,
-        text_model: TextModel,
-        method: TokenMethod,
-        *,
-        name: str,
-        signed: bool,
-        units: TextUnits,
-        batch_size: int,
-    ) -> None:
-        self._text_model = text_model
-        self._method = method
-        self._name = name
-        self._signed = signed
-        self._units = units
-        self._batch_size = batch_size
-        self._settings: Mapping[str, Setting] = {
-            **method.settings,
-            **text_model.settings,
-            "baseline_token": text_model.baseline.token,
-        }
+    text_model: TextModel
+    method: TokenMethod
+    name: str
+    signed: bool
+    units: TextUnits
+    batch_size: int
+
+    @cached_property
+    def settings(self) -> Mapping[str, Setting]:
+        """Everything that decides scores, as explanations record it."""
+        baseline = {"baseline_token": self.text_model.baseline.token}
+        return {**self.method.settings, **self.text_model.settings, **baseline}
 
     def __call__(
         self,
@@ -72,7 +66,7 @@ class StreamExplainer:
             InvalidInputError: A text or the target is of a wrong kind.
             NonFiniteError: The model's output, or a score, is NaN or infinite.
         """
-        to_index = self._text_model.class_index
+        to_index = self.text_model.class_index
         if target is None:
             return self._stream(texts, repeat(None), progress)
         if (
@@ -95,12 +89,12 @@ class StreamExplainer:
     ) -> Iterator[Explanation]:
         total = len(texts) if isinstance(texts, Sized) else None
         with tqdm(total=total, unit="text", disable=not progress) as bar:
-            for window in chunks(each_text(texts), _BATCHES_PER_WINDOW * self._batch_size):
+            for window in chunks(each_text(texts), _BATCHES_PER_WINDOW * self.batch_size):
                 targets = list(islice(classes, len(window)))
                 if len(targets) < len(window):
                     raise InvalidInputError("target: expected one for each text, got fewer")
-                tokenized = self._text_model.tokenize(window)
-                batches = length_batches(tokenized, self._batch_size)
+                tokenized = self.text_model.tokenize(window)
+                batches = length_batches(tokenized, self.batch_size)
                 explanations: list[Explanation] = []
                 for rows in batches:
                     explanations += self._explained(
@@ -115,12 +109,11 @@ class StreamExplainer:
         self, texts: Sequence[TokenizedText], targets: Sequence[int | None]
     ) -> list[Explanation]:
         """The explanations of N texts, each of its target, or of its prediction."""
-        batch = self._text_model.collate(texts)
-        groups = [found for text in texts if (found := self._units.groups(text))]
-        mask = feature_mask(batch, groups) if groups else None
-        with self._text_model.evaluating():
+        batch = self.text_model.collate(texts)
+        groups, mask = self.units.of_batch(batch)
+        with self.text_model.evaluating():
             logits, scores, target = self._scored(batch, targets, mask)
-        _require_finite(scores, texts, f"a score of {self._name}")
+        _require_finite(scores, texts, f"a score of {self.name}")
         # One transfer from the device for the whole batch.
         ordinary = batch.ordinary.cpu().numpy()
         table, values = logits.float().softmax(dim=-1).cpu(), scores.float().cpu().numpy()
@@ -142,14 +135,14 @@ class StreamExplainer:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (N, C), scores (N, L) and targets (N,)."""
         # Some methods keep the logits of the pass that they begin with.
-        logits = None if hasattr(self._method, "last_outputs") else self._logits(batch)
+        logits = None if hasattr(self.method, "last_outputs") else self._logits(batch)
         target = None if logits is None else logits.argmax(dim=-1)
         if None not in targets:
             target = torch.tensor(targets, device=batch.input_ids.device)
         try:
-            scores = self._method(
+            scores = self.method(
                 batch.input_ids,
-                self._text_model.baselines(batch),
+                self.text_model.baselines(batch),
                 target=target,
                 additional_forward_args=batch.forward_args,
                 feature_mask=mask,
@@ -158,13 +151,13 @@ class StreamExplainer:
             self._logits(batch)  # which names the text, where it is the model's own output
             raise
         if logits is None:
-            kept = getattr(self._method, "last_outputs", None)
+            kept = getattr(self.method, "last_outputs", None)
             logits = self._logits(batch) if kept is None else kept
         return logits, scores, logits.argmax(dim=-1) if target is None else target
 
     def _logits(self, batch: TextBatch) -> Tensor:
         with torch.no_grad():
-            logits = self._text_model(batch.input_ids, *batch.forward_args)
+            logits = self.text_model(batch.input_ids, *batch.forward_args)
         _require_finite(logits, batch.texts, "the model's output")
         return logits
 
@@ -177,7 +170,7 @@ class StreamExplainer:
         predicted: int,
         target: int,
     ) -> Explanation:
-        labels = self._text_model.label_names
+        labels = self.text_model.label_names
         if groups is None:
             keep = [i for i, ordinary in enumerate(text.ordinary) if ordinary]
             tokens = tuple(text.tokens[i] for i in keep)
@@ -203,11 +196,11 @@ class StreamExplainer:
             target=target,
             target_label=labels[target],
             target_probability=probabilities[target],
-            method=self._name,
-            signed=self._signed,
-            settings=self._settings,
+            method=self.name,
+            signed=self.signed,
+            settings=self.settings,
             n_tokens_cut=text.n_tokens_cut,
-            unit=self._units.unit,
+            unit=self.units.unit,
             parts=text.parts,
             given_words=text.words,
         )

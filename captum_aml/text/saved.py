@@ -29,14 +29,9 @@ def write_saved(
     unit: str = "token",
     n_steps: int | None = None,
 ) -> None:
-    """Writes the file into a masker's folder.
+    """Writes the file into a folder with a masker that explains a model by a method.
 
-    Args:
-        folder: The folder.
-        model: What the masker explains.
-        method: The method's name.
-        unit: What is masked as one. Default: "token".
-        n_steps: Tuning steps; None for the method's own number. Default: None.
+    ``unit`` is what is masked as one, ``n_steps`` the tuning steps, None for the method's number.
     """
     content = {
         "format": _FORMAT,

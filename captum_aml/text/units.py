@@ -54,19 +54,19 @@ class TextUnits:
             truncated=text.n_tokens_cut > 0,
         )
 
+    def of_batch(self, batch: TextBatch) -> tuple[list[TokenGroups], Tensor | None]:
+        """The units of N texts, and their ids by position, (N, L); [] and None for tokens.
 
-def feature_mask(batch: TextBatch, groups: Sequence[TokenGroups]) -> Tensor:
-    """Group ids for a batch, (N, L), numbered within each text; 0 where a token is not maskable.
-
-    Args:
-        batch: N texts.
-        groups: The groups of each.
-    """
-    mask = torch.zeros(batch.ordinary.shape, dtype=torch.long)
-    ordinary = batch.ordinary.cpu()
-    for row, found in enumerate(groups):
-        mask[row, ordinary[row]] = torch.tensor(found.members, dtype=torch.long)
-    return mask.to(batch.ordinary.device)
+        Ids are numbered within each text; where a token is not maskable they are 0.
+        """
+        groups = [found for text in batch.texts if (found := self.groups(text))]
+        if not groups:
+            return groups, None
+        mask = torch.zeros(batch.ordinary.shape, dtype=torch.long)
+        maskable = batch.ordinary.cpu()
+        for row, found in enumerate(groups):
+            mask[row, maskable[row]] = torch.tensor(found.members, dtype=torch.long)
+        return groups, mask.to(batch.ordinary.device)
 
 
 #: How the scores of a unit's tokens become its own.
@@ -122,4 +122,4 @@ _POOLS: dict[str, Callable[[Sequence[float]], float]] = {
 }
 
 
-__all__ = ["ScorePooling", "ScoredUnit", "TextUnits", "feature_mask", "pool"]
+__all__ = ["ScorePooling", "ScoredUnit", "TextUnits", "pool"]
