@@ -140,15 +140,9 @@ class BenchmarkFolder(RunFolder):
             raise InvalidInputError(
                 f"batch_sizes: expected numbers of texts, 1 or more, got {shown(batch_sizes)}"
             )
-        header: dict[str, JSON] = {
-            _METHOD_FIELD: _FORMAT,
-            "method": method,
-            "seed": seed,
-            "plan": plan_digest,
-            "batches": list(batch_sizes),
-            "settings": settings,
-        }
-        return self._file(_EXPLANATIONS, f"{method}-{seed}", header, batch_sizes)
+        fields: dict[str, JSON] = {"method": method, "seed": seed}
+        name = f"{method}-{seed}"
+        return self._file(_EXPLANATIONS, name, fields, settings, plan_digest, batch_sizes)
 
     def values_file(
         self,
@@ -169,20 +163,26 @@ class BenchmarkFolder(RunFolder):
             InvalidInputError: As from ``method_file``.
             OSError: The file cannot be read or written.
         """
+        return self._file(_VALUES, name, {"values": name}, settings, plan_digest, batch_sizes)
+
+    def _file(
+        self,
+        folder: str,
+        name: str,
+        fields: Mapping[str, JSON],
+        settings: Mapping[str, JSON],
+        plan_digest: str,
+        batch_sizes: Sequence[int],
+    ) -> MethodFile:
+        path = self.path / folder
+        path.mkdir(exist_ok=True)
         header: dict[str, JSON] = {
             _METHOD_FIELD: _FORMAT,
-            "values": name,
+            **fields,
             "plan": plan_digest,
             "batches": list(batch_sizes),
             "settings": settings,
         }
-        return self._file(_VALUES, name, header, batch_sizes)
-
-    def _file(
-        self, folder: str, name: str, header: Mapping[str, JSON], batch_sizes: Sequence[int]
-    ) -> MethodFile:
-        path = self.path / folder
-        path.mkdir(exist_ok=True)
         return MethodFile(path / f"{_file_name(name)}.jsonl", header, batch_sizes)
 
 

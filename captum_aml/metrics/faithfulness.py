@@ -153,36 +153,21 @@ def _registered(
 
     def register(of: _F) -> _F:
         name = of.__name__.removesuffix("_of").replace("_", "-")
+        averaged = "averaged over the convention's numbers of tokens"
         for aopc, own_name, own_title, counts in (
-            (
-                True,
-                f"aopc-{name}",
-                f"AOPC {title}",
-                "averaged over the convention's numbers of tokens",
-            ),
+            (True, f"aopc-{name}", f"AOPC {title}", averaged),
             (False, name, title.capitalize(), "as many as the convention's share"),
         ):
             description = f"{what}, {counts}; removal by {{removal}}."
-            register_metric(
-                Metric(own_name, own_title, higher, "faithfulness", description),
-                removal=removal,
-                is_default=aopc,
-            )(partial(_compute, of=of, aopc=aopc))
+            metric = Metric(own_name, own_title, higher, "faithfulness", description)
+
+            @register_metric(metric, removal=removal, is_default=aopc)
+            def _(inputs: MetricInputs, scores: Tensor, *rest: object, aopc: bool = aopc) -> Tensor:
+                return of(inputs.evaluator, scores, *rest, aopc=aopc)
+
         return of
 
     return register
-
-
-def _compute(
-    inputs: MetricInputs,
-    scores: Tensor,
-    convention: Convention,
-    removal: Removal | None,
-    *,
-    of: Callable[..., Tensor],
-    aopc: bool,
-) -> Tensor:
-    return of(inputs.evaluator, scores, convention, removal, aopc=aopc)
 
 
 @_registered("comp.", "Probability lost without the top tokens", higher=True)

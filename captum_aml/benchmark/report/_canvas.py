@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 from xml.dom import minidom
 
 from captum_aml._utils.optional import require
-from captum_aml.visualization.palette import INK, Rgb, hex_color
+from captum_aml.visualization.palette import INK, hex_color
 from captum_aml.visualization.segments import printable
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ Mode: TypeAlias = Literal["light", "dark"]
 
 FONT_SIZE = 9.0
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
-_QUIET: dict[Mode, Rgb] = {"light": (75, 85, 99), "dark": (168, 176, 189)}
-_GRID: dict[Mode, Rgb] = {"light": (217, 220, 227), "dark": (52, 58, 70)}
+#: The colours of what stands back (axes, guides, the floor), and of what is hardly seen.
+QUIET: dict[Mode, str] = {"light": "#4b5563", "dark": "#a8b0bd"}
+GRID: dict[Mode, str] = {"light": "#d9dce3", "dark": "#343a46"}
 
 #: Colours of lines and points. Variants of Okabe and Ito's (2008), which people with any of the
 #: common colour blindnesses tell apart, with a contrast of at least 3 to the page's ground.
@@ -32,16 +33,6 @@ COLORS: dict[Mode, Sequence[str]] = {
     "light": ("#0072b2", "#d55e00", "#00805b", "#b0408a", "#8a6d00", "#3f8fc4", "#5b3fa8"),
     "dark": ("#56b4e9", "#f08a3c", "#2fc49a", "#e08cc4", "#e8d84a", "#a8d5f5", "#b8a4f0"),
 }
-
-
-def quiet(mode: Mode) -> str:
-    """The colour of what stands back: axes, guides, the floor."""
-    return hex_color(_QUIET[mode])
-
-
-def grid(mode: Mode) -> str:
-    """The colour of what should hardly be seen."""
-    return hex_color(_GRID[mode])
 
 
 def empty_figure() -> Figure:
@@ -75,14 +66,14 @@ def drawing(mode: Mode) -> Iterator[None]:
             "font.size": FONT_SIZE,
             "text.color": ink,
             "axes.labelcolor": ink,
-            "axes.edgecolor": quiet(mode),
+            "axes.edgecolor": QUIET[mode],
             "axes.facecolor": "none",
             "figure.facecolor": "none",
             "savefig.facecolor": "none",
-            "xtick.color": quiet(mode),
-            "ytick.color": quiet(mode),
+            "xtick.color": QUIET[mode],
+            "ytick.color": QUIET[mode],
             "axes.grid": True,
-            "grid.color": grid(mode),
+            "grid.color": GRID[mode],
             "grid.linewidth": 0.6,
             "axes.axisbelow": True,
             "axes.spines.top": False,
@@ -160,6 +151,11 @@ class Box(NamedTuple):
     right: float
     top: float
 
+    @classmethod
+    def around(cls, x: float, y: float, across: float, up: float) -> Box:
+        """The one that reaches so far from its centre."""
+        return cls(x - across, y - up, x + across, y + up)
+
     @property
     def area(self) -> float:
         """Width times height."""
@@ -206,17 +202,11 @@ def place_labels(
     taken = list(obstacles)
     places = []
     for (x, y), (width, height) in zip(points, sizes, strict=True):
-        reach_x, reach_y = _DISTANCES[-1] + width, _DISTANCES[-1] + height
-        reach = Box(x - reach_x, y - reach_y, x + reach_x, y + reach_y)
+        reach = Box.around(x, y, _DISTANCES[-1] + width, _DISTANCES[-1] + height)
         near = [box for box in taken if box.overlap(reach)]
         candidates = []
         for number, (place, distance) in enumerate(_candidates(width, height)):
-            box = Box(
-                x + place.x - width / 2,
-                y + place.y - height / 2,
-                x + place.x + width / 2,
-                y + place.y + height / 2,
-            )
+            box = Box.around(x + place.x, y + place.y, width / 2, height / 2)
             covered = sum(box.overlap(other) for other in near)
             outside = box.area - box.overlap(frame)
             cost = covered + _OUTSIDE * outside + _FAR * box.area * distance
@@ -239,14 +229,14 @@ def _candidates(width: float, height: float) -> Iterator[tuple[Place, float]]:
 __all__ = [
     "COLORS",
     "FONT_SIZE",
+    "GRID",
+    "QUIET",
     "Box",
     "Mode",
     "Place",
     "drawing",
     "empty_figure",
-    "grid",
     "place_labels",
-    "quiet",
     "shown",
     "to_svg",
 ]

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from captum_aml.benchmark.report._canvas import (
     COLORS,
     FONT_SIZE,
+    GRID,
+    QUIET,
     Box,
     Mode,
     drawing,
     empty_figure,
-    grid,
     place_labels,
-    quiet,
     shown,
     to_svg,
 )
@@ -33,7 +33,6 @@ from captum_aml.metrics import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Dash: TypeAlias = "Literal['solid'] | tuple[float, tuple[float, ...]]"
 
@@ -73,7 +72,6 @@ def cost_figure(rows: Sequence[MethodRow], metric: Metric, *, mode: Mode = "ligh
         axes = figure.add_subplot()
         _set_passes(axes, points, mode)
         front = _front(axes, points, metric.higher_is_better)
-        axes.plot(*zip(*front, strict=True), color=quiet(mode), linewidth=1.2, alpha=0.75, zorder=2)
         for role, marker in _ROLE_MARKER.items():
             drawn = [point for point in points if point.role == role]
             if not drawn:
@@ -94,12 +92,21 @@ def cost_figure(rows: Sequence[MethodRow], metric: Metric, *, mode: Mode = "ligh
                 elinewidth=1.2,
                 capsize=2.5,
                 zorder=4 if role == "learned" else 3,
+                label=role,
             )
+        axes.plot(
+            *zip(*front, strict=True),
+            color=QUIET[mode],
+            linewidth=1.2,
+            alpha=0.75,
+            zorder=2,
+            label="Pareto front",
+        )
         direction = "higher is better" if metric.higher_is_better else "lower is better"
         axes.set_xlabel("forward and backward passes per text (logarithmic)")
         axes.set_ylabel(f"{shown(metric.title)} ({direction})")
         axes.margins(y=0.12)
-        _role_legend(figure, [point.role for point in points], mode)
+        figure.legend(loc="outside upper right", ncols=4, frameon=False)
         figure.draw_without_rendering()  # settles where everything stands
         _label(axes, points, front, mode)
         return to_svg(figure, prefix=f"cost-{mode}", label=f"{metric.title} against passes")
@@ -140,9 +147,9 @@ def removal_figure(
             curve, role = curves[index], roles.get(curves[index].method, "baseline")
             percent = [100 * share for share in curve.shares]
             if index not in look:
-                axes.plot(percent, curve.probabilities, color=grid(mode), linewidth=0.8)
+                axes.plot(percent, curve.probabilities, color=GRID[mode], linewidth=0.8)
                 continue
-            color, dash = (quiet(mode), _RANDOM_DASH) if role == "random" else look[index]
+            color, dash = (QUIET[mode], _RANDOM_DASH) if role == "random" else look[index]
             (line,) = axes.plot(
                 percent,
                 curve.probabilities,
@@ -218,7 +225,7 @@ def _set_passes(axes: Axes, points: Sequence[_Point], mode: Mode) -> None:
     ticks = [(tick, f"{tick:,.12g}") for tick in decades if tick > 1.2 * free]
     if free:
         ticks.insert(0, (free, "none"))
-        axes.axvline(free * 10**0.25, color=grid(mode), linewidth=1, linestyle=(0, (2, 2)))
+        axes.axvline(free * 10**0.25, color=GRID[mode], linewidth=1, linestyle=(0, (2, 2)))
     axes.set_xscale("log")
     axes.set_xlim(left / 1.5, max(right * 2.2, left * 10))
     axes.set_xticks([tick for tick, _ in ticks], [name for _, name in ticks])
@@ -243,26 +250,6 @@ def _front(
     return [*corners, (axes.get_xlim()[1], corners[-1][1])]
 
 
-def _role_legend(figure: Figure, roles: Sequence[Role], mode: Mode) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D(
-            [],
-            [],
-            linestyle="none",
-            marker=marker,
-            color=COLORS[mode][_ROLE_COLOR[role]],
-            markerfacecolor="none" if role == "random" else COLORS[mode][_ROLE_COLOR[role]],
-            label=role,
-        )
-        for role, marker in _ROLE_MARKER.items()
-        if role in roles
-    ]
-    handles.append(Line2D([], [], color=quiet(mode), linewidth=1.2, label="Pareto front"))
-    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False)
-
-
 def _label(
     axes: Axes,
     points: Sequence[_Point],
@@ -280,7 +267,7 @@ def _label(
         (x, y), (_, low), (_, high) = (
             spot(point.x, v) for v in (point.mean, point.low, point.high)
         )
-        obstacles += [Box(x - 5, y - 5, x + 5, y + 5), Box(x - 2, low, x + 2, high)]
+        obstacles += [Box.around(x, y, 5, 5), Box(x - 2, low, x + 2, high)]
     corners = [spot(x, y) for x, y in front]
     for (x, y), (to_x, to_y) in pairwise(corners):
         obstacles.append(Box(x - 1, min(y, to_y) - 1, to_x + 1, max(y, to_y) + 1))
@@ -292,7 +279,7 @@ def _label(
         obstacles,
         Box(*axes.get_window_extent().extents),
     )
-    guide = {"arrowstyle": "-", "color": quiet(mode), "linewidth": 0.6}
+    guide = {"arrowstyle": "-", "color": QUIET[mode], "linewidth": 0.6}
     for point, name, place in zip(named, names, places, strict=True):
         axes.annotate(
             name,

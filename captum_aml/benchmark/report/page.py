@@ -8,18 +8,17 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 
+from captum_aml.benchmark.report._canvas import shown
 from captum_aml.benchmark.report.figures import Mode, cost_figure, removal_figure
 from captum_aml.benchmark.report.markdown import legend
 from captum_aml.benchmark.report.tables import result_tables, summary
 from captum_aml.benchmark.results import BenchmarkResults
 from captum_aml.metrics import Metric
-from captum_aml.visualization import TextCard
 from captum_aml.visualization.pages import template
-from captum_aml.visualization.segments import printable
 
 # Examples that are open from the start; the others unfold.
 _OPEN = 2
-_LONGEST_SUMMARY = 100
+_LONGEST_SUMMARY = 101
 _MODES: tuple[Mode, ...] = ("light", "dark")
 
 
@@ -35,7 +34,7 @@ def to_html(results: BenchmarkResults) -> Iterator[str]:
     from markupsafe import Markup
 
     script = _script()
-    shown = [row for card in results.examples for row in card.rows]
+    signed = {row.signed for card in results.examples for row in card.rows}
     main = _main_metric(results)
     return template("benchmark.html.j2").generate(
         results=results,
@@ -53,9 +52,9 @@ def to_html(results: BenchmarkResults) -> Iterator[str]:
             Markup(removal_figure(results.curves, results.rows, mode=mode)) for mode in _MODES
         ],
         open_examples=_OPEN,
-        beginning=_beginning,
-        unsigned_legend=any(not row.signed for row in shown),
-        signed_legend=any(row.signed for row in shown),
+        beginning=lambda card: shown(card.text, longest=_LONGEST_SUMMARY) or "(empty text)",
+        unsigned_legend=False in signed,
+        signed_legend=True in signed,
     )
 
 
@@ -68,15 +67,6 @@ def _main_metric(results: BenchmarkResults) -> Metric | None:
             if metric.group == "faithfulness" and metric.higher_is_better is not None
         ),
         None,
-    )
-
-
-def _beginning(card: TextCard) -> str:
-    line = " ".join(printable(card.text).split()) or "(empty text)"
-    return (
-        line
-        if len(line) <= _LONGEST_SUMMARY
-        else line[:_LONGEST_SUMMARY] + "\N{HORIZONTAL ELLIPSIS}"
     )
 
 
