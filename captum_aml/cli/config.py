@@ -13,7 +13,14 @@ import typer
 
 from captum_aml._utils.optional import require
 from captum_aml._utils.rows import shown
-from captum_aml.cli.options import ModelOptions, Seed, TextColumn, comma_separated, with_flags
+from captum_aml.cli.options import (
+    ModelOptions,
+    Seed,
+    TextColumn,
+    comma_separated,
+    flag,
+    with_parameters,
+)
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.training.recipes import default_loss, default_rate
 from captum_aml.training.settings import FitSettings, LossName, TrainingOptions
@@ -306,14 +313,20 @@ def config_flags(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A decorator that gives a command a flag for every field of :class:`FitConfig`.
 
+    The command gets their values by name as its first argument, None for those that are not given.
+
     Args:
         without: Fields that have no flag.
         defaults: Defaults of the command that differ from the fields' own, to be shown.
     """
-    of_class = {field.name: field.default for field in option_fields()}
-    return with_flags(
-        _hints(), {k: v for k, v in {**of_class, **(defaults or {})}.items() if k not in without}
-    )
+    ours = defaults or {}
+    values = {
+        field.name: ours.get(field.name, field.default)
+        for field in option_fields()
+        if field.name not in without
+    }
+    flags = [flag(name, _hints()[name], value) for name, value in values.items()]
+    return with_parameters(flags, list(values.values()).count(MISSING), lambda given: given)
 
 
 @functools.cache
@@ -328,16 +341,13 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     file = os.fspath(path)
     try:
         content = yaml.safe_load(Path(path).read_bytes())
+        if content is not None and not isinstance(content, dict):
+            raise InvalidInputError(
+                f"expected names with values such as 'epochs: 5', got {shown(content)}"
+            )
+        return _typed(_known(content or {}))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{file}: expected YAML ({error})") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise InvalidInputError(
-            f"{file}: expected names with values such as 'epochs: 5', got {shown(content)}"
-        )
-    try:
-        return _typed(_known(content))
     except InvalidInputError as error:
         raise InvalidInputError(f"{file}: {error}") from None
 

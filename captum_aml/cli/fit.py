@@ -102,12 +102,11 @@ def fit(
         say(f"Settings: {out / CONFIG}. After an interruption go on with --resume.")
         from captum_aml.text.saved import write_saved
 
-        lines = FitLines(bar=shows_progress())
+        arguments |= {"callbacks": (FitLines(),), "show_progress": shows_progress()}
         try:
             with warnings_in_lines():
-                attribution.fit(setup.training, setup.validation, callbacks=(lines,), **arguments)
+                attribution.fit(setup.training, setup.validation, **arguments)
         except KeyboardInterrupt:
-            lines.close()
             say("Interrupted: the same command goes on with --resume.")
             raise
         attribution.save_pretrained(out)

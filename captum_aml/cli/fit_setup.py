@@ -242,36 +242,13 @@ def _device(name: str) -> str:
 
 
 class FitLines(FitCallback):
-    """A line for every validation and epoch, and in a terminal a bar with the time left.
-
-    Args:
-        bar: Whether there is a bar, too.
-    """
-
-    def __init__(self, *, bar: bool) -> None:
-        self._wants_bar = bar
-        self._bar = tqdm(disable=True)
-        self._start = time.perf_counter()
-        self._first = 0
+    """A line for every validation and epoch, with the time left."""
 
     def on_fit_start(self, state: FitState) -> None:
-        """Shows where a run that goes on stands."""
+        """Says where a run that goes on stands."""
         self._start, self._first = time.perf_counter(), state.step
         if state.step:
             self._write(f"Goes on after step {state.step} of {state.n_steps}.")
-        self._bar = tqdm(
-            total=state.n_steps,
-            initial=state.step,
-            desc="Fitting",
-            unit="step",
-            disable=not self._wants_bar,
-        )
-
-    def on_step_end(self, state: FitState) -> None:
-        """Moves the bar."""
-        shown = {name: f"{value:.3f}" for name, value in state.epoch_means.items()}
-        self._bar.set_postfix(shown, refresh=False)
-        self._bar.update()
 
     def on_validation_end(self, state: FitState) -> None:
         """Says what the validation gave."""
@@ -282,14 +259,6 @@ class FitLines(FitCallback):
             f"training loss {means_text(state.epoch_means)}; "
             f"validation {means_text(state.validation.means)}{best}{self._left(state)}"
         )
-
-    def on_fit_end(self, state: FitState) -> None:
-        """Ends the bar."""
-        self.close()
-
-    def close(self) -> None:
-        """Leaves the bar as it is."""
-        self._bar.close()
 
     def _left(self, state: FitState) -> str:
         now, done = time.perf_counter(), state.step - self._first

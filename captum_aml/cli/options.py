@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -107,31 +107,21 @@ def with_options(
         if field.name not in without
     ]
     n_required = sum(p.default is inspect.Parameter.empty for p in parameters)
-    return _with_parameters(parameters, n_required, lambda given: options(**given))
+    return with_parameters(parameters, n_required, lambda given: options(**given))
 
 
-def with_flags(
-    hints: Mapping[str, Any], defaults: Mapping[str, object]
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A decorator that gives a command flags for a dataclass's fields.
-
-    The command gets their values by name as its first argument, None for those that are not given,
-    so that a file's values count.
-
-    Args:
-        hints: The fields' types, annotated with a ``typer.Option``, or with a ``Doc`` as its help.
-        defaults: By field what is shown as its default; ``MISSING`` where one has to be given.
-    """
-    parameters = [_flag(name, hints[name], default) for name, default in defaults.items()]
-    return _with_parameters(parameters, list(defaults.values()).count(MISSING), lambda given: given)
-
-
-def _with_parameters(
+def with_parameters(
     made: Sequence[inspect.Parameter],
     n_required: int,
     first: Callable[[dict[str, Any]], object],
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A decorator that gives a command parameters, of whose values its first argument is made."""
+    """A decorator that gives a command parameters, of whose values its first argument is made.
+
+    Args:
+        made: The parameters; what is needed goes first.
+        n_required: How many of them stand before the command's own.
+        first: Makes the first argument of their values by name.
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         _, *own = inspect.signature(command, eval_str=True).parameters.values()
@@ -149,8 +139,14 @@ def _with_parameters(
     return decorate
 
 
-def _flag(name: str, hint: Any, default: object) -> inspect.Parameter:
-    """A flag that is None where it is not given; ``default`` is shown."""
+def flag(name: str, hint: Any, default: object) -> inspect.Parameter:
+    """A flag that is None where it is not given, so that a file's value counts.
+
+    Args:
+        name: The field's name.
+        hint: Its type, annotated with a ``typer.Option``, or with a ``Doc`` as its help.
+        default: What is shown as its default; ``MISSING`` where one has to be given.
+    """
     (about,) = hint.__metadata__
     if isinstance(about, OptionInfo):
         option = copy.copy(about)
@@ -182,6 +178,7 @@ __all__ = [
     "Seed",
     "TextColumn",
     "comma_separated",
-    "with_flags",
+    "flag",
     "with_options",
+    "with_parameters",
 ]
