@@ -52,7 +52,7 @@ class Batch:
     Args:
         ids (Tensor): token ids, shape (N, L).
         attention_mask (Tensor): 1 for tokens, 0 for padding, shape (N, L).
-        ordinary (Tensor): whether a token is neither special nor padding, shape (N, L).
+        maskable (Tensor): whether a token is neither special nor padding, shape (N, L).
         opinions (Tensor): index of the opinion that a deciding token belongs to, and
             ``NO_OPINION`` for all other tokens, shape (N, L).
         labels (Tensor): 0 or 1, shape (N,).
@@ -60,7 +60,7 @@ class Batch:
 
     ids: Tensor
     attention_mask: Tensor
-    ordinary: Tensor
+    maskable: Tensor
     opinions: Tensor
     labels: Tensor
 
@@ -70,7 +70,7 @@ class Batch:
         return Batch(
             ids=self.ids[indices, :length],
             attention_mask=self.attention_mask[indices, :length],
-            ordinary=self.ordinary[indices, :length],
+            maskable=self.maskable[indices, :length],
             opinions=self.opinions[indices, :length],
             labels=self.labels[indices],
         )
@@ -150,7 +150,7 @@ def encode(reviews: Sequence[Review], tokenizer: PreTrainedTokenizerFast) -> Bat
     return Batch(
         ids=encoded["input_ids"],
         attention_mask=encoded["attention_mask"],
-        ordinary=encoded["special_tokens_mask"] == 0,
+        maskable=encoded["special_tokens_mask"] == 0,
         opinions=opinions,
         labels=torch.tensor([review.label for review in reviews]),
     )
@@ -201,7 +201,7 @@ def draw_hidden(batch: Batch, focus: float, generator: torch.Generator) -> Tenso
     rate = torch.where(batch.opinions == NO_OPINION, other_rate, deciding_rate)
     draws = torch.rand(batch.ids.shape, generator=generator)
     chosen = torch.rand(n_texts, 1, generator=generator) < 0.5 + 0.5 * focus
-    return chosen & batch.ordinary & (draws < rate)
+    return chosen & batch.maskable & (draws < rate)
 
 
 def removed(
@@ -219,7 +219,7 @@ def removed(
     """
     way = torch.randint(5, (len(batch.labels), 1), generator=generator)
     unknown = torch.rand(batch.ids.shape, generator=generator) < UNKNOWN_RATE
-    unknown &= batch.ordinary & (batch.opinions == NO_OPINION)
+    unknown &= batch.maskable & (batch.opinions == NO_OPINION)
     ids = batch.ids.masked_fill(unknown, tokenizer.unk_token_id)
     ids = ids.masked_fill(hidden & (way <= 1), tokenizer.mask_token_id)
     ids = ids.masked_fill(hidden & (way == 2), tokenizer.pad_token_id)
@@ -297,9 +297,9 @@ def checks(
     deciding = data.opinions != NO_OPINION
     for name, hidden in {
         "the whole text": torch.zeros_like(deciding),
-        "deciding words alone": data.ordinary & ~deciding,
+        "deciding words alone": data.maskable & ~deciding,
         "deciding words masked": deciding,
-        "everything masked": data.ordinary,
+        "everything masked": data.maskable,
     }.items():
         p = label_probability(model, data, hidden, tokenizer.mask_token_id)
         doubt = (p - 0.5).abs()
@@ -308,7 +308,7 @@ def checks(
             f"   |P(label) - 0.5|: mean {doubt.mean():.3f}, largest {doubt.max():.3f}"
         )
     negators = torch.tensor(tokenizer.convert_tokens_to_ids(sorted(NEGATORS)))
-    hidden = data.ordinary & ~torch.isin(data.ids, negators)
+    hidden = data.maskable & ~torch.isin(data.ids, negators)
     p = label_probability(model, data, hidden, tokenizer.mask_token_id)
     yield f"{'negators alone':22s} |P(label) - 0.5|: mean {(p - 0.5).abs().mean():.3f}"
 

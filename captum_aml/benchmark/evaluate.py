@@ -170,7 +170,7 @@ def _records(
             yield {"index": index, "error": "no explanation given"}
             continue
         text = plan.texts[place]
-        offsets = [o for o, ordinary in zip(text.offsets, text.ordinary, strict=True) if ordinary]
+        offsets = [o for o, maskable in zip(text.offsets, text.maskable, strict=True) if maskable]
         scores = scores_for_tokens(given[index].spans, given[index].scores, offsets)
         explained, probability = predictions[index]
         yield {

@@ -302,10 +302,10 @@ def _explain_batch(
             )
     _check_scores(scores, batch.input_ids)
     cost = asdict(meter.shared(len(texts)))
-    scores = scores.to(batch.ordinary.device)
+    scores = scores.to(batch.maskable.device)
     records: list[Record] = []
     for row, (text, index) in enumerate(zip(texts, indices, strict=True)):
-        values = scores[row][batch.ordinary[row]].double().cpu().tolist()
+        values = scores[row][batch.maskable[row]].double().cpu().tolist()
         predicted = int(explained[row])
         records.append(
             {

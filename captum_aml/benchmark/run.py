@@ -264,15 +264,15 @@ def _table(
         for place, record in enumerate(file):
             index = record["index"]
             text = plan.texts[place]
-            ordinary = [i for i, own in enumerate(text.ordinary) if own]
+            maskable = [i for i, own in enumerate(text.maskable) if own]
             yield {
                 "method": key.method,
                 "seed": key.seed,
                 "id": texts[index].id,
                 "text": text.text,
                 "label": labels[index],
-                "tokens": [text.tokens[i] for i in ordinary],
-                "offsets": [list(text.offsets[i]) for i in ordinary],
+                "tokens": [text.tokens[i] for i in maskable],
+                "offsets": [list(text.offsets[i]) for i in maskable],
                 "target": record.get("predicted"),
                 "target_probability": record.get("probability"),
                 **record,

@@ -200,7 +200,7 @@ class Scorer:
             rationales=rationales_of(batch, [self.data[row] for row in rows]),
             embedding_layer=self.classifier.embedding_layer,
         )
-        return _Window(inputs, batch.ordinary.cpu())
+        return _Window(inputs, batch.maskable.cpu())
 
     def _values(self, window: _Window, records: Sequence[Record]) -> dict[str, JSON]:
         """By metric, and for the removal curve, the values of a window's texts."""
@@ -253,20 +253,20 @@ class _Window(NamedTuple):
     """Texts that are scored together, and where their own tokens are, (N, L) of bool."""
 
     inputs: MetricInputs
-    ordinary: Tensor
+    maskable: Tensor
 
 
 def _scores(window: _Window, records: Sequence[Record]) -> tuple[Tensor, Tensor]:
     """Scores by position (N, L), and which texts have none (N,)."""
-    ordinary = window.ordinary
-    scores = torch.zeros(ordinary.shape, dtype=torch.float64)
-    failed = torch.zeros(len(ordinary), dtype=torch.bool)
-    for row, record in zip(range(len(ordinary)), records, strict=True):
+    maskable = window.maskable
+    scores = torch.zeros(maskable.shape, dtype=torch.float64)
+    failed = torch.zeros(len(maskable), dtype=torch.bool)
+    for row, record in zip(range(len(maskable)), records, strict=True):
         values: Any = record.get("scores")
         if values is None:
             failed[row] = True
         else:
-            scores[row, ordinary[row]] = torch.tensor(values, dtype=torch.float64)
+            scores[row, maskable[row]] = torch.tensor(values, dtype=torch.float64)
     return scores.to(window.inputs.tokens.device), failed
 
 

@@ -257,7 +257,7 @@ class Collected:
         for index in self.shown:
             text = plan.texts[places[index]]
             offsets = [
-                o for o, ordinary in zip(text.offsets, text.ordinary, strict=True) if ordinary
+                o for o, maskable in zip(text.offsets, text.maskable, strict=True) if maskable
             ]
             records = {m: self.scores[m, index] for m in signed if (m, index) in self.scores}
             if not records:

@@ -130,7 +130,7 @@ class TextBatches:
         for window in self._windows(None):
             for text in self._text_model.tokenize(window):
                 truncated += text.n_tokens_cut > 0
-                empty += not any(text.ordinary)
+                empty += not any(text.maskable)
         return TextSurvey(self.n_texts, truncated, empty)
 
     def _windows(self, order: random.Random | None) -> Iterator[list[TextLike]]:

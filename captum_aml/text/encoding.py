@@ -28,7 +28,7 @@ class TokenizedText:
         model_inputs: The tokenizer's outputs by name, each a list of L integers.
         tokens: The L vocabulary entries.
         offsets: Character span of each token in ``text``; (0, 0) for special tokens.
-        ordinary: For each token whether it stands for characters of the text, rather than being
+        maskable: For each token whether it stands for characters of the text, rather than being
             added by the tokenizer.
         n_tokens_cut: Ordinary tokens beyond the model's maximum length, which it never sees.
         parts: The spans of both texts of a pair; () for a single text.
@@ -39,7 +39,7 @@ class TokenizedText:
     model_inputs: dict[str, list[int]]
     tokens: tuple[str, ...]
     offsets: tuple[Span, ...]
-    ordinary: tuple[bool, ...]
+    maskable: tuple[bool, ...]
     n_tokens_cut: int
     parts: tuple[Span, ...] = ()
     words: tuple[Span, ...] | None = None
@@ -57,14 +57,14 @@ class TextBatch:
         input_ids: Token ids (N, L).
         attention_mask: 1 at tokens and 0 at padding (N, L).
         extra_inputs: What else the model takes, by name (token types for BERT), each (N, L).
-        ordinary: True at tokens of the text, False at special tokens and padding (N, L).
+        maskable: True at tokens of the text, False at special tokens and padding (N, L).
     """
 
     texts: tuple[TokenizedText, ...]
     input_ids: Tensor
     attention_mask: Tensor
     extra_inputs: dict[str, Tensor]
-    ordinary: Tensor
+    maskable: Tensor
 
     @property
     def forward_args(self) -> tuple[Tensor, ...]:
@@ -109,10 +109,10 @@ def baseline_token(tokenizer: PreTrainedTokenizerBase, token: str | None = None)
 def baseline_ids(batch: TextBatch, baseline: BaselineToken) -> Tensor:
     """The ids (N, L) of the same texts without their tokens.
 
-    Every ordinary token becomes the baseline token. Special tokens and padding stay, which is how
+    Every maskable token becomes the baseline token. Special tokens and padding stay, which is how
     attribution methods know that they are not to be explained.
     """
-    return batch.input_ids.masked_fill(batch.ordinary, baseline.id)
+    return batch.input_ids.masked_fill(batch.maskable, baseline.id)
 
 
 def tokenize(
@@ -181,20 +181,20 @@ def _tokenize_alike(
                     model_inputs={name: [values.get(name, 0)] for name in names},
                     tokens=(str(tokenizer.convert_ids_to_tokens(lone)),),
                     offsets=((0, 0),),
-                    ordinary=(False,),
+                    maskable=(False,),
                     n_tokens_cut=0,
                     parts=text.parts,
                     words=text.words,
                 )
             )
             continue
-        ordinary = tuple(not special for special in encoding.special_tokens_mask)
+        maskable = tuple(not special for special in encoding.special_tokens_mask)
         starts = [start for start, _ in text.parts] or [0]
         cut = sum(part.special_tokens_mask.count(0) for part in encoding.overflowing)
         if text.parts and len(encoding.ids) == max_length:
             # What overflows of a pair, tokenizers repeat for each of its texts.
             whole = tokenizer(*text.pieces).encodings[0]
-            cut = whole.special_tokens_mask.count(0) - sum(ordinary)
+            cut = whole.special_tokens_mask.count(0) - sum(maskable)
         results.append(
             TokenizedText(
                 text=text.text,
@@ -203,10 +203,10 @@ def _tokenize_alike(
                 offsets=tuple(
                     (start + starts[part or 0], end + starts[part or 0]) if keep else (0, 0)
                     for (start, end), keep, part in zip(
-                        encoding.offsets, ordinary, encoding.sequence_ids, strict=True
+                        encoding.offsets, maskable, encoding.sequence_ids, strict=True
                     )
                 ),
-                ordinary=ordinary,
+                maskable=maskable,
                 n_tokens_cut=cut,
                 parts=text.parts,
                 words=text.words,
@@ -260,7 +260,7 @@ def collate(
         extra_inputs={
             name: padded([t.model_inputs[name] for t in texts], fill.get(name, 0)) for name in given
         },
-        ordinary=padded([t.ordinary for t in texts], 0).bool(),
+        maskable=padded([t.maskable for t in texts], 0).bool(),
     )
 
 

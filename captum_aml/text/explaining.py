@@ -115,14 +115,14 @@ class StreamExplainer:
             logits, scores, target = self._scored(batch, targets, mask)
         _require_finite(scores, texts, f"a score of {self.name}")
         # One transfer from the device for the whole batch.
-        ordinary = batch.ordinary.cpu().numpy()
+        maskable = batch.maskable.cpu().numpy()
         table, values = logits.float().softmax(dim=-1).cpu(), scores.float().cpu().numpy()
         predicted, chosen = table.argmax(dim=-1).tolist(), target.tolist()
         return [
             self._explanation(
                 text,
                 groups[row] if groups else None,
-                values[row][ordinary[row]],
+                values[row][maskable[row]],
                 table[row].tolist(),
                 predicted[row],
                 chosen[row],
@@ -165,14 +165,14 @@ class StreamExplainer:
         self,
         text: TokenizedText,
         groups: TokenGroups | None,
-        values: Any,  # a NumPy array (T,), of the ordinary tokens
+        values: Any,  # a NumPy array (T,), of the maskable tokens
         probabilities: Sequence[float],
         predicted: int,
         target: int,
     ) -> Explanation:
         labels = self.text_model.label_names
         if groups is None:
-            keep = [i for i, ordinary in enumerate(text.ordinary) if ordinary]
+            keep = [i for i, maskable in enumerate(text.maskable) if maskable]
             tokens = tuple(text.tokens[i] for i in keep)
             offsets = tuple(text.offsets[i] for i in keep)
         else:

@@ -99,7 +99,7 @@ def attention_removal(text_model: TextModel, texts: Sequence[TextLike]) -> str |
     batch = text_model.collate(ordered[:2] + ordered[2:][-2:])
     with text_model.evaluating():
         removal = taken_removal(
-            text_model, batch.input_ids, batch.ordinary, batch.forward_args, attention_mask=0
+            text_model, batch.input_ids, batch.maskable, batch.forward_args, attention_mask=0
         )
     return None if removal is None else removal.name
 

@@ -43,12 +43,12 @@ class TextUnits:
             )
 
     def groups(self, text: TokenizedText) -> TokenGroups | None:
-        """The units of a text and which of them each ordinary token belongs to; None for tokens."""
+        """The units of a text and which of them each maskable token belongs to; None for tokens."""
         if self.unit == "token":
             return None
         return group_text(
             Text(text.text, text.parts, text.words),
-            [span for span, keep in zip(text.offsets, text.ordinary, strict=True) if keep],
+            [span for span, keep in zip(text.offsets, text.maskable, strict=True) if keep],
             self.unit,
             segmenter=self.segmenter,
             truncated=text.n_tokens_cut > 0,
@@ -62,11 +62,11 @@ class TextUnits:
         groups = [found for text in batch.texts if (found := self.groups(text))]
         if not groups:
             return groups, None
-        mask = torch.zeros(batch.ordinary.shape, dtype=torch.long)
-        maskable = batch.ordinary.cpu()
+        mask = torch.zeros(batch.maskable.shape, dtype=torch.long)
+        maskable = batch.maskable.cpu()
         for row, found in enumerate(groups):
             mask[row, maskable[row]] = torch.tensor(found.members, dtype=torch.long)
-        return groups, mask.to(batch.ordinary.device)
+        return groups, mask.to(batch.maskable.device)
 
 
 #: How the scores of a unit's tokens become its own.

@@ -49,11 +49,11 @@ def rationales_of(batch: TextBatch, data: Sequence[LabelledText]) -> Tensor | No
     """Human rationales by position, (N, L) of bool; None where no text has any."""
     if all(item.rationale is None for item in data):
         return None
-    ordinary = batch.ordinary.cpu()
-    labels = torch.zeros(ordinary.shape, dtype=torch.bool)
+    maskable = batch.maskable.cpu()
+    labels = torch.zeros(maskable.shape, dtype=torch.bool)
     for row, (text, item) in enumerate(zip(batch.texts, data, strict=True)):
         marked = rationale_labels(text.offsets, item.rationale or ())
-        labels[row, ordinary[row]] = marked[torch.tensor(text.ordinary)]
+        labels[row, maskable[row]] = marked[torch.tensor(text.maskable)]
     return labels
 
 

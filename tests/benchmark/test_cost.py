@@ -158,7 +158,7 @@ class TestMethods:
         with opened(tmp_path, run, classifier, plan) as (method, file):
             explain_run(run, method, classifier, plan, file)
             records = list(file)
-        sizes = [sum(text.ordinary) for text in plan.texts]
+        sizes = [sum(text.maskable) for text in plan.texts]
         assert sum(r["forward_passes"] for r in records) == sum(forward(T) for T in sizes)
         assert sum(r["backward_passes"] for r in records) == 5 * backward
         # Those of one batch share alike.

@@ -99,7 +99,7 @@ def test_our_own_explanations_get_the_benchmark_s_figures(
 def test_scores_of_words_go_to_each_of_a_word_s_tokens(tiny: TextClassifier) -> None:
     text = "unbelievable film"
     (tokenized,) = tiny.tokenize([text])
-    assert sum(tokenized.ordinary) == 4, "un ##believ ##able film"
+    assert sum(tokenized.maskable) == 4, "un ##believ ##able film"
     words = evaluate(tiny, [given(text, [0.5, 0.25])])
     offsets = ((0, 2), (2, 8), (8, 12), (13, 17))
     tokens = GivenExplanation(LabelledText(text), offsets, (0.5, 0.5, 0.5, 0.25), "m", None, None)

@@ -248,7 +248,7 @@ class TestFailures:
         assert "scores" not in records[1]
         for index in (0, 3, 4, 5):
             batch = classifier.collate(classifier.tokenize([TEXTS[index]]))
-            expected = by_id(batch.input_ids)[batch.ordinary].tolist()
+            expected = by_id(batch.input_ids)[batch.maskable].tolist()
             assert records[index]["scores"] == pytest.approx(expected)
 
     def test_hooks_are_gone_after_a_failure(

@@ -68,7 +68,7 @@ def scores_of(plan: Plan, key: RunKey) -> dict[int, list[float]]:
     """Arbitrary scores by the texts' numbers, ties among them."""
     found = {}
     for place, index in enumerate(plan.indices):
-        count = sum(plan.texts[place].ordinary)
+        count = sum(plan.texts[place].maskable)
         generator = np.random.default_rng([len(key.method), key.seed, index])
         found[index] = (generator.integers(-8, 9, count) / 8).tolist()
     return found
@@ -97,9 +97,9 @@ class Call:
         self.ids = batch.input_ids
         self.references = classifier.baselines(batch)
         self.args = batch.forward_args
-        self.tokens = batch.ordinary
+        self.tokens = batch.maskable
         self.scores = torch.zeros(self.ids.shape, dtype=torch.float64)
-        self.scores[batch.ordinary] = torch.tensor(values, dtype=torch.float64)
+        self.scores[batch.maskable] = torch.tensor(values, dtype=torch.float64)
         self.labels = metrics.rationale_labels(batch.texts[0].offsets, item.rationale or ())[None]
         self.preset = preset
 
@@ -349,7 +349,7 @@ class TestFiles:
 
 def test_what_the_search_did(classifier: TextClassifier) -> None:
     used = scorer(classifier, ["normalized-aopc"])
-    sizes = [sum(text.ordinary) for text in used.plan.texts]
+    sizes = [sum(text.maskable) for text in used.plan.texts]
     found = scored(used)
     assert found.n_exact == sum(size <= 8 for size in sizes) > 0
     assert found.n_searched == sum(size <= SEARCH.max_tokens for size in sizes) > found.n_exact

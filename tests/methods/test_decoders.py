@@ -56,18 +56,18 @@ def test_only_the_text_is_explained_and_alone_as_in_a_batch(name: str, kind: str
     batch = batch_of(model)
     scores = scores_of(model, name, batch)
     assert torch.isfinite(scores).all()
-    assert torch.all(scores[~batch.ordinary] == 0)
+    assert torch.all(scores[~batch.maskable] == 0)
     # A token may be the reference token itself; all others have a score.
-    assert (scores[batch.ordinary] != 0).sum() > batch.ordinary.sum() / 2
+    assert (scores[batch.maskable] != 0).sum() > batch.maskable.sum() / 2
     alone = batch_of(model, TEXTS[1:])
-    found = scores_of(model, name, alone)[alone.ordinary]
+    found = scores_of(model, name, alone)[alone.maskable]
     tolerance = 1e-4 if methods.spec(name).family == "learned" else 1e-5
-    assert torch.allclose(scores[1][batch.ordinary[1]], found, rtol=1e-4, atol=tolerance)
+    assert torch.allclose(scores[1][batch.maskable[1]], found, rtol=1e-4, atol=tolerance)
     # Groups across the text and the prompt: what is not explained has no part in any.
     words = torch.arange(batch.input_ids.shape[1]).expand_as(batch.input_ids) // 3
     grouped = scores_of(model, name, batch, words)
-    assert torch.all(grouped[~batch.ordinary] == 0)
-    first = batch.ordinary[0].nonzero().flatten()
+    assert torch.all(grouped[~batch.maskable] == 0)
+    first = batch.maskable[0].nonzero().flatten()
     same = first[words[0, first] == words[0, first[0]]]
     assert len(grouped[0, same].unique()) == 1
 
@@ -103,7 +103,7 @@ def test_only_the_text_is_ever_replaced(name: str, kind: str) -> None:
             additional_forward_args=tuple(arg[cut] for arg in batch.forward_args),
         )
         variants = torch.cat(seen)
-        ids, kept = batch.input_ids[row], ~batch.ordinary[row]
+        ids, kept = batch.input_ids[row], ~batch.maskable[row]
         assert torch.all(variants[:, kept] == ids[kept])
         assert torch.all((variants == ids) | (variants == reference[row]))
         assert len(variants.unique(dim=0)) > 2
@@ -120,9 +120,9 @@ def test_attention_is_that_of_the_last_token(kind: str) -> None:
         with torch.no_grad():
             layers = model.model(input_ids=alone.input_ids, output_attentions=True).attentions
         model.model.set_attn_implementation("sdpa")
-        expected = layers[-1][0].mean(dim=0)[-1][alone.ordinary[0]]
-        maskable = (alone.input_ids != model.baselines(alone))[alone.ordinary]
-        found = scores[row][batch.ordinary[row]]
+        expected = layers[-1][0].mean(dim=0)[-1][alone.maskable[0]]
+        maskable = (alone.input_ids != model.baselines(alone))[alone.maskable]
+        found = scores[row][batch.maskable[row]]
         assert torch.allclose(found, expected * maskable, atol=1e-6)
         assert found.max() > 1e-3
 

@@ -18,8 +18,8 @@ BYTES = byte_level_tokenizer()
 
 def pieces(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:
     (tokenized,) = tokenize(tokenizer, [text])
-    spans = zip(tokenized.offsets, tokenized.ordinary, strict=True)
-    return [text[start:end] for (start, end), ordinary in spans if ordinary]
+    spans = zip(tokenized.offsets, tokenized.maskable, strict=True)
+    return [text[start:end] for (start, end), maskable in spans if maskable]
 
 
 class TestOffsets:
@@ -27,7 +27,7 @@ class TestOffsets:
         (tokenized,) = tokenize(WORD_PIECE, ["Unbelievable  film!"])
         assert tokenized.tokens == ("[CLS]", "un", "##believ", "##able", "film", "!", "[SEP]")
         assert tokenized.offsets == ((0, 0), (0, 2), (2, 8), (8, 12), (14, 18), (18, 19), (0, 0))
-        assert tokenized.ordinary == (False, True, True, True, True, True, False)
+        assert tokenized.maskable == (False, True, True, True, True, True, False)
 
     def test_chinese_characters_one_by_one(self) -> None:
         assert pieces(WORD_PIECE, "日本語の映画") == ["日", "本", "語", "の", "映", "画"]
@@ -53,8 +53,8 @@ class TestOffsets:
             assert len(tokenized.text) == len(text)
             spans = [
                 span
-                for span, ordinary in zip(tokenized.offsets, tokenized.ordinary, strict=True)
-                if ordinary
+                for span, maskable in zip(tokenized.offsets, tokenized.maskable, strict=True)
+                if maskable
             ]
             assert all(0 <= start <= end <= len(text) for start, end in spans)
             assert [s for s, _ in spans] == sorted(s for s, _ in spans)
@@ -66,21 +66,21 @@ class TestOffsets:
 
 
 class TestTokenize:
-    def test_what_the_user_types_is_ordinary_even_if_it_looks_special(self) -> None:
+    def test_what_the_user_types_is_maskable_even_if_it_looks_special(self) -> None:
         (tokenized,) = tokenize(WORD_PIECE, ["good [SEP] film"])
         assert tokenized.tokens == ("[CLS]", "good", "[SEP]", "film", "[SEP]")
-        assert tokenized.ordinary == (False, True, True, True, False)
+        assert tokenized.maskable == (False, True, True, True, False)
 
     @pytest.mark.parametrize("text", ["", " ", " \n\t "])
     def test_blank_text_has_special_tokens_only(self, text: str) -> None:
         (tokenized,) = tokenize(WORD_PIECE, [text])
         assert tokenized.tokens == ("[CLS]", "[SEP]")
-        assert not any(tokenized.ordinary)
+        assert not any(tokenized.maskable)
 
     def test_text_without_any_token_gets_one_special_token(self) -> None:
         (tokenized,) = tokenize(BYTES, [""])
         assert tokenized.tokens == ("<eos>",)
-        assert tokenized.ordinary == (False,)
+        assert tokenized.maskable == (False,)
         assert collate(BYTES, [tokenized]).input_ids.shape == (1, 1)
 
     def test_no_texts_at_all(self) -> None:
@@ -116,7 +116,7 @@ class TestCollate:
         good = WORD_PIECE.convert_tokens_to_ids("good")
         assert batch.input_ids[0].tolist() == [2, good, 3, 0, 0]
         assert batch.attention_mask.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
-        assert batch.ordinary.tolist() == [
+        assert batch.maskable.tolist() == [
             [False, True, False, False, False],
             [False, True, True, True, False],
         ]
@@ -129,7 +129,7 @@ class TestCollate:
         tokenizer.padding_side = "left"
         batch = collate(tokenizer, tokenize(tokenizer, ["a", "abc"]))
         assert batch.attention_mask.tolist() == [[0, 0, 1], [1, 1, 1]]
-        assert batch.ordinary.tolist() == [[False, False, True], [True, True, True]]
+        assert batch.maskable.tolist() == [[False, False, True], [True, True, True]]
         assert tokenizer.pad_token is None, "the tokenizer stays as it is"
 
     def test_agrees_with_the_tokenizers_own_padding(self) -> None:
@@ -177,7 +177,7 @@ class TestBaseline:
         with pytest.raises(InvalidInputError, match="to stand for a removed token"):
             baseline_token(byte_level_tokenizer(eos=None))
 
-    def test_references_replace_ordinary_tokens_only(self) -> None:
+    def test_references_replace_maskable_tokens_only(self) -> None:
         batch = collate(WORD_PIECE, tokenize(WORD_PIECE, ["good", "a [SEP] film"]))
         reference = baseline_ids(batch, baseline_token(WORD_PIECE))
         assert reference.tolist() == [[2, 4, 3, 0, 0], [2, 4, 4, 4, 3]]

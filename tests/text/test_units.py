@@ -40,7 +40,7 @@ def explanation(
 ) -> Explanation:
     """Scores 1, 2, 3, ... for the tokens of a text."""
     (tokenized,) = tokenize(tokenizer(kind), [text], max_length=max_length)
-    keep = [i for i, ordinary in enumerate(tokenized.ordinary) if ordinary]
+    keep = [i for i, maskable in enumerate(tokenized.maskable) if maskable]
     return replace(
         MASKED,
         text=tokenized.text,

@@ -210,7 +210,7 @@ class TextModel(ABC):
         )
 
     def baselines(self, batch: TextBatch) -> Tensor:
-        """The batch's ids (N, L) with every ordinary token replaced by the baseline token."""
+        """The batch's ids (N, L) with every maskable token replaced by the baseline token."""
         return baseline_ids(batch, self.baseline)
 
     # Keyword arguments of ``attribute``, of several types.

@@ -299,7 +299,7 @@ class PromptClassifier(TextModel):
             },
             tokens=tuple(encoding.tokens[:n_tokens]),
             offsets=offsets,
-            ordinary=tuple(end > start for start, end in offsets),
+            maskable=tuple(end > start for start, end in offsets),
             n_tokens_cut=0,
             parts=text.parts,
             words=text.words,
@@ -315,7 +315,7 @@ class PromptClassifier(TextModel):
         return replace(
             encoded,
             text=text.text,
-            n_tokens_cut=sum(whole.ordinary) - sum(encoded.ordinary),
+            n_tokens_cut=sum(whole.maskable) - sum(encoded.maskable),
             parts=text.parts,
             words=text.words,
         )

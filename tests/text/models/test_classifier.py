@@ -314,7 +314,7 @@ class TestPairs:
         (tokenized,) = classifier.tokenize([("a good film", "bad plot")])
         own = [
             tokenized.text[slice(*span)]
-            for span, keep in zip(tokenized.offsets, tokenized.ordinary, strict=True)
+            for span, keep in zip(tokenized.offsets, tokenized.maskable, strict=True)
             if keep
         ]
         assert own == ["a", "good", "film", "bad", "plot"]
@@ -336,4 +336,4 @@ class TestPairs:
         (whole,), (cut,) = classifier.tokenize([pair]), short.tokenize([pair])
         assert len(cut) == 12
         assert whole.n_tokens_cut == 0
-        assert cut.n_tokens_cut == sum(whole.ordinary) - sum(cut.ordinary) == 35 - 9
+        assert cut.n_tokens_cut == sum(whole.maskable) - sum(cut.maskable) == 35 - 9

@@ -101,7 +101,7 @@ def test_only_the_text_is_explained_and_prompt_tokens_stay() -> None:
     (tokenized,) = classifier.tokenize(["a gripping film"])
     shown = [
         tokenized.text[start:end]
-        for (start, end), own in zip(tokenized.offsets, tokenized.ordinary, strict=True)
+        for (start, end), own in zip(tokenized.offsets, tokenized.maskable, strict=True)
         if own
     ]
     assert "".join(shown).replace(" ", "") == "agrippingfilm"
@@ -109,7 +109,7 @@ def test_only_the_text_is_explained_and_prompt_tokens_stay() -> None:
     batch = classifier.collate([tokenized])
     reference = classifier.baselines(batch)
     kept = batch.input_ids == reference
-    assert torch.equal(kept, ~batch.ordinary)
+    assert torch.equal(kept, ~batch.maskable)
     scores = AMLAttribution(classifier, embedding_layer=classifier.embedding_layer).attribute(
         batch.input_ids,
         baselines=reference,
@@ -117,8 +117,8 @@ def test_only_the_text_is_explained_and_prompt_tokens_stay() -> None:
         n_steps=2,
     )
     assert isinstance(scores, Tensor)
-    assert bool((scores[~batch.ordinary] == 0).all())
-    assert bool((scores[batch.ordinary] > 0).all())
+    assert bool((scores[~batch.maskable] == 0).all())
+    assert bool((scores[batch.maskable] > 0).all())
 
 
 @pytest.mark.parametrize("labels", [SINGLE, SEVERAL], ids=["single", "several"])
@@ -137,7 +137,7 @@ def test_explanations_do_not_depend_on_the_batch(kind: str, labels: dict[str, st
             n_steps=3,
         )
         assert isinstance(scores, Tensor)
-        return scores[0][batch.ordinary[0]]
+        return scores[0][batch.maskable[0]]
 
     assert torch.allclose(explain(texts), explain(texts[:1]), atol=1e-5)
 
@@ -191,7 +191,7 @@ class TestPrompt:
         (long,) = whole.tokenize(["the film was good " * 4])
         assert long.n_tokens_cut == 0
         (cut,) = classifier.tokenize(["the film was good " * 4])
-        assert cut.n_tokens_cut == sum(long.ordinary) - sum(cut.ordinary)
+        assert cut.n_tokens_cut == sum(long.maskable) - sum(cut.maskable)
 
     @pytest.mark.parametrize(
         ("template", "message"),
@@ -275,5 +275,5 @@ def test_cut_tokens_are_those_of_the_whole_text() -> None:
     model = language_model("gpt2", len(tokenizer))
     classifier = PromptClassifier(model, tokenizer, TEMPLATE, SINGLE, max_length=30)
     (tokenized,) = classifier.tokenize(["🎬" * 60])
-    assert tokenized.n_tokens_cut == 4 * 60 - sum(tokenized.ordinary)
-    assert sum(tokenized.ordinary) % 4 == 0
+    assert tokenized.n_tokens_cut == 4 * 60 - sum(tokenized.maskable)
+    assert sum(tokenized.maskable) % 4 == 0
