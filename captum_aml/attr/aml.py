@@ -30,8 +30,7 @@ class AMLAttribution(MaskAttribution):
         forward_func: What is explained: any callable that Captum accepts.
         embedding_layer: For integer ids, the layer that embeds them (one for each input of ids, or
             one for all). Default: None, ``forward_func.get_input_embeddings()``
-        **options: ``masker``, ``objective``, ``perturbation``, ``output``, ``scores``, ``tune``,
-            ``learning_rate`` and ``seed``: see :class:`captum_aml.attr.AttributionSettings`
+        **options: The fields of :class:`captum_aml.attr.AttributionSettings`, such as ``masker``
 
     Examples:
         >>> aml = AMLAttribution(model)
@@ -61,8 +60,7 @@ class LayerAMLAttribution(LayerAttribution, MaskAttribution):
         layer: The layer, or a list of layers that do not depend on each other.
         device_ids: Devices, where the forward function applies a ``DataParallel`` model without
             being one. Default: None
-        **options: ``masker``, ``objective``, ``perturbation``, ``output``, ``scores``, ``tune``,
-            ``learning_rate`` and ``seed``: see :class:`captum_aml.attr.AttributionSettings`
+        **options: The fields of :class:`captum_aml.attr.AttributionSettings`, such as ``masker``
 
     Examples:
         >>> aml = LayerAMLAttribution(forward, model.bert.embeddings)

@@ -15,7 +15,7 @@ from typing_extensions import Self, Unpack
 from captum_aml._captum import GradientAttribution, LayerAttribution
 from captum_aml._utils.checks import as_count
 from captum_aml._utils.hooks import tensors_in
-from captum_aml._utils.modules import without_inference_tensors
+from captum_aml._utils.modules import unwrapped, without_inference_tensors
 from captum_aml._utils.random import isolated_rng
 from captum_aml.attr.explain import (
     AttributionResult,
@@ -27,7 +27,7 @@ from captum_aml.attr.explain import (
     row_sums,
 )
 from captum_aml.attr.fitting import learn
-from captum_aml.attr.persistence import restored, saved, seen_fingerprint
+from captum_aml.attr.persistence import restored, saved
 from captum_aml.attr.settings import (
     OBJECTIVES,
     AttributionOptions,
@@ -38,11 +38,11 @@ from captum_aml.exceptions import InvalidInputError, NotFittedError
 from captum_aml.maskers.checkpoint import Checkpoint, TrainingCost
 from captum_aml.maskers.fingerprint import ModelFingerprint
 from captum_aml.masking.call import Call, parse_call
-from captum_aml.masking.forward import run_forward
+from captum_aml.masking.forward import run_forward, underlying_model
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.masking.sites import Capture, Site
 from captum_aml.objectives import Objective, Terms
-from captum_aml.perturbation import resolve_perturbation
+from captum_aml.perturbation import AttentionRemoval, resolve_perturbation
 from captum_aml.readout import checked_target, output_tensor
 from captum_aml.training import EpochRecord, FitCallback, FitSettings, FitSummary
 from captum_aml.training.settings import FitOptions
@@ -165,6 +165,11 @@ class MaskAttribution(GradientAttribution, ABC):
         """Whether there is a masker whose proposals can be used as they are."""
         return self._active_masker() is not None
 
+    @property
+    def removes_by_attention(self) -> bool:
+        """Whether removed tokens are hidden from attention."""
+        return isinstance(self.perturbation, AttentionRemoval)
+
     def evaluate(
         self,
         inputs: TensorOrTuple,
@@ -239,7 +244,7 @@ class MaskAttribution(GradientAttribution, ABC):
         settings = FitSettings(**options)
         if settings.seed is None:
             settings = replace(settings, seed=self.seed)
-        self.masker_, self.fingerprint_, summary = learn(
+        masker, fingerprint, summary = learn(
             self,
             train_batches,
             val_batches,
@@ -249,11 +254,12 @@ class MaskAttribution(GradientAttribution, ABC):
             show_progress=show_progress,
         )
         self.fit_summary_, self.history_ = summary, summary.history
-        self.training_cost_ = TrainingCost(
+        cost = TrainingCost(
             n_examples=summary.history[0].n_examples if summary.history else 0,
             epochs=len(summary.history),
             seconds=summary.seconds,
         )
+        self._take(masker, fingerprint, cost)
         return self
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
@@ -287,6 +293,36 @@ class MaskAttribution(GradientAttribution, ABC):
                 model's weights are others than at the fit.
         """
         return restored(cls, Checkpoint.load(folder), forward_func, *args, **options)
+
+    def _take(
+        self, masker: nn.Module, fingerprint: ModelFingerprint, cost: TrainingCost | None
+    ) -> None:
+        """Takes a fitted masker, and notes in it that it is fitted where it keeps that."""
+        if hasattr(masker, "fitted"):
+            setattr(masker, "fitted", True)  # noqa: B010  (a module's own attributes have no type)
+        self.masker_, self.fingerprint_, self.training_cost_ = masker, fingerprint, cost
+
+    def _fingerprint(self, problem: MaskingProblem | None = None) -> ModelFingerprint:
+        """The model's fingerprint, completed by what a pass showed if there was one."""
+        # Every configuration of transformers has num_labels, but only these models return them,
+        # and only a distribution has them as outcomes.
+        known = ModelFingerprint.of(
+            underlying_model(self.forward_func),
+            self._site().embedding_layer(),
+            classifies=type(unwrapped(self.forward_func)).__name__.endswith(
+                "ForSequenceClassification"
+            )
+            and self.output not in ("probability", "log_probability", "value"),
+        )
+        if problem is None:
+            return known
+        feature = problem.capture.features[0]
+        channels = feature.shape[-1] if feature.dim() == 3 else None
+        return replace(
+            known,
+            embedding_dim=channels if known.embedding_dim is None else known.embedding_dim,
+            n_classes=problem.readout.probabilities.shape[1],
+        )
 
     @abstractmethod
     def _site(self) -> Site:
@@ -359,7 +395,7 @@ class MaskAttribution(GradientAttribution, ABC):
         if masker is None:
             return
         if self.fingerprint_ is not None:
-            self.fingerprint_.check(seen_fingerprint(self, problem))
+            self.fingerprint_.check(self._fingerprint(problem))
         without_inference_tensors(masker).to(problem.capture.features[0].device)
 
     def _active_masker(self) -> nn.Module | None:

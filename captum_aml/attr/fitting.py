@@ -12,12 +12,7 @@ from torch import Tensor, nn
 
 from captum_aml._utils.modules import frozen_weights, without_inference_tensors
 from captum_aml._utils.random import isolated_rng
-from captum_aml.attr.persistence import (
-    known_fingerprint,
-    mark_fitted,
-    objective_description,
-    seen_fingerprint,
-)
+from captum_aml.attr.persistence import objective_description
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import EmbeddingMasker
 from captum_aml.maskers.fingerprint import ModelFingerprint
@@ -77,7 +72,7 @@ def learn(
             problem = attribution._problem(call, site, capture)
             if not fingerprints:
                 model = underlying_model(attribution.forward_func)
-                fingerprints.append(seen_fingerprint(attribution, problem).with_weights_of(model))
+                fingerprints.append(attribution._fingerprint(problem).with_weights_of(model))
             return problem
 
         return build
@@ -123,13 +118,12 @@ def learn(
                 "perturbation": attribution.perturbation.name,
                 "output": attribution.output,
                 "masker": describe_masker(masker),
-                "model": asdict(known_fingerprint(attribution)),
+                "model": asdict(attribution._fingerprint()),
                 "validates": val_batches is not None,
             },
         )
         if not fingerprints:  # a run that was over already
             build(next(iter(train_batches)))
-    mark_fitted(masker)
     return masker, fingerprints[0], summary
 
 

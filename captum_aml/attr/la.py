@@ -9,10 +9,13 @@ follows the paper's abstract.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 from typing_extensions import Unpack
 
 from captum_aml._captum import LayerAttribution
+from captum_aml.attr.aml import AMLAttribution
 from captum_aml.attr.base import MaskAttribution
 from captum_aml.attr.input import attribute as attribute_to_inputs
 from captum_aml.attr.input import checked_embedding_layers, input_site
@@ -29,8 +32,7 @@ class LAAttribution(MaskAttribution):
         forward_func: What is explained: any callable that Captum accepts.
         embedding_layer: For integer ids, the layer that embeds them (one for each input of ids, or
             one for all). Default: None, ``forward_func.get_input_embeddings()``
-        **options: ``masker``, ``objective``, ``perturbation``, ``output``, ``scores``, ``tune``,
-            ``learning_rate`` and ``seed``: see :class:`captum_aml.attr.AttributionSettings`
+        **options: The fields of :class:`captum_aml.attr.AttributionSettings`, such as ``masker``
 
     Examples:
         >>> la = LAAttribution(model)
@@ -60,8 +62,7 @@ class LayerLAAttribution(LayerAttribution, MaskAttribution):
         layer: The layer, or a list of layers that do not depend on each other.
         device_ids: Devices, where the forward function applies a ``DataParallel`` model without
             being one. Default: None
-        **options: ``masker``, ``objective``, ``perturbation``, ``output``, ``scores``, ``tune``,
-            ``learning_rate`` and ``seed``: see :class:`captum_aml.attr.AttributionSettings`
+        **options: The fields of :class:`captum_aml.attr.AttributionSettings`, such as ``masker``
 
     Examples:
         >>> la = LayerLAAttribution(forward, model.bert.embeddings)
@@ -83,4 +84,10 @@ class LayerLAAttribution(LayerAttribution, MaskAttribution):
         MaskAttribution.__init__(self, forward_func, **options)
 
 
-__all__ = ["LAAttribution", "LayerLAAttribution"]
+#: The methods for inputs by name.
+LEARNED: Mapping[str, type[AMLAttribution] | type[LAAttribution]] = {
+    "aml": AMLAttribution,
+    "la": LAAttribution,
+}
+
+__all__ = ["LEARNED", "LAAttribution", "LayerLAAttribution"]

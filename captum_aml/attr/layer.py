@@ -96,38 +96,24 @@ def attribute(  # noqa: D417  (a method of both classes)
             inputs with everything removed, in every form that Captum takes. Positions where
             the layer holds the same for both are not masked and score 0. Default: None, which
             stands for 0
-        target (int, tuple, Tensor or list, optional): Index of the output, in every form that
-            Captum takes. Default: None, the predicted class of each example
-        additional_forward_args (Any, optional): Further positional arguments of the forward
-            function; tensors have N examples along dimension 0. Default: None
         feature_mask (Tensor or tuple[Tensor, ...], optional): Integer group ids for the layer's
             tensors, by element or, of (N, L, D), by position (N, L). Default: None
-        n_steps (int, optional): Tuning steps for these very inputs; 0 takes the fitted masker's
-            proposal as it is. Default: 0 with a fitted masker, otherwise 50
-        internal_batch_size (int, optional): The most rows of a forward call. Default: None,
-            all at once: twice the number of examples while tuning AML
-        return_convergence_delta (bool, optional): Whether to return the scores' sum minus
-            ``F(inputs) - F(baselines)`` too. Default: False
-        show_progress (bool, optional): Whether to show a progress bar. Default: False
+        target, additional_forward_args, n_steps, internal_batch_size, return_convergence_delta,
+        show_progress: As for :meth:`captum_aml.attr.AMLAttribution.attribute`, with its defaults
         attribute_to_layer_input (bool, optional): Whether to attribute to the layer's input
             rather than its output. Default: False
 
     Returns:
         **attributions**, or the pair of **attributions** and **delta**:
 
-        - attributions (Tensor, tuple[Tensor, ...] or list): scores in the shape and dtype of
-          the layer's tensor; a tuple where it has several, a list where several layers were
-          given. Of (N, L, D) a position's score is spread evenly over its D channels, so that
-          the sum over the last dimension gives it. In [0, 1], higher is more important, unless
-          ``scores="contribution"``.
+        - attributions (Tensor, tuple[Tensor, ...] or list): scores as for inputs, in the shape and
+          dtype of the layer's tensor; a tuple where it has several, a list where several layers
+          were given.
         - delta (Tensor): (N,).
 
     Raises:
-        InvalidInputError: An argument is not as described; the message names it.
         LayerNotReachedError: The forward function did not run the layer, or not just once.
-        NoGradientError: The forward function cannot be differentiated (when tuning).
-        NonFiniteError: The forward function gave NaN or an infinite value.
-        NotFittedError: ``n_steps=0``, or ``tune="masker"``, without a fitted masker.
+        InvalidInputError, NoGradientError, NonFiniteError, NotFittedError: As for inputs.
     """
     _, result = self._explain(
         self._site(at_input=attribute_to_layer_input),

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import nn
 from typing_extensions import Unpack
 
-from captum_aml._utils.modules import unwrapped
 from captum_aml._utils.random import isolated_rng
 from captum_aml.attr.settings import OBJECTIVES, PretrainedOptions
 from captum_aml.exceptions import CheckpointError, NotFittedError
 from captum_aml.maskers.checkpoint import Checkpoint
-from captum_aml.maskers.fingerprint import ModelFingerprint
 from captum_aml.maskers.registry import describe_masker, masker_files, rebuild_masker
 from captum_aml.masking.forward import underlying_model
-from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import Objective
 from captum_aml.typing import ForwardFunc
 
@@ -76,44 +72,12 @@ def restored(
         make: Any = cls  # the constructors differ in where the mask enters
         attribution: _Attribution = make(forward_func, *args, **{**kept, **options})
         model = underlying_model(forward_func)
-        checkpoint.fingerprint.check(known_fingerprint(attribution).with_weights_of(model))
+        checkpoint.fingerprint.check(attribution._fingerprint().with_weights_of(model))
         module = rebuild_masker(checkpoint, given, model).eval()
-    mark_fitted(module)
     # A later fit goes on from it.
     attribution.masker = module
-    attribution.masker_, attribution.fingerprint_ = module, checkpoint.fingerprint
-    attribution.training_cost_ = checkpoint.training
+    attribution._take(module, checkpoint.fingerprint, checkpoint.training)
     return attribution
-
-
-def known_fingerprint(attribution: MaskAttribution) -> ModelFingerprint:
-    """The fingerprint of the model as far as it is known without running it."""
-    # Every configuration of transformers has num_labels, but only these models return them, and
-    # only a distribution has them as outcomes.
-    name = type(unwrapped(attribution.forward_func)).__name__
-    return ModelFingerprint.of(
-        underlying_model(attribution.forward_func),
-        attribution._site().embedding_layer(),
-        classifies=name.endswith("ForSequenceClassification")
-        and attribution.output not in ("probability", "log_probability", "value"),
-    )
-
-
-def seen_fingerprint(attribution: MaskAttribution, problem: MaskingProblem) -> ModelFingerprint:
-    """That, completed by what a pass showed."""
-    known, feature = known_fingerprint(attribution), problem.capture.features[0]
-    channels = feature.shape[-1] if feature.dim() == 3 else None
-    return replace(
-        known,
-        embedding_dim=known.embedding_dim if known.embedding_dim is not None else channels,
-        n_classes=problem.readout.probabilities.shape[1],
-    )
-
-
-def mark_fitted(masker: nn.Module) -> None:
-    """Notes that a masker is fitted, where it keeps that."""
-    if hasattr(masker, "fitted"):
-        setattr(masker, "fitted", True)  # noqa: B010  (a module's own attributes have no type)
 
 
 def objective_description(objective: Objective) -> dict[str, Any]:
@@ -145,12 +109,4 @@ def rebuild_objective(description: Any) -> Objective:  # whatever the file holds
         raise CheckpointError(f"objective: the saved one cannot be rebuilt ({error})") from error
 
 
-__all__ = [
-    "known_fingerprint",
-    "mark_fitted",
-    "objective_description",
-    "rebuild_objective",
-    "restored",
-    "saved",
-    "seen_fingerprint",
-]
+__all__ = ["objective_description", "rebuild_objective", "restored", "saved"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from captum_aml.attr.aml import AMLAttribution
-from captum_aml.attr.la import LAAttribution
+from captum_aml.attr.la import LEARNED, LAAttribution
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.maskers import AlignedMasker, TransformerMasker
 from captum_aml.maskers.checkpoint import Checkpoint
@@ -24,11 +24,6 @@ from captum_aml.text.inputs import TextLike
 from captum_aml.text.models.base import TextModel
 from captum_aml.text.models.prompt import PromptClassifier
 
-#: The methods that learn a masker, by name.
-LEARNED: Mapping[str, type[AMLAttribution] | type[LAAttribution]] = {
-    "aml": AMLAttribution,
-    "la": LAAttribution,
-}
 #: What tells a folder with a fitted masker from one with an encoder.
 _MASKER_CONFIG = '"captum_aml.masker"'
 

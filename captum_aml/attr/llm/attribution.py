@@ -29,7 +29,7 @@ from captum_aml._utils.modules import evaluating, frozen_weights
 from captum_aml._utils.random import isolated_rng
 from captum_aml._utils.tokenizers import baseline_id
 from captum_aml.attr.aml import AMLAttribution
-from captum_aml.attr.la import LAAttribution
+from captum_aml.attr.la import LEARNED, LAAttribution
 from captum_aml.attr.llm.checks import check_removal, checked_embedding_layer
 from captum_aml.attr.llm.examples import ExampleReader, TextInput
 from captum_aml.attr.llm.forward import TargetLogProbability
@@ -46,11 +46,6 @@ from captum_aml.maskers import SharedMasker
 from captum_aml.maskers.checkpoint import Checkpoint
 from captum_aml.training import FitCallback
 from captum_aml.training.settings import FitOptions
-
-_METHODS: dict[str, type[AMLAttribution] | type[LAAttribution]] = {
-    "aml": AMLAttribution,
-    "la": LAAttribution,
-}
 
 
 class LLMAMLAttribution(BaseLLMAttribution):
@@ -328,7 +323,7 @@ class LLMAMLAttribution(BaseLLMAttribution):
             InvalidInputError: The model or the tokenizer is not as described.
         """
         checkpoint = Checkpoint.load(folder)
-        method_class = _METHODS.get(checkpoint.method)
+        method_class = LEARNED.get(checkpoint.method)
         if method_class is None or checkpoint.settings.get("output") != "log_probability":
             raise CheckpointError(
                 "masker: expected one that LLMAMLAttribution was fitted with, got one for the "

@@ -15,7 +15,6 @@ from captum_aml.attr.llm.rows import Example, Row, collate
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.attention import taken_removal
 from captum_aml.masking.forward import find_embedding_layer
-from captum_aml.perturbation import AttentionRemoval
 
 
 def checked_embedding_layer(attr_method: object) -> nn.Module:
@@ -75,7 +74,7 @@ def check_removal(
     Raises:
         InvalidInputError: They cannot.
     """
-    if not isinstance(attr_method.perturbation, AttentionRemoval):
+    if not attr_method.removes_by_attention:
         return
     name = attr_method.perturbation.name
     for example in examples:

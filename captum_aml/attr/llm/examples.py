@@ -130,11 +130,6 @@ class ExampleReader:
 def _given_ids(tokenizer: Any, target: str | Tensor, gen_args: Mapping[str, Any] | None) -> Tensor:
     """A target as token ids (T,), on the CPU; of a string without special tokens.
 
-    Args:
-        tokenizer: The model's, any that Captum takes.
-        target: Text or ids.
-        gen_args: What has to be None, since nothing is generated.
-
     Raises:
         InvalidInputError: It is neither, or empty, or there are arguments to generate with.
     """
@@ -158,12 +153,7 @@ def _given_ids(tokenizer: Any, target: str | Tensor, gen_args: Mapping[str, Any]
 
 
 def _written_ids(model: nn.Module, ids: Tensor, gen_args: Mapping[str, Any] | None) -> Tensor:
-    """The ids that a model writes after a prompt, (T,), on the CPU.
-
-    Args:
-        model: The model.
-        ids: The prompt's ids, (L,), where the model takes them.
-        gen_args: Arguments of its ``generate``; None for Captum's own.
+    """The ids that a model writes after a prompt's ids (L,): (T,), on the CPU.
 
     Raises:
         InvalidInputError: It has no ``generate``, or writes nothing.

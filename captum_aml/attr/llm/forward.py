@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.readout import as_float
 
 
 class TargetLogProbability:
@@ -54,7 +53,8 @@ class TargetLogProbability:
             Tensor (N,): log-probabilities, float32 at least.
         """
         places = target_mask.any(dim=0).nonzero().flatten()
-        logits = as_float(self._logits(input_ids, attention_mask, places - 1))
+        logits = self._logits(input_ids, attention_mask, places - 1)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         # Of a model on several devices the logits need not be where the ids are.
         wanted = input_ids[:, places].unsqueeze(-1).to(logits.device)
         marked = target_mask[:, places].to(logits.device)

@@ -97,21 +97,21 @@ def _of_tokens(inp: Any) -> Prompt:
 
 def _of_template(inp: Any, tokenizer: Any, baseline: int) -> Prompt:
     values = list(inp.values)
-    places = _Rendered.of(inp, values)
-    encoded, offsets = ids_with_offsets(tokenizer, places.text)
+    text, places = _rendered(inp, values)
+    encoded, offsets = ids_with_offsets(tokenizer, text)
     ids = torch.tensor(encoded, dtype=torch.long)
     groups = list(range(len(values))) if inp.mask is None else list(inp.formatted_mask)
     overlap = torch.zeros(inp.n_itp_features, len(ids), dtype=torch.long)
-    for group, spans in zip(groups, places.spans, strict=True):
+    for group, spans in zip(groups, places, strict=True):
         for span in spans:
             overlap[group] += _shared_characters(offsets, span)
     features, holders = _owners(overlap)
     reference = ids.masked_fill(features >= 0, baseline)
     removed = _baseline_values(inp)
     if any(removed):
-        other = _Rendered.of(inp, removed)
-        other_ids, other_offsets = ids_with_offsets(tokenizer, other.text)
-        for group, spans, replaced in zip(groups, places.spans, other.spans, strict=True):
+        other, other_places = _rendered(inp, removed)
+        other_ids, other_offsets = ids_with_offsets(tokenizer, other)
+        for group, spans, replaced in zip(groups, places, other_places, strict=True):
             # A value that the template shows several times is replaced at each of its places.
             for span, by in zip(spans, replaced, strict=False):
                 own = (_shared_characters(offsets, span) > 0) & (features == group)
@@ -145,43 +145,29 @@ def _shared_characters(offsets: Sequence[_Span], span: _Span) -> Tensor:
     return (bounds[:, 1].clamp(max=span[1]) - bounds[:, 0].clamp(min=span[0])).clamp(min=0)
 
 
-@dataclass(frozen=True)
-class _Rendered:
-    """A template filled in.
+def _rendered(inp: Any, values: Sequence[Any]) -> tuple[str, list[list[_Span]]]:
+    """A template filled in, and the places of each value: none if it is empty, or several.
 
-    Attributes:
-        text: The prompt.
-        spans: Where each value stands in it: nowhere if it is empty, or several times.
+    Raises:
+        InvalidInputError: The template does not take the values, or does not show one.
     """
-
-    text: str
-    spans: list[list[_Span]]
-
-    @classmethod
-    def of(cls, inp: Any, values: Sequence[Any]) -> _Rendered:
-        """Fills in values and finds each of them.
-
-        Raises:
-            InvalidInputError: The template does not take the values, or does not show one.
-        """
-        text = _filled(inp, values)
-        sentinel = _absent_number(text)
-        spans: list[list[_Span]] = []
-        for index, value in enumerate(values):
-            if value == "":
-                spans.append([])
-                continue
-            marked = _filled(inp, [*values[:index], sentinel, *values[index + 1 :]])
-            found = _gaps(text, marked.split(sentinel))
-            if found is None:
-                name = inp.dict_keys[index] if inp.dict_keys else index
-                raise InvalidInputError(
-                    f"inp: expected a template that shows every value, and whose other text does "
-                    f"not depend on it; the value {name!r}, {value!r}, cannot be found in "
-                    f"{text!r}"
-                )
-            spans.append(found)
-        return cls(text, spans)
+    text = _filled(inp, values)
+    sentinel = _absent_number(text)
+    spans: list[list[_Span]] = []
+    for index, value in enumerate(values):
+        if value == "":
+            spans.append([])
+            continue
+        marked = _filled(inp, [*values[:index], sentinel, *values[index + 1 :]])
+        found = _gaps(text, marked.split(sentinel))
+        if found is None:
+            name = inp.dict_keys[index] if inp.dict_keys else index
+            raise InvalidInputError(
+                f"inp: expected a template that shows every value, and whose other text does not "
+                f"depend on it; the value {name!r}, {value!r}, cannot be found in {text!r}"
+            )
+        spans.append(found)
+    return text, spans
 
 
 def _gaps(text: str, pieces: Sequence[str]) -> list[_Span] | None:

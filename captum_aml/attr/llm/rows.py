@@ -12,7 +12,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from captum_aml._utils.batching import chunks, length_batches
 from captum_aml.attr.llm.inputs import Prompt
-from captum_aml.typing import Batch
 
 # Training examples are sorted by length within this many batches.
 _BATCHES_PER_WINDOW = 16
@@ -51,30 +50,30 @@ class Row:
     example: Example
     token: int | None = None
 
-    @property
-    def answer(self) -> Tensor:
-        """The ids that follow the prompt, (A,)."""
-        target, end = self.example.target, self.example.end
-        return torch.cat([target, end]) if self.token is None else target[: self.token + 1]
-
-    @property
-    def target_mask(self) -> Tensor:
-        """True at its tokens that are the target of the row, bool (A,)."""
-        mask = torch.zeros(len(self.answer), dtype=torch.bool)
+    def tensors(self, no_feature: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Ids, reference, attention mask, mask of the target and features of S tokens, all (S,)."""
+        prompt, target = self.example.prompt, self.example.target
         if self.token is None:
-            mask[: len(self.example.target)] = True
+            answer = torch.cat([target, self.example.end])
+            marked = torch.arange(len(answer)) < len(target)
         else:
-            mask[self.token] = True
-        return mask
+            answer = target[: self.token + 1]
+            marked = torch.arange(len(answer)) == self.token
+        ids = torch.cat([prompt.ids, answer])
+        features = torch.cat([prompt.features, torch.full_like(answer, -1)])
+        return (
+            ids,
+            torch.cat([prompt.reference, answer]),
+            torch.ones_like(ids),
+            torch.cat([torch.zeros_like(prompt.ids, dtype=torch.bool), marked]),
+            features.masked_fill(features < 0, no_feature),
+        )
 
 
 def all_rows(example: Example) -> list[Row]:
     """The rows for the target and for each of its tokens: one if it has a single token."""
     n_tokens = len(example.target)
-    return [
-        Row(example),
-        *(Row(example, token) for token in range(n_tokens if n_tokens > 1 else 0)),
-    ]
+    return [Row(example), *(Row(example, t) for t in range(n_tokens if n_tokens > 1 else 0))]
 
 
 class RowBatch(TypedDict):
@@ -96,29 +95,17 @@ def collate(rows: Sequence[Row], device: torch.device) -> RowBatch:
     masked.
     """
     none = max(len(row.example.prompt.holders) for row in rows)
-    parts: dict[str, list[Tensor]] = {
-        k: [] for k in ("ids", "reference", "mask", "target_mask", "of")
-    }
-    for row in rows:
-        prompt, answer = row.example.prompt, row.answer
-        features = torch.cat([prompt.features, torch.full_like(answer, -1)])
-        parts["ids"].append(torch.cat([prompt.ids, answer]))
-        parts["reference"].append(torch.cat([prompt.reference, answer]))
-        parts["mask"].append(torch.ones_like(features))
-        parts["target_mask"].append(
-            torch.cat([torch.zeros_like(prompt.ids, dtype=torch.bool), row.target_mask])
+    ids, reference, mask, target_mask, features = (
+        pad_sequence(list(each), batch_first=True, padding_value=fill).to(device)
+        for each, fill in zip(
+            zip(*(row.tensors(none) for row in rows), strict=True), (0, 0, 0, 0, none), strict=True
         )
-        parts["of"].append(features.masked_fill(features < 0, none))
-    fill = {"of": float(none)}
-    tensors = {
-        name: pad_sequence(each, batch_first=True, padding_value=fill.get(name, 0.0)).to(device)
-        for name, each in parts.items()
-    }
+    )
     return {
-        "inputs": tensors["ids"],
-        "baselines": tensors["reference"],
-        "additional_forward_args": (tensors["mask"], tensors["target_mask"]),
-        "feature_mask": tensors["of"],
+        "inputs": ids,
+        "baselines": reference,
+        "additional_forward_args": (mask, target_mask),
+        "feature_mask": features,
     }
 
 
@@ -167,7 +154,7 @@ class TrainingBatches:
     def __len__(self) -> int:
         return -(-len(self._examples) // self._batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[RowBatch]:
         order = torch.randperm(len(self._examples)).tolist()
         for window in chunks(order, self._batch_size * _BATCHES_PER_WINDOW):
             examples = [self._examples[i] for i in window]
@@ -175,7 +162,7 @@ class TrainingBatches:
             for number in torch.randperm(len(batches)).tolist():
                 yield self._batch([examples[i] for i in batches[number]])
 
-    def _batch(self, examples: Sequence[Example]) -> Batch:
+    def _batch(self, examples: Sequence[Example]) -> RowBatch:
         several = [example for example in examples if len(example.target) > 1]
         tokens = [int(torch.randint(len(example.target), ())) for example in several]
         rows = [Row(example) for example in examples]
@@ -185,10 +172,10 @@ class TrainingBatches:
 
 def validation_batches(
     examples: Sequence[Example], *, batch_size: int, device: torch.device
-) -> list[Batch]:
+) -> list[RowBatch]:
     """Batches to validate on: as for training, with tokens and an order that stay the same."""
     ordered = list(enumerate(sorted(examples, key=len)))
-    batches: list[Batch] = []
+    batches: list[RowBatch] = []
     for chosen in chunks(ordered, batch_size):
         rows = [Row(example) for _, example in chosen]
         rows += [Row(e, i % len(e.target)) for i, e in chosen if len(e.target) > 1]
