@@ -13,7 +13,7 @@ scores again, and the global random state is left as it was. Users add their own
 from importlib import import_module
 from pkgutil import iter_modules
 
-from captum_aml.methods.instances import from_attribution
+from captum_aml.methods.instances import AttributionMethod
 from captum_aml.methods.registry import (
     Factory,
     Family,
@@ -32,6 +32,7 @@ for _module in iter_modules(__path__, prefix=f"{__name__}."):
     import_module(_module.name)
 
 __all__ = [
+    "AttributionMethod",
     "Factory",
     "Family",
     "MethodOptions",
@@ -40,7 +41,6 @@ __all__ = [
     "TokenMethod",
     "available",
     "create",
-    "from_attribution",
     "register",
     "spec",
 ]

@@ -2,6 +2,9 @@
 
 A method that is a function of the call's canonical form is registered by decorating it with
 :func:`scoring_method`.
+
+Groups of tokens that share a score (N, L) number the features of each example from 0, and are -1
+where there is nothing to explain. A call of a token method has them as its ``feature_mask``.
 """
 
 from __future__ import annotations
@@ -14,10 +17,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from captum_aml._utils.checks import is_integral
 from captum_aml._utils.random import seeded
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import Call, parse_call
-from captum_aml.methods.groups import maskable_of, parse_groups
 from captum_aml.methods.registry import Family, MethodOptions, MethodSpec, Setting, register
 from captum_aml.typing import ForwardFunc
 
@@ -27,11 +30,6 @@ class Adapter(ABC):
 
     #: Whether scores are taken with gradients enabled.
     gradients: bool = True
-
-    @property
-    @abstractmethod
-    def settings(self) -> Mapping[str, Setting]:
-        """Everything that decides the scores, to be recorded with them."""
 
     @abstractmethod
     def _scores(self, call: Call) -> Tensor:
@@ -59,6 +57,97 @@ class Adapter(ABC):
             call = parse_call(ids, baselines, classes, additional_forward_args, groups)
             scores = self._scores(call)
         return scores.detach().float() * maskable_of(call)
+
+
+def groups_of(call: Call) -> Tensor:
+    """The groups of a call's tokens (N, L)."""
+    assert call.feature_mask is not None
+    return call.feature_mask[0]
+
+
+def maskable_of(call: Call) -> Tensor:
+    """True where there is something to explain (N, L)."""
+    return groups_of(call) >= 0
+
+
+def count_groups(groups: Tensor) -> int:
+    """The largest number of features that an example has."""
+    return int(groups.max()) + 1 if groups.numel() else 0
+
+
+def shares(groups: Tensor) -> bool:
+    """Whether any feature has several tokens."""
+    if not groups.numel():
+        return False
+    return bool((groups.amax(dim=1) + 1 < (groups >= 0).sum(dim=1)).any())
+
+
+def group_sums(scores: Tensor, call: Call) -> Tensor:
+    """Scores of tokens (N, L) as those of their groups: the sums over the groups' tokens."""
+    groups = groups_of(call)
+    if not shares(groups):
+        return scores
+    counted = torch.where(groups >= 0, scores, 0.0)
+    places = groups.clamp(min=0)
+    return torch.zeros_like(counted).scatter_add(1, places, counted).gather(1, places)
+
+
+def group_norms(norms: Tensor, call: Call) -> Tensor:
+    """Norms of tokens' vectors (N, L) as those of the vectors that groups make of them."""
+    return group_sums(norms.square(), call).sqrt() if shares(groups_of(call)) else norms
+
+
+def parse_groups(ids: Tensor, baselines: Tensor, feature_mask: Tensor | None) -> Tensor:
+    """Checks ids, baselines and feature mask, and numbers the features (N, L).
+
+    Raises:
+        InvalidInputError: One has a wrong shape or dtype.
+    """
+    if ids.dim() != 2 or ids.is_floating_point():
+        raise InvalidInputError(
+            f"ids: expected integer token ids (N, L), got {ids.dtype} of shape {tuple(ids.shape)}"
+        )
+    if baselines.shape != ids.shape or baselines.dtype != ids.dtype:
+        raise InvalidInputError(
+            f"baselines: expected {ids.dtype} of shape {tuple(ids.shape)} as the ids, got "
+            f"{baselines.dtype} of shape {tuple(baselines.shape)}"
+        )
+    if feature_mask is not None:
+        if not isinstance(feature_mask, Tensor):
+            raise InvalidInputError(
+                "feature_mask: expected a tensor of integer group ids or None, got "
+                f"{type(feature_mask).__name__}"
+            )
+        if feature_mask.shape != ids.shape or not is_integral(feature_mask):
+            raise InvalidInputError(
+                f"feature_mask: expected integer group ids of shape {tuple(ids.shape)} as the "
+                f"ids, got {feature_mask.dtype} of shape {tuple(feature_mask.shape)}"
+            )
+    return number_groups(ids != baselines, feature_mask)
+
+
+def number_groups(maskable: Tensor, feature_mask: Tensor | None) -> Tensor:
+    """The feature of each token, numbered within each example from 0 in order of appearance.
+
+    Args:
+        maskable: True where there is something to explain (N, L).
+        feature_mask (Tensor, optional): Group ids (N, L). None: every token is a feature.
+
+    Returns:
+        Numbers (N, L), -1 where there is nothing to explain.
+    """
+    if feature_mask is None:
+        return torch.where(maskable, maskable.cumsum(dim=1) - 1, -1)
+    groups = torch.full(maskable.shape, -1, device=maskable.device)
+    for row, mask in enumerate(feature_mask.to(maskable.device)):
+        places = maskable[row].nonzero().flatten()
+        values, inverse = torch.unique(mask[places], return_inverse=True)
+        order = torch.arange(len(places), device=places.device)
+        first = torch.full_like(values, len(places), dtype=torch.long)
+        first.scatter_reduce_(0, inverse, order, "amin")
+        # The rank of a group's first token among the first tokens.
+        groups[row, places] = first.argsort().argsort()[inverse]
+    return groups
 
 
 def _classes(target: Tensor | int, ids: Tensor) -> Tensor:
@@ -141,55 +230,44 @@ class Subject:
 Scorer: TypeAlias = Callable[[Subject, Call], Tensor]
 
 
+@dataclass(eq=False, kw_only=True)
 class ScoringMethod(Adapter):
     """A token method that is a function of the call; what ``scoring_method`` makes.
 
-    Args:
-        scores: What scores. Tokens of one group get one score.
+    Attributes:
+        score: What scores. Tokens of one group get one score.
         subject: What it explains.
         settings: What is recorded.
-        gradients: Whether ``scores`` takes gradients.
+        gradients: Whether ``score`` takes gradients.
         uses_target: Whether scores depend on the explained class; a pass of the model to find the
             predicted ones is saved where they do not.
         one_by_one: Whether every example is scored on its own, from the same seed, so that none
             depends on the others; those with nothing to explain are left out.
     """
 
-    def __init__(
-        self,
-        scores: Scorer,
-        subject: Subject,
-        settings: Mapping[str, Setting],
-        *,
-        gradients: bool,
-        uses_target: bool,
-        one_by_one: bool,
-    ) -> None:
-        self._score, self._subject, self._settings = scores, subject, settings
-        self.gradients = gradients
-        self._uses_target, self._one_by_one = uses_target, one_by_one
-
-    @property
-    def settings(self) -> Mapping[str, Setting]:
-        """The settings to be recorded."""
-        return self._settings
+    score: Scorer
+    subject: Subject
+    settings: Mapping[str, Setting]
+    gradients: bool
+    uses_target: bool
+    one_by_one: bool
 
     def _scores(self, call: Call) -> Tensor:
-        subject = self._subject
-        if call.target is None and self._uses_target:
+        subject = self.subject
+        if call.target is None and self.uses_target:
             with torch.no_grad():
                 logits = subject.logits(*call.inputs, *call.additional_forward_args)
             call = replace(call, target=logits.argmax(dim=-1)[:, None])
         if call.target is not None:
             subject = replace(subject, n_classes=int(classes_of(call).max()) + 1)
-        if not self._one_by_one:
-            return self._score(subject, call)
+        if not self.one_by_one:
+            return self.score(subject, call)
         ids = call.inputs[0]
         result = torch.zeros(ids.shape, device=ids.device)
         for row, example in enumerate(examples_of(call)):
             if maskable_of(example).any():
                 with seeded(subject.seed):
-                    result[row] = self._score(subject, example)[0].detach().to(result)
+                    result[row] = self.score(subject, example)[0].detach().to(result)
         return result
 
 
@@ -215,20 +293,9 @@ def scoring_method(
 ) -> Callable[[Scorer], Scorer]:
     """Registers the decorated function, a ``Scorer``, as a method.
 
-    Args:
-        name: See :class:`~captum_aml.methods.MethodSpec`.
-        summary: See there.
-        family: See there.
-        aliases: See there.
-        steps: What ``n_steps`` counts, and the method's own number; None where there is nothing to
-            count.
-        settings: What is recorded. Default: nothing.
-        signed: See there.
-        stochastic: See there.
-        gradients: See ``ScoringMethod``, as of the next two.
-        uses_target: See there.
-        one_by_one: See there.
-        check: Called when the method is made, to refuse what it cannot do.
+    Its arguments are fields of :class:`~captum_aml.methods.MethodSpec` and ``ScoringMethod``, but
+    for ``steps``: what ``n_steps`` counts, and the method's own number; ``settings``, from which
+    what is recorded is made; and ``check``, which refuses what the method cannot do.
     """
 
     def decorate(scores: Scorer) -> Scorer:
@@ -242,26 +309,16 @@ def scoring_method(
             if check is not None:
                 check(subject)
             return ScoringMethod(
-                scores,
-                subject,
-                settings(subject),
+                score=scores,
+                subject=subject,
+                settings=settings(subject),
                 gradients=gradients,
                 uses_target=uses_target,
                 one_by_one=one_by_one,
             )
 
-        register(
-            MethodSpec(
-                name=name,
-                summary=summary,
-                factory=factory,
-                aliases=aliases,
-                family=family,
-                signed=signed,
-                stochastic=stochastic,
-                steps=None if steps is None else f"{steps[0]} ({steps[1]})",
-            )
-        )
+        counted = None if steps is None else f"{steps[0]} ({steps[1]})"
+        register(MethodSpec(name, summary, factory, aliases, family, signed, stochastic, counted))
         return scores
 
     return decorate
@@ -273,8 +330,15 @@ __all__ = [
     "ScoringMethod",
     "Subject",
     "classes_of",
+    "count_groups",
     "examples_of",
+    "group_norms",
+    "group_sums",
+    "groups_of",
     "logits_of",
+    "maskable_of",
+    "number_groups",
     "sampled",
     "scoring_method",
+    "shares",
 ]

@@ -30,8 +30,7 @@ from captum_aml._utils.modules import unwrapped
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import Call
 from captum_aml.masking.forward import underlying_model
-from captum_aml.methods.adapter import Subject, logits_of, scoring_method
-from captum_aml.methods.groups import group_sums
+from captum_aml.methods.adapter import Subject, group_sums, logits_of, scoring_method
 from captum_aml.typing import ForwardFunc
 
 if TYPE_CHECKING:

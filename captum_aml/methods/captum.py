@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,14 +35,20 @@ from captum_aml._utils.hooks import run_with_output
 from captum_aml._utils.optional import require
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import Call
-from captum_aml.methods.adapter import Subject, classes_of, sampled, scoring_method
-from captum_aml.methods.groups import (
+from captum_aml.methods.adapter import (
+    Subject,
+    classes_of,
     count_groups,
     group_norms,
     group_sums,
     groups_of,
     maskable_of,
+    sampled,
+    scoring_method,
 )
+
+_gradient_method = partial(scoring_method, family="gradient", gradients=True)
+_sampling_method = partial(scoring_method, settings=sampled, stochastic=True, one_by_one=True)
 
 # SmoothGrad's noise, as a share of the spread of the text's embeddings.
 _NOISE_LEVEL = 0.15
@@ -54,38 +61,30 @@ _LIME_KERNEL_WIDTH = 0.25
 _LIME_RIDGE = 1.0
 
 
-@scoring_method(
+@_gradient_method(
     "integrated-gradients",
     "gradients along the straight path from the reference to the text",
     aliases=("ig",),
-    family="gradient",
     steps=("integration steps", 50),
     settings=lambda subject: {"n_steps": subject.n_steps},
-    gradients=True,
 )
 def _integrated_gradients(subject: Subject, call: Call) -> Tensor:
-    method = LayerIntegratedGradients(subject.probabilities, subject.embedding_layer)
-    attributions = method.attribute(
-        call.inputs[0],
+    return _at_embeddings(
+        LayerIntegratedGradients,
+        subject,
+        call,
         baselines=call.baselines[0],
-        target=classes_of(call),
-        additional_forward_args=call.additional_forward_args,
         n_steps=subject.n_steps,
         internal_batch_size=max(subject.batch_size, call.n_examples),
     )
-    assert isinstance(attributions, Tensor)
-    return group_sums(attributions.sum(dim=-1), call)
 
 
-@scoring_method(
+@_sampling_method(
     "gradient-shap",
     "expected gradients at random points between the reference and the text",
     family="gradient",
     steps=("samples", 50),
-    settings=sampled,
-    stochastic=True,
     gradients=True,
-    one_by_one=True,
 )
 def _gradient_shap(subject: Subject, call: Call) -> Tensor:
     # Captum's LayerGradientShap adds noise to the ids and interpolates between them, which means
@@ -103,28 +102,29 @@ def _gradient_shap(subject: Subject, call: Call) -> Tensor:
     return group_sums(attributions.sum(dim=-1), call)
 
 
-@scoring_method(
-    "input-x-gradient",
-    "gradient times embedding",
-    family="gradient",
-    gradients=True,
-)
+@_gradient_method("input-x-gradient", "gradient times embedding")
 def _input_x_gradient(subject: Subject, call: Call) -> Tensor:
-    method = LayerGradientXActivation(subject.probabilities, subject.embedding_layer)
-    attributions = method.attribute(
+    return _at_embeddings(LayerGradientXActivation, subject, call)
+
+
+def _at_embeddings(
+    method: Any,  # a layer method of Captum's, which have no types
+    subject: Subject,
+    call: Call,
+    **settings: object,
+) -> Tensor:
+    """The scores of a method that takes the embedding layer."""
+    attributions: Tensor = method(subject.probabilities, subject.embedding_layer).attribute(
         call.inputs[0],
         target=classes_of(call),
         additional_forward_args=call.additional_forward_args,
+        **settings,
     )
-    assert isinstance(attributions, Tensor)
     return group_sums(attributions.sum(dim=-1), call)
 
 
-@scoring_method(
-    "saliency",
-    "norm of the gradient; shows how much a token matters, not for which side",
-    family="gradient",
-    gradients=True,
+@_gradient_method(
+    "saliency", "norm of the gradient; shows how much a token matters, not for which side"
 )
 def _saliency(subject: Subject, call: Call) -> Tensor:
     layer = subject.embedding_layer
@@ -137,19 +137,13 @@ def _saliency(subject: Subject, call: Call) -> Tensor:
     return group_norms(torch.linalg.vector_norm(gradients, dim=-1), call)
 
 
-@scoring_method(
+@_sampling_method(
     "smooth-grad",
     "norm of the mean gradient at noisy embeddings",
     family="gradient",
     steps=("samples", 25),
-    settings=lambda subject: {
-        "n_samples": subject.n_steps,
-        "noise_level": _NOISE_LEVEL,
-        "seed": subject.seed,
-    },
-    stochastic=True,
+    settings=lambda subject: {**sampled(subject), "noise_level": _NOISE_LEVEL},
     gradients=True,
-    one_by_one=True,
 )
 def _smooth_grad(subject: Subject, call: Call) -> Tensor:
     """SmoothGrad: the norm of the mean gradient at noisy copies of the text.
@@ -223,19 +217,16 @@ def _occlusion(subject: Subject, call: Call) -> Tensor:
     return _perturbed(FeatureAblation(subject.probabilities), subject, call)
 
 
-@scoring_method(
+@_sampling_method(
     "lime",
     "a local linear model over randomly replaced tokens",
     family="perturbation",
     steps=("samples", 500),
     settings=lambda subject: {
-        "n_samples": subject.n_steps,
+        **sampled(subject),
         "kernel_width": _LIME_KERNEL_WIDTH,
         "ridge": _LIME_RIDGE,
-        "seed": subject.seed,
     },
-    stochastic=True,
-    one_by_one=True,
     check=lambda _: _require_sklearn("lime"),
 )
 def _lime(subject: Subject, call: Call) -> Tensor:
@@ -258,14 +249,11 @@ def _check_kernel_shap(subject: Subject) -> None:
         )
 
 
-@scoring_method(
+@_sampling_method(
     "kernel-shap",
     "Shapley values by weighted linear regression",
     family="perturbation",
     steps=("samples", 500),
-    settings=sampled,
-    stochastic=True,
-    one_by_one=True,
     check=_check_kernel_shap,
 )
 def _kernel_shap(subject: Subject, call: Call) -> Tensor:
@@ -273,18 +261,14 @@ def _kernel_shap(subject: Subject, call: Call) -> Tensor:
         # With one feature its Shapley value is the whole difference, and Captum's sampling
         # distribution over coalition sizes is empty.
         return _occlusion(subject, call)
-    method = KernelShap(subject.probabilities)
-    return _perturbed(method, subject, call, n_samples=subject.n_steps)
+    return _perturbed(KernelShap(subject.probabilities), subject, call, n_samples=subject.n_steps)
 
 
-@scoring_method(
+@_sampling_method(
     "shapley-sampling",
     "Shapley values over random orders of the tokens",
     family="perturbation",
     steps=("orders", 25),
-    settings=sampled,
-    stochastic=True,
-    one_by_one=True,
 )
 def _shapley_sampling(subject: Subject, call: Call) -> Tensor:
     method = ShapleyValueSampling(subject.probabilities)

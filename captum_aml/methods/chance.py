@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from captum_aml.masking.call import Call
-from captum_aml.methods.adapter import Subject, scoring_method
-from captum_aml.methods.groups import count_groups, groups_of
+from captum_aml.methods.adapter import Subject, count_groups, groups_of, scoring_method
 
 
 @scoring_method(

@@ -10,26 +10,41 @@ import torch
 from captum.attr import (
     Attribution,
     FeatureAblation,
+    FeaturePermutation,
+    InternalInfluence,
     KernelShap,
     LayerActivation,
+    LayerConductance,
     LayerDeepLift,
+    LayerDeepLiftShap,
+    LayerFeaturePermutation,
+    LayerGradientShap,
     LayerGradientXActivation,
     LayerIntegratedGradients,
+    NoiseTunnel,
     Occlusion,
     PerturbationAttribution,
 )
 from torch import Tensor, nn
 
-from captum_aml._captum import without_hook_traces
+from captum_aml._captum import GradientAttribution, LayerAttribution, without_hook_traces
 from captum_aml._utils.checks import as_count
 from captum_aml._utils.random import seeded
 from captum_aml.attr.base import MaskAttribution
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import Call
 from captum_aml.masking.forward import forwarded_args
-from captum_aml.methods._kinds import check_explains_ids
-from captum_aml.methods.adapter import Adapter, classes_of, examples_of, logits_of
-from captum_aml.methods.groups import count_groups, group_sums, groups_of, maskable_of, shares
+from captum_aml.methods.adapter import (
+    Adapter,
+    classes_of,
+    count_groups,
+    examples_of,
+    group_sums,
+    groups_of,
+    logits_of,
+    maskable_of,
+    shares,
+)
 from captum_aml.methods.learned import mask_settings
 from captum_aml.methods.registry import Setting
 from captum_aml.readout import output_tensor
@@ -46,19 +61,39 @@ _TOGETHER = (
     LayerActivation,
     MaskAttribution,
 )
+# Why a class cannot explain ids, the first that fits, and what can.
+_REFUSED: tuple[tuple[type | tuple[type, ...], str, str], ...] = (
+    (NoiseTunnel, "adds noise to its inputs, and ids are no quantities", "method 'smooth-grad'"),
+    (
+        (LayerGradientShap, LayerConductance, InternalInfluence),
+        "goes through values between the inputs and the baselines, and between ids there are none",
+        "LayerIntegratedGradients, or method 'gradient-shap'",
+    ),
+    (LayerDeepLiftShap, "takes many baselines for each text", "LayerDeepLift"),
+    (
+        (FeaturePermutation, LayerFeaturePermutation),
+        "takes what it replaces from other texts of the batch",
+        "FeatureAblation",
+    ),
+)
+# What to use at the embedding layer instead of a class that takes gradients of its inputs.
+_AT_EMBEDDINGS = {
+    "IntegratedGradients": "LayerIntegratedGradients at the embedding layer",
+    "InputXGradient": "LayerGradientXActivation at the embedding layer",
+    "DeepLift": "LayerDeepLift at the embedding layer",
+    "DeepLiftShap": "LayerDeepLift at the embedding layer",
+    "LRP": "LayerLRP",
+    "Saliency": "method 'saliency'",
+    "GradientShap": "method 'gradient-shap'",
+}
+# The arguments that `attribute` may have: a token method knows them all.
+_KNOWN = ("inputs", "baselines", "target", "additional_forward_args", "sliding_window_shapes")
 
 
-def from_attribution(
-    attribution: Attribution,
-    forward_func: ForwardFunc | None = None,
-    *,
-    n_steps: int | None = None,
-    seed: int = 0,
-    batch_size: int = 32,
-) -> AttributionMethod:
-    """Makes a token method of a Captum attribution instance.
+class AttributionMethod(Adapter):
+    """A token method by a Captum attribution instance.
 
-    For instance ``from_attribution(LayerIntegratedGradients(predict, model.bert.embeddings))``.
+    For instance ``AttributionMethod(LayerIntegratedGradients(predict, model.bert.embeddings))``.
     Its scores are what ``attribute`` gives for the ids, summed over channels, 0 where there is
     nothing to explain. Of a token method's arguments ``attribute`` gets those that it takes, and
     the attribution's own forward function those that it takes. What is explained is the output of
@@ -77,32 +112,25 @@ def from_attribution(
         seed: Seed of everything random; this package's attributions have their own. Default: 0.
         batch_size: The most examples in one pass where many variants are made. Default: 32.
 
+    Attributes:
+        last_outputs: The output of ``forward_func`` for the last call's texts (N, C), if it ran on
+            them.
+
     Raises:
         InvalidInputError: The attribution is no instance of Captum's, or cannot explain ids; or
             it has no steps to choose.
-    """
-    return AttributionMethod(
-        attribution, forward_func, n_steps=n_steps, seed=seed, batch_size=batch_size
-    )
-
-
-class AttributionMethod(Adapter):
-    """A token method by an attribution of Captum; see ``from_attribution``.
-
-    Attributes:
-        attribution: The attribution.
     """
 
     def __init__(
         self,
         attribution: Attribution,
-        forward_func: ForwardFunc | None,
+        forward_func: ForwardFunc | None = None,
         *,
-        n_steps: int | None,
-        seed: int,
-        batch_size: int,
+        n_steps: int | None = None,
+        seed: int = 0,
+        batch_size: int = 32,
     ) -> None:
-        check_explains_ids(attribution)
+        _check_explains_ids(attribution)
         self.attribution = attribution
         self._forward_func = forward_func
         self._seed = as_count("seed", seed)
@@ -119,8 +147,8 @@ class AttributionMethod(Adapter):
             n_steps = as_count("n_steps", n_steps, least=least)
         self._n_steps = n_steps
         self.gradients = not isinstance(attribution, PerturbationAttribution)
+        self.last_outputs: Tensor | None = None
         self._output_shape: tuple[int, ...] | None = None
-        self._last_outputs: Tensor | None = None
 
     @property
     def signed(self) -> bool:
@@ -141,13 +169,8 @@ class AttributionMethod(Adapter):
             steps[self._counts] = own if isinstance(own, int) else None
         return {**name, **steps, "seed": self._seed}
 
-    @property
-    def last_outputs(self) -> Tensor | None:
-        """The output of ``forward_func`` for the last call's texts (N, C), if it ran on them."""
-        return self._last_outputs
-
     def _scores(self, call: Call) -> Tensor:
-        self._last_outputs = None
+        self.last_outputs = None
         given = call.additional_forward_args
         function = self.attribution.forward_func
         call = call.with_args(forwarded_args(given, self._forward_func, function))
@@ -160,7 +183,7 @@ class AttributionMethod(Adapter):
                 chosen = None if classes is None else classes[rows]
                 scores[rows] = self._attributed(part, chosen).detach().to(scores)
         if self._predicts_itself and isinstance(self.attribution, MaskAttribution):
-            self._last_outputs = self.attribution.last_outputs_
+            self.last_outputs = self.attribution.last_outputs_
         return scores
 
     def _parts(self, call: Call) -> Iterator[tuple[slice, Call]]:
@@ -222,8 +245,8 @@ class AttributionMethod(Adapter):
         if self._forward_func is not None:
             predicts, known = self._forward_func, args
         with torch.no_grad():
-            self._last_outputs = logits_of(predicts)(*call.inputs, *known)
-        return self._last_outputs.argmax(dim=-1)
+            self.last_outputs = logits_of(predicts)(*call.inputs, *known)
+        return self.last_outputs.argmax(dim=-1)
 
     @property
     def _predicts_itself(self) -> bool:
@@ -307,3 +330,47 @@ def _by_token(result: object, ids: Tensor, *, shares_channels: bool) -> Tensor:
     if result.dim() == 2:
         return result
     return result.mean(dim=-1) if shares_channels else result.sum(dim=-1)
+
+
+def _check_explains_ids(attribution: object) -> None:
+    """Checks that an attribution can explain token ids.
+
+    Raises:
+        InvalidInputError: It is no instance of a Captum attribution, or of one that cannot; the
+            message says what can instead.
+    """
+    if isinstance(attribution, type) and issubclass(attribution, Attribution):
+        raise InvalidInputError(
+            f"attribution: expected an instance, got the class {attribution.__name__}; make one "
+            "with the forward function, and the layer where it takes one"
+        )
+    if not isinstance(attribution, Attribution):
+        raise InvalidInputError(
+            "attribution: expected an instance of a Captum attribution, got "
+            f"{type(attribution).__name__}"
+        )
+    name = type(attribution).__name__
+    parameters = inspect.signature(attribution.attribute).parameters
+    named = [p for p in parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    needs = [p.name for p in named if p.default is p.empty and p.name not in _KNOWN]
+    if "inputs" not in parameters or needs:
+        raise InvalidInputError(
+            f"attribution: expected one that explains inputs and needs nothing else, got {name}, "
+            f"which needs {', '.join(needs)}"
+        )
+    for kind, reason, instead in _REFUSED:
+        if isinstance(attribution, kind):
+            raise InvalidInputError(
+                f"attribution: expected one that explains token ids, got {name}, which {reason}; "
+                f"use {instead}"
+            )
+    at_inputs = isinstance(attribution, GradientAttribution) and not isinstance(
+        attribution, LayerAttribution
+    )
+    # A user's own class may well find the embeddings by itself, as ours do.
+    if at_inputs and type(attribution).__module__.startswith("captum."):
+        instead = _AT_EMBEDDINGS.get(name, "LayerIntegratedGradients at the embedding layer")
+        raise InvalidInputError(
+            f"attribution: expected one that explains token ids, got {name}, which takes gradients "
+            f"of its inputs, and ids have none; use {instead}"
+        )

@@ -6,8 +6,9 @@ import copy
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,43 +20,34 @@ from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.attention import taken_removal
 from captum_aml.masking.call import Call
 from captum_aml.masking.forward import argument_named, underlying_model
-from captum_aml.methods.adapter import Adapter, classes_of
-from captum_aml.methods.groups import groups_of, maskable_of, shares
+from captum_aml.methods.adapter import Adapter, classes_of, groups_of, maskable_of, shares
 from captum_aml.methods.registry import Factory, MethodOptions, MethodSpec, Setting, register
 from captum_aml.perturbation import AttentionRemoval
 from captum_aml.typing import ForwardFunc
 
 _TokenMask: TypeAlias = AMLAttribution | LAAttribution
 
+#: Of a method that can use a fitted masker, and of one that cannot do without.
+_MAY: dict[str, Any] = {"takes_masker": True}
+_MUST: dict[str, Any] = {"takes_masker": True, "requires_masker": True}
 
+
+@dataclass(eq=False)
 class MaskMethod(Adapter):
     """An attribution that learns a mask, called as all methods are.
 
-    Args:
+    Attributes:
         attribution: The Captum-style attribution.
         n_steps: Tuning steps; None for the attribution's own choice.
         settings: What is recorded.
         through_attention: Whether tokens are removed through attention, in the way that the first
-            call finds the model to take. Default: False
+            call finds the model to take.
     """
 
-    def __init__(
-        self,
-        attribution: _TokenMask,
-        n_steps: int | None,
-        settings: Mapping[str, Setting],
-        *,
-        through_attention: bool = False,
-    ) -> None:
-        self.attribution = attribution
-        self._n_steps = n_steps
-        self._settings = settings
-        self._through_attention = through_attention
-
-    @property
-    def settings(self) -> Mapping[str, Setting]:
-        """The settings to be recorded."""
-        return self._settings
+    attribution: _TokenMask
+    n_steps: int | None
+    settings: Mapping[str, Setting]
+    through_attention: bool
 
     @property
     def last_outputs(self) -> Tensor | None:
@@ -63,7 +55,7 @@ class MaskMethod(Adapter):
         return self.attribution.last_outputs_
 
     def _scores(self, call: Call) -> Tensor:
-        if self._through_attention and not isinstance(
+        if self.through_attention and not isinstance(
             self.attribution.perturbation, AttentionRemoval
         ):
             if not bool(maskable_of(call).any()):
@@ -78,7 +70,7 @@ class MaskMethod(Adapter):
             additional_forward_args=call.additional_forward_args,
             # What is not maskable has a group of its own there, so that it counts for no other.
             feature_mask=groups if shares(groups) else None,
-            n_steps=self._n_steps,
+            n_steps=self.n_steps,
         )
         assert isinstance(scores, Tensor)
         return scores
@@ -149,16 +141,15 @@ def _factory(
         masker = options.masker
         name: str | None = None
         attribution: _TokenMask
+        made: dict[str, Any] = {
+            "embedding_layer": embedding_layer,
+            "output": "logits",
+            "tune": tune,
+            "seed": options.seed,
+        }
         if isinstance(masker, str | os.PathLike):
             name = os.fspath(masker)
-            attribution = attribution_class.from_pretrained(
-                name,
-                forward_func,
-                embedding_layer=embedding_layer,
-                output="logits",
-                tune=tune,
-                seed=options.seed,
-            )
+            attribution = attribution_class.from_pretrained(name, forward_func, **made)
         elif isinstance(masker, AMLAttribution | LAAttribution):
             if type(masker) is not attribution_class:
                 raise InvalidInputError(
@@ -170,19 +161,12 @@ def _factory(
             attribution.tune, attribution.seed = tune, options.seed
         else:
             name = None if masker is None else type(masker).__name__
-            attribution = attribution_class(
-                forward_func,
-                embedding_layer=embedding_layer,
-                masker=masker,
-                output="logits",
-                tune=tune,
-                seed=options.seed,
-            )
+            attribution = attribution_class(forward_func, masker=masker, **made)
         n_steps = default_n_steps if options.n_steps is None else options.n_steps
         settings = {**mask_settings(attribution, n_steps), "masker": name}
         if through_attention:
             settings["perturbation"] = "attention"
-        return MaskMethod(attribution, n_steps, settings, through_attention=through_attention)
+        return MaskMethod(attribution, n_steps, settings, through_attention)
 
     return factory
 
@@ -196,44 +180,38 @@ def _register(
 
     The second and the last say by their names what the first does with ``n_steps`` and ``masker``.
     """
-    entry = partial(MethodSpec, family="learned", signed=False)
-    with_masker = partial(entry, takes_masker=True)
     factory = partial(_factory, attribution_class)
-    for method in (
-        with_masker(
-            name,
-            summary,
-            factory(None),
-            steps="tuning steps (0 with a fitted masker, else 50)",
-        ),
-        with_masker(
-            f"{name}-tuned",
-            f"{name}, tuned for each text from the fitted masker's proposal",
-            factory(10),
-            steps="tuning steps (10)",
-            requires_masker=True,
-        ),
-        with_masker(
-            f"{name}-tuned-masker",
+    tuned = f"{name}, tuned for each text"
+    for suffix, what, made, steps, uses in (
+        ("", summary, factory(None), "0 with a fitted masker, else 50", _MAY),
+        ("-tuned", f"{tuned} from the fitted masker's proposal", factory(10), "10", _MUST),
+        (
+            "-tuned-masker",
             f"{name}, the fitted masker itself tuned for each text",
             factory(10, "masker"),
-            steps="tuning steps (10)",
-            requires_masker=True,
+            "10",
+            _MUST,
         ),
-        entry(
-            f"{name}-free",
-            f"{name}, tuned for each text without a masker",
-            factory(50),
-            steps="tuning steps (50)",
-        ),
-        entry(
-            f"{name}-free-attention",
+        ("-free", f"{tuned} without a masker", factory(50), "50", {}),
+        (
+            "-free-attention",
             f"{name} without a masker, removing tokens through attention",
             factory(50, through_attention=True),
-            steps="tuning steps (50)",
+            "50",
+            {},
         ),
     ):
-        register(method)
+        register(
+            MethodSpec(
+                f"{name}{suffix}",
+                what,
+                made,
+                family="learned",
+                signed=False,
+                steps=f"tuning steps ({steps})",
+                **uses,
+            )
+        )
 
 
 _register(

@@ -10,7 +10,7 @@ away.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,15 @@ from torch import Tensor
 
 from captum_aml._utils.optional import require
 from captum_aml.masking.call import Call
-from captum_aml.methods.adapter import Subject, classes_of, sampled, scoring_method
-from captum_aml.methods.groups import count_groups, groups_of, maskable_of
+from captum_aml.methods.adapter import (
+    Subject,
+    classes_of,
+    count_groups,
+    groups_of,
+    maskable_of,
+    sampled,
+    scoring_method,
+)
 from captum_aml.typing import ForwardFunc
 
 _TAKEN_AWAY = -1
@@ -87,10 +94,11 @@ class TokenPieces:
     """
 
     pieces: Sequence[str]
-    text: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.text = "".join(self.pieces)
+    @property
+    def text(self) -> str:
+        """The text."""
+        return "".join(self.pieces)
 
     def __call__(self, text: str, **_: object) -> dict[str, Any]:  # shap's form
         """The ids and character spans of the text, and of nothing for an empty one."""

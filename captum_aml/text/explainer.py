@@ -357,7 +357,7 @@ class TextExplainer:
 
     def _made(self, n_steps: int | None) -> TokenMethod:
         if not isinstance(self.method, str):
-            return methods.from_attribution(
+            return methods.AttributionMethod(
                 self.method, self.text_model, n_steps=n_steps, seed=self.seed
             )
         return methods.create(

@@ -12,7 +12,7 @@ from torch import Tensor
 from captum_aml import AMLAttribution, LAAttribution, methods
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import parse_call
-from captum_aml.methods.groups import number_groups
+from captum_aml.methods.adapter import number_groups
 from captum_aml.methods.packages import MaskedText
 from tests._helpers.methods import (
     IDS,

@@ -97,7 +97,7 @@ def scores_of(
     args: tuple[object, ...] | None = None,
     **options: Any,
 ) -> Tensor:
-    method = methods.from_attribution(
+    method = methods.AttributionMethod(
         attribution, **{"n_steps": few(attribution), "seed": 4, **options}
     )
     return method(
@@ -150,7 +150,7 @@ class TestContract:
         with torch.no_grad():
             assert torch.allclose(scores_of(make()), expected, atol=1e-4)
         with torch.inference_mode():
-            method = methods.from_attribution(make(), n_steps=few(make()), seed=4)
+            method = methods.AttributionMethod(make(), n_steps=few(make()), seed=4)
             scores = method(
                 IDS.clone(),
                 REFERENCE.clone(),
@@ -200,7 +200,7 @@ class TestContract:
             MODEL.eval(), BAG.eval()
 
     def test_nothing_to_explain_scores_zero(self, make: Callable[[], Attribution]) -> None:
-        method = methods.from_attribution(make(), n_steps=few(make()))
+        method = methods.AttributionMethod(make(), n_steps=few(make()))
         assert torch.all(method(IDS, IDS, target=1, additional_forward_args=(MASK,)) == 0)
 
     def test_no_target_means_the_predicted_class(self, make: Callable[[], Attribution]) -> None:
@@ -215,7 +215,7 @@ class TestContract:
 
     def test_settings_are_plain_and_tell_the_class(self, make: Callable[[], Attribution]) -> None:
         attribution = make()
-        settings = methods.from_attribution(attribution, seed=0).settings
+        settings = methods.AttributionMethod(attribution, seed=0).settings
         assert settings["attribution"] == type(attribution).__name__
         assert settings["seed"] == 0
         assert all(v is None or isinstance(v, str | int | float) for v in settings.values())
@@ -284,7 +284,7 @@ def test_learned_masks_are_what_they_are_by_themselves(name: str, grouped: bool)
     expected = expected.sum(dim=-1) if expected.dim() == 3 else expected
     scores = scores_of(attribution, feature_mask=GROUPS if grouped else None)
     assert torch.allclose(scores, expected, atol=1e-6)
-    settings = methods.from_attribution(attribution).settings
+    settings = methods.AttributionMethod(attribution).settings
     assert (settings["n_steps"], settings["tune"], settings["masker"]) == (50, "mask", None)
 
 
@@ -299,7 +299,7 @@ def test_learned_masks_are_what_they_are_by_themselves(name: str, grouped: bool)
     ],
 )
 def test_which_scores_are_signed(make: Callable[[], Attribution], signed: bool) -> None:
-    assert methods.from_attribution(make()).signed is signed
+    assert methods.AttributionMethod(make()).signed is signed
 
 
 def test_occlusion_moves_over_single_tokens() -> None:
@@ -457,7 +457,7 @@ class TestRefused:
         with pytest.raises(
             InvalidInputError, match=rf"token ids, got {type(attribution).__name__}, .*{instead}"
         ):
-            methods.from_attribution(attribution)
+            methods.AttributionMethod(attribution)
         # Captum itself fails on them, or gives nothing that means something.
         if isinstance(attribution, captum.attr.FeaturePermutation):
             return
@@ -475,25 +475,25 @@ class TestRefused:
 
     def test_what_is_no_instance(self) -> None:
         with pytest.raises(InvalidInputError, match="an instance, got the class LayerIntegratedG"):
-            methods.from_attribution(LayerIntegratedGradients)
+            methods.AttributionMethod(LayerIntegratedGradients)
         with pytest.raises(InvalidInputError, match="instance of a Captum attribution, got str"):
-            methods.from_attribution("integrated-gradients")
+            methods.AttributionMethod("integrated-gradients")
 
     def test_what_asks_for_more(self) -> None:
         attribution = captum.attr.NeuronGradient(logits, LAYER)
         with pytest.raises(InvalidInputError, match="NeuronGradient, which needs neuron_selector"):
-            methods.from_attribution(attribution)
+            methods.AttributionMethod(attribution)
         loader = captum.attr.DataLoaderAttribution(FeatureAblation(logits))
         with pytest.raises(
             InvalidInputError, match="DataLoaderAttribution, which needs dataloader"
         ):
-            methods.from_attribution(loader)
+            methods.AttributionMethod(loader)
 
     def test_steps_where_there_are_none(self) -> None:
         with pytest.raises(InvalidInputError, match="n_steps: FeatureAblation has no steps"):
-            methods.from_attribution(FeatureAblation(logits), n_steps=3)
+            methods.AttributionMethod(FeatureAblation(logits), n_steps=3)
         with pytest.raises(InvalidInputError, match="n_steps: expected an integer of at least 1"):
-            methods.from_attribution(Lime(logits), n_steps=0)
+            methods.AttributionMethod(Lime(logits), n_steps=0)
 
     @pytest.mark.parametrize(
         ("layer", "came"),
@@ -530,7 +530,7 @@ def test_a_users_own_attribution() -> None:
 
 
 def scores_of_own(attribution: Attribution, feature_mask: Tensor | None = None) -> Tensor:
-    return methods.from_attribution(attribution)(
+    return methods.AttributionMethod(attribution)(
         IDS, REFERENCE, target=1, additional_forward_args=(MASK,), feature_mask=feature_mask
     )
 
@@ -539,7 +539,7 @@ class TestLastOutputs:
     def outputs(
         self, attribution: Attribution, forward_func: Callable[..., Tensor], target: int | None
     ) -> Tensor | None:
-        method = methods.from_attribution(attribution, forward_func, n_steps=few(attribution))
+        method = methods.AttributionMethod(attribution, forward_func, n_steps=few(attribution))
         assert method.last_outputs is None
         method(IDS, REFERENCE, target=target, additional_forward_args=(MASK,))
         found = method.last_outputs
@@ -575,5 +575,5 @@ class TestLastOutputs:
     ],
 )
 def test_steps_are_recorded(make: Callable[[], Attribution], name: str, number: int) -> None:
-    assert methods.from_attribution(make()).settings[name] == number
-    assert methods.from_attribution(make(), n_steps=7).settings[name] == 7
+    assert methods.AttributionMethod(make()).settings[name] == number
+    assert methods.AttributionMethod(make(), n_steps=7).settings[name] == 7
