@@ -71,15 +71,7 @@ class TokenMethod(Protocol):
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """The options of a caller; a method refuses those that it has no use for.
-
-    Attributes:
-        n_steps: Steps or samples, see ``MethodSpec.steps``. None for the method's own number.
-        seed: Seed of everything random.
-        batch_size: The most examples in one pass of the model, where the method makes many
-            variants of a text. It never changes a score.
-        masker: A folder with a fitted masker, a masker module, or a fitted attribution.
-    """
+    """The options of :func:`create`, as a factory is given them."""
 
     n_steps: int | None = None
     seed: int = 0
@@ -195,7 +187,8 @@ def create(
         embedding_layer: The layer inside it that turns ids (N, L) into embeddings (N, L, D).
         n_steps (int, optional): Steps or samples. Default: None, the method's own number.
         seed: Seed of everything random. Default: 0.
-        batch_size: The most examples in one pass of the model. Default: 32.
+        batch_size: The most examples in one pass of the model, where the method makes many
+            variants of a text. It never changes a score. Default: 32.
         masker (optional): A folder with a fitted masker, a masker module, or an attribution that
             was fitted for this very forward function, for the methods that learn a mask.
             Default: None.
