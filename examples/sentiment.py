@@ -55,7 +55,7 @@ for token, (start, end), score in zip(
 # %%
 # Another class
 # -------------
-# Without a target the predicted class is explained; any other can be named. What speaks against a
+# Without a target the predicted class is explained; any other can be named. What opposes a
 # class has a low score, as what does not matter has, so that the other class is where to look for
 # it.
 

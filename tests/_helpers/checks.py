@@ -549,8 +549,8 @@ def internal_batch_size_changes_nothing(method: Method, case: Case) -> None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             got = parts.attribute(case.inputs, n_steps=STEPS, internal_batch_size=size, **case.call)
-        told = [str(w.message) for w in caught if "internal_batch_size" in str(w.message)]
-        assert len(told) == (size < method.n_passes)
+        warned = [str(w.message) for w in caught if "internal_batch_size" in str(w.message)]
+        assert len(warned) == (size < method.n_passes)
         assert counted.most_rows <= max(size, method.n_passes)
         assert_same(got, expected, tolerance=_tolerance(case))
         assert parts.output_ == whole.output_
@@ -817,7 +817,7 @@ def one_example_with_nothing_to_mask_leaves_the_others_alone(method: Method, cas
         )
         assert all(bool((t[1] == 0).all()) for t in got)
         assert_same(tuple(t[others] for t in got), expected, tolerance=_tolerance(case))
-        # What is told of the masks is told of every example, in order.
+        # What is known of the masks is known of every example, in order.
         assert attribution.best_step_.shape == (case.n_examples,)
         assert attribution.last_terms_.total.shape == (case.n_examples,)
 
@@ -1299,13 +1299,13 @@ def a_masker_of_the_users_own_proposes(method: Method, case: Case) -> None:
 
 
 @check("classes")
-def a_masker_is_told_the_explained_class(method: Method, case: Case) -> None:
+def a_masker_is_conditioned_on_the_target(method: Method, case: Case) -> None:
     rows = varied_target(case)
     masker = KnownMasker()
     attribution = method(case, masker=masker)
     attribution.attribute(case.inputs, **{**case.call, "target": rows})
     output = case.outputs(case.tensors)
-    for i, told in enumerate(masker.seen[0].probabilities):
+    for i, given in enumerate(masker.seen[0].probabilities):
         scores = output[i]
         for index in rows[i][:-1]:
             scores = scores[index]
@@ -1316,7 +1316,7 @@ def a_masker_is_told_the_explained_class(method: Method, case: Case) -> None:
             scores = scores.exp()
         is_predicted = int(scores.argmax()) == chosen
         expected = scores if is_predicted else torch.eye(len(scores))[chosen]
-        torch.testing.assert_close(told, expected.to(told), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(given, expected.to(given), rtol=1e-5, atol=1e-6)
 
 
 @check("core")

@@ -20,7 +20,7 @@ FILLERS = ("a", "b", "c", "d", "e", "f", "g", "h")
 _SPECIAL = ("<unk>", "<eos>")
 VOCABULARY = (*_SPECIAL, *COLOURS, *NUMBERS, *ANSWERS, *FILLERS)
 
-#: Attention logit of a word that is looked for, and logit of what it says, unless told otherwise.
+#: Attention logit of a word that is looked for, and logit of what it says, unless given.
 ATTENTION, SAYS = 6.0, 8.0
 
 CHANNELS = 16

@@ -235,7 +235,7 @@ BAD = {
 }
 
 
-# What a call holds is checked before the objective is asked: AML stands for LA here.
+# What a call holds is checked before the objective is called: AML stands for LA here.
 @pytest.mark.parametrize("method_name", ["AMLAttribution", "LayerAMLAttribution"])
 @pytest.mark.parametrize("name", BAD)
 def test_a_wrong_argument_is_named(method_name: str, name: str) -> None:

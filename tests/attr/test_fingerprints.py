@@ -1,4 +1,4 @@
-"""What tells the explained model from others, of models that are not of transformers."""
+"""Fingerprints of models that are not of transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has to hold before a fitted masker is asked for a proposal."""
+"""Conditions that hold before a fitted masker proposes."""
 
 from __future__ import annotations
 

@@ -306,14 +306,14 @@ class AttentionMasker(KnownMasker):
     """Proposes by the forward function's attention mask alone."""
 
     def forward(self, inputs: MaskerInputs) -> tuple[Tensor, ...]:
-        """1 for what is attended to, -1 for the rest; 0 where it is not told."""
+        """1 for what is attended to, -1 for the rest; 0 where it is not given."""
         (token,) = super().forward(inputs)
         if inputs.attention_mask is None:
             return (torch.zeros_like(token),)
         return (self.scale * 3 * (2.0 * inputs.attention_mask - 1),)
 
 
-def test_a_masker_is_told_the_attention_mask_through_wrappers(method: Method) -> None:
+def test_a_masker_is_given_the_attention_mask_through_wrappers(method: Method) -> None:
     case = CASES["bert"].build()
     # Every position differs from its baseline, also what is not attended to.
     case = replace(case, inputs=case.inputs.clamp(min=2), baselines=cases.MASK, tensor_forward=None)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from captum_aml import AMLAttribution, LAAttribution, LayerAMLAttribution, LayerLAAttribution
 
 PAD, MASK, FIRST_NEUTRAL, N_TOKENS = 0, 1, 12, 60
-#: Two tokens speak for each of three classes.
+#: Two tokens support each of three classes.
 EVIDENCE = {0: (2, 3), 1: (4, 5), 2: (6, 7)}
 #: Either of these decides for class 1 together with the other, and neither alone.
 PAIR = (8, 9)
@@ -195,7 +195,7 @@ def test_tuning_finds_what_speaks_for_a_given_class(
 
 
 def test_one_class_for_all_texts(attribution: Any, model: Planted) -> None:
-    # Texts with evidence for two classes, of which each is asked for in turn.
+    # Texts with evidence for two classes, of which each is the target in turn.
     texts = make_texts("both", seed=3)
     for label in range(3):
         rows = [i for i, own in enumerate(texts.labels) if own == label]
@@ -265,8 +265,8 @@ def test_a_fitted_masker_finds_what_decides(name: str, model: Planted) -> None:
     assert hit_rate(tuned, held_out) > 0.9
 
 
-def test_a_fitted_masker_is_told_the_class(model: Planted) -> None:
-    # Only the target says which of two pieces of evidence is asked for.
+def test_a_fitted_masker_is_conditioned_on_the_class(model: Planted) -> None:
+    # Only the target says which of two pieces of evidence is meant.
     train, held_out = make_texts("both", seed=8, n=1536), make_texts("both", seed=9, n=200)
     method = AMLAttribution(model, embedding_layer=model.embedding)
     batches = [

@@ -711,7 +711,7 @@ def test_the_folder_holds_both_tokenizers_in_files_with_checksums(tmp_path: Path
         len(PreTrainedTokenizerFast(tokenizer_file=str(file)).get_vocab()) for file in contents
     }
     assert lengths == {400, 300}
-    # Saved again, nothing is left behind; damaged, it is told.
+    # Saved again, nothing is left behind; damaged, it is reported.
     attribution.save_pretrained(tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == names
     model = decoder()

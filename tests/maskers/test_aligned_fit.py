@@ -30,7 +30,7 @@ def token_of(word: str) -> int:
 
 
 class PlantedDecoder(nn.Module):
-    """Logits (N, 3) at the last token, which hears all before it: two words speak for a class."""
+    """Logits (N, 3) at the last token, attending to all before it; two words support a class."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,9 +43,9 @@ class PlantedDecoder(nn.Module):
         self.bias = nn.Parameter(torch.tensor([2.0, 0.0, 0.0]))
 
     def forward(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
-        heard = (self.embedding(ids)[..., :3] * attention_mask.unsqueeze(-1)).cumsum(dim=1)
+        attended = (self.embedding(ids)[..., :3] * attention_mask.unsqueeze(-1)).cumsum(dim=1)
         last = (attention_mask * torch.arange(1, ids.shape[1] + 1)).argmax(dim=1)
-        return heard[torch.arange(len(ids)), last] + self.bias
+        return attended[torch.arange(len(ids)), last] + self.bias
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embedding

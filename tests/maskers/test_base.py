@@ -1,4 +1,4 @@
-"""What a masker must give back."""
+"""The logits that a masker must give back."""
 
 from __future__ import annotations
 

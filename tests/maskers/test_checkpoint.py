@@ -388,7 +388,7 @@ MALFORMED: dict[str, Callable[[dict[str, Any]], Any]] = {
 def test_a_malformed_configuration_is_a_checkpoint_error(
     tmp_path: Path, change: Callable[[dict[str, Any]], Any]
 ) -> None:
-    """Whatever a file holds, the user is told that the file is wrong."""
+    """Whatever a file holds, the message says that the file is wrong."""
     fitted().save_pretrained(tmp_path)
     edit_config(tmp_path, change)
     with pytest.raises(CheckpointError):

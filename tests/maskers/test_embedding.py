@@ -48,12 +48,12 @@ def test_the_logits_of_a_sequence_by_loops() -> None:
     q = torch.tensor([[0.2, 0.3, 0.5]], dtype=torch.float64)
     (logits,) = masker(shown(x, maskable=(maskable,), q=q))
 
-    told = q[0] @ head.prediction.classes + head.prediction.shared
+    prediction = q[0] @ head.prediction.classes + head.prediction.shared
     hidden = []
     for j in range(4):
         h = head.project.weight @ x[0, j] + head.project.bias
         h = (h - h.mean()) / (h.var(unbiased=False) + 1e-5).sqrt()
-        h = torch.tanh(h * head.normalize.weight + head.normalize.bias + told)
+        h = torch.tanh(h * head.normalize.weight + head.normalize.bias + prediction)
         hidden.append(h if maskable[0, j] else torch.zeros(3, dtype=torch.float64))
     for mixer in head.mixers:
         mixed = []

@@ -244,12 +244,12 @@ def test_the_logits_by_loops() -> None:
     def gelu(v: Tensor) -> Tensor:
         return torch.stack([0.5 * x * (1 + math.erf(x / math.sqrt(2))) for x in v])
 
-    told = q[0] @ masker.prediction.classes + masker.prediction.shared
+    prediction = q[0] @ masker.prediction.classes + masker.prediction.shared
     shares = masker.mixture.weights.exp() / masker.mixture.weights.exp().sum()
     x = []
     for t in range(4):
         mixed = sum(s * norm(h[0, t]) for s, h in zip(shares, states, strict=True))
-        x.append(apply(masker.project, mixed) + told)
+        x.append(apply(masker.project, mixed) + prediction)
     block = masker.block
     triples = [apply(block.queries_keys_values, norm(v, block.attention_norm)) for v in x]
     for t in range(4):
@@ -430,8 +430,8 @@ class Reader(nn.Module):
 
     def forward(self, inputs: MaskerInputs) -> Tensor:
         assert inputs.hidden_states is not None
-        told = inputs.probabilities.unsqueeze(1).expand(-1, inputs.inputs[0].shape[1], -1)
-        return self.readout(torch.cat([*inputs.hidden_states, told], dim=-1)).squeeze(-1)
+        prediction = inputs.probabilities.unsqueeze(1).expand(-1, inputs.inputs[0].shape[1], -1)
+        return self.readout(torch.cat([*inputs.hidden_states, prediction], dim=-1)).squeeze(-1)
 
 
 @pytest.mark.parametrize("own", [True, False])

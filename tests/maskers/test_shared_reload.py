@@ -1,4 +1,4 @@
-"""Which part of the explained model a reloaded SharedMasker reads."""
+"""The part of the model that a reloaded SharedMasker reads."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ def test_the_logits_are_those_of_the_encoder_with_the_prediction_at_the_end(
     masker = masker_of(model)
     ids = random_ids(2, 6)
     q = torch.rand(2, C).softmax(1)
-    told = q @ masker.prediction.classes + masker.prediction.shared
-    joined = torch.cat([word_table(masker)[ids], told.unsqueeze(1)], dim=1)
+    prediction = q @ masker.prediction.classes + masker.prediction.shared
+    joined = torch.cat([word_table(masker)[ids], prediction.unsqueeze(1)], dim=1)
     hidden = masker.encoder(inputs_embeds=joined).last_hidden_state[:, :6]
     first, _, second = masker.head
     expected = (
@@ -117,9 +117,9 @@ def test_the_prediction_stands_right_after_the_last_token(model: PreTrainedModel
     places = [5, 2, 4]  # after the last token of each text
     offset = 2 if model.config.model_type == "roberta" else 0
     for i, place in enumerate(places):
-        told = masker.prediction(q[i : i + 1])[0]
+        prediction = masker.prediction(q[i : i + 1])[0]
         expected = [table[t] for t in ids[i].tolist()]
-        expected.insert(place, told)
+        expected.insert(place, prediction)
         torch.testing.assert_close(seen["inputs_embeds"][i], torch.stack(expected))
         mask = attention[i].tolist()
         mask.insert(place, 1)
@@ -201,7 +201,7 @@ def test_the_explained_model_is_copied_and_stays_as_it_is(model: PreTrainedModel
     ids = random_ids(2, 6)
     before = model(ids).logits
     model.get_input_embeddings().weight.requires_grad_(True)
-    asked = {name: p.requires_grad for name, p in model.named_parameters()}
+    required = {name: p.requires_grad for name, p in model.named_parameters()}
     masker = TransformerMasker.from_model(model)
     encoder = masker.encoder.state_dict()
     for name, tensor in model.base_model.state_dict().items():
@@ -211,7 +211,7 @@ def test_the_explained_model_is_copied_and_stays_as_it_is(model: PreTrainedModel
         for parameter in masker.parameters():
             parameter.add_(1)
     assert all(torch.equal(t, state[name]) for name, t in model.state_dict().items())
-    assert {name: p.requires_grad for name, p in model.named_parameters()} == asked
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == required
     assert torch.equal(model(ids).logits, before)
 
 

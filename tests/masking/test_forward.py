@@ -1,4 +1,4 @@
-"""The forward function: what can be told of it without running it."""
+"""The forward function: what is known of it without running it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a mask enters: the inputs, the embeddings of ids, or any layer."""
+"""Sites where a mask enters: the inputs, the embeddings of ids, or any layer."""
 
 from __future__ import annotations
 

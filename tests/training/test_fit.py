@@ -287,12 +287,15 @@ def test_nothing_of_the_explained_model_changes() -> None:
     model = PlantedClassifier()
     model.train()
     model.bias.grad = torch.full((3,), 4.0)
-    state, asked = copy.deepcopy(model.state_dict()), [p.requires_grad for p in model.parameters()]
+    state, required = (
+        copy.deepcopy(model.state_dict()),
+        [p.requires_grad for p in model.parameters()],
+    )
     ids = batches_of(3, 8, seed=1)
     copies = [t.clone() for t in ids]
     AMLAttribution(model).fit(ids, ids[:1], epochs=2, learning_rate=1e-2)
     assert equal(model.state_dict(), state)
-    assert [p.requires_grad for p in model.parameters()] == asked
+    assert [p.requires_grad for p in model.parameters()] == required
     assert model.embedding.weight.grad is None
     assert model.bias.grad.tolist() == [4.0] * 3
     assert model.training

@@ -249,7 +249,7 @@ def test_two_precisions_in_a_process_and_beside_an_accelerator_of_the_callers() 
 def test_no_weight_of_the_explained_model_asks_for_a_gradient_meanwhile() -> None:
     model = tiny_encoder("bert")
     model.classifier.weight.requires_grad_(False)
-    asked = {n: p.requires_grad for n, p in model.named_parameters()}
+    required = {n: p.requires_grad for n, p in model.named_parameters()}
     seen: list[bool] = []
 
     class Looking(FitCallback):
@@ -262,7 +262,7 @@ def test_no_weight_of_the_explained_model_asks_for_a_gradient_meanwhile() -> Non
         aml.forward_func, aml.embedding_layers = forward, (model.get_input_embeddings(),)
         with pytest.raises(KeyboardInterrupt):
             aml.fit(batches_of(1, 4), epochs=1, callbacks=(Looking(),))
-        assert {n: p.requires_grad for n, p in model.named_parameters()} == asked
+        assert {n: p.requires_grad for n, p in model.named_parameters()} == required
         assert all(p.grad is None for p in model.parameters())
     assert seen == [False] * 3
 
