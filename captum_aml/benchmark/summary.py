@@ -191,9 +191,11 @@ def _compared(
     return [replace(row, cells=own) for row, own in zip(rows, cells, strict=True)]
 
 
-def _covered(rows: Sequence[MethodRow], metric: Metric) -> int:
-    """The most texts that any method has a value for."""
-    return max((r.cells[metric.name].n for r in rows if metric.name in r.cells), default=0)
+def _full_means(rows: Sequence[MethodRow], metric: Metric) -> dict[str, float]:
+    """Means by method; left out are those over fewer texts than another method has a value for."""
+    cells = {row.method: row.cells[metric.name] for row in rows if metric.name in row.cells}
+    most = max((cell.n for cell in cells.values()), default=0)
+    return {method: cell.mean for method, cell in cells.items() if cell.n == most}
 
 
 def _means(rows: Sequence[MethodRow], metrics: Sequence[Metric]) -> dict[str, dict[str, float]]:
@@ -203,13 +205,11 @@ def _means(rows: Sequence[MethodRow], metrics: Sequence[Metric]) -> dict[str, di
     """
     table: dict[str, dict[str, float]] = {row.method: {} for row in rows}
     for metric in metrics:
-        full = _covered(rows, metric)
+        full = _full_means(rows, metric)
+        worst = -math.inf if metric.higher_is_better else math.inf
         for row in rows:
-            cell = row.cells.get(metric.name)
-            if cell is None:
-                continue
-            worst = -math.inf if metric.higher_is_better else math.inf
-            table[row.method][metric.name] = cell.mean if cell.n == full else worst
+            if metric.name in row.cells:
+                table[row.method][metric.name] = full.get(row.method, worst)
     return table
 
 
@@ -220,16 +220,10 @@ def _overlap(first: np.ndarray, second: np.ndarray) -> bool:
 def _best_baseline(rows: Sequence[MethodRow], metric: Metric) -> str | None:
     if metric.higher_is_better is None:
         return None
-    sign = 1 if metric.higher_is_better else -1
-    full = _covered(rows, metric)
-    others = [
-        row
-        for row in rows
-        if row.role != "learned" and metric.name in row.cells and row.cells[metric.name].n == full
-    ]
-    if not others:
-        return None
-    return max(others, key=lambda row: sign * row.cells[metric.name].mean).method
+    learned = {row.method for row in rows if row.role == "learned"}
+    means = {m: mean for m, mean in _full_means(rows, metric).items() if m not in learned}
+    best = max if metric.higher_is_better else min
+    return best(means, key=means.__getitem__, default=None)
 
 
 @dataclass

@@ -31,7 +31,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 import torch
@@ -59,9 +59,6 @@ _VARIANT_ELEMENTS = 1 << 24
 
 # Orders whose AOPC differs by less differ by rounding only.
 _LEAST_SPAN = 1e-6
-
-#: Which of an example's tokens are taken away, (T,) of bool.
-_Removed: TypeAlias = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -284,19 +281,22 @@ def _groups(rows: Sequence[int], elements: Sequence[int]) -> Iterator[list[int]]
 
 
 def _drops(
-    evaluator: RemovalEvaluator, removal: str | Removal, rows: list[int], removed: list[_Removed]
-) -> np.ndarray:
-    """The effect of taking away, (V,), for each row and the places in its tokens' order."""
-    device = evaluator.tokens.device
+    evaluator: RemovalEvaluator,
+    removal: str | Removal,
+    rows: Sequence[int],
+    removed: Sequence[np.ndarray],
+) -> list[np.ndarray]:
+    """The effect of taking away, (V,) for each row and V sets of its tokens, (V, T) of bool."""
     tokens = evaluator.tokens.cpu().numpy()
-    places = {row: np.flatnonzero(tokens[row]) for row in set(rows)}
-    keep = np.ones((len(rows), tokens.shape[1]), dtype=bool)
-    for variant, (row, gone) in enumerate(zip(rows, removed, strict=True)):
-        keep[variant, places[row][gone]] = False
-    index = torch.tensor(rows)
-    values = evaluator.values(index.to(device), torch.from_numpy(keep).to(device), removal)
-    drops: np.ndarray = (evaluator.originals[index] - values).numpy()
-    return drops
+    keep = [np.ones((len(gone), tokens.shape[1]), dtype=bool) for gone in removed]
+    for row, kept, gone in zip(rows, keep, removed, strict=True):
+        kept[:, tokens[row]] = ~gone
+    counts = [len(gone) for gone in removed]
+    index = torch.tensor(rows).repeat_interleave(torch.tensor(counts))
+    device = evaluator.tokens.device
+    kept_units = torch.from_numpy(np.concatenate(keep)).to(device)
+    drops = evaluator.originals[index] - evaluator.values(index.to(device), kept_units, removal)
+    return [part.numpy() for part in drops.split(counts)]
 
 
 def _exhaustive(
@@ -307,16 +307,8 @@ def _exhaustive(
     sizes = [n_tokens[row] for row in rows]
     # Bit i of a subset's number says whether token i is gone.
     subsets = [(np.arange(1 << size)[:, None] >> np.arange(size) & 1) == 1 for size in sizes]
-    drops = _drops(
-        evaluator,
-        removal,
-        [row for row, table in zip(rows, subsets, strict=True) for _ in table],
-        [gone for table in subsets for gone in table],
-    )
-    ends = np.cumsum([len(table) for table in subsets])[:-1]
-    return [
-        _best_chains(part, size) for part, size in zip(np.split(drops, ends), sizes, strict=True)
-    ]
+    drops = _drops(evaluator, removal, rows, subsets)
+    return [_best_chains(part, size) for part, size in zip(drops, sizes, strict=True)]
 
 
 def _best_chains(drops: np.ndarray, size: int) -> tuple[float, float]:
@@ -373,14 +365,9 @@ def _beam(
     for step in range(max(sizes.values())):
         going = [i for i, state in enumerate(states) if step < sizes[state.row]]
         successors = [states[i].successors() for i in going]
-        drops = _drops(
-            evaluator,
-            removal,
-            [state.row for state in successors for _ in state.gone],
-            [gone for state in successors for gone in state.gone],
-        )
-        ends = np.cumsum([len(state.gone) for state in successors])[:-1]
-        for i, state, part in zip(going, successors, np.split(drops, ends), strict=True):
+        rows_now, gone = [s.row for s in successors], [s.gone for s in successors]
+        drops = _drops(evaluator, removal, rows_now, gone)
+        for i, state, part in zip(going, successors, drops, strict=True):
             states[i] = state.best(part, beam_size)
     found = [float(state.sums[0]) / sizes[state.row] for state in states]
     return list(zip(found[::2], found[1::2], strict=True))
