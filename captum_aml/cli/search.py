@@ -46,6 +46,7 @@ _WITHOUT = (
 
 
 @config_flags(without=_WITHOUT, defaults=DEFAULTS)
+@warnings_in_lines()
 def search(
     options: dict[str, object],
     *,
@@ -96,23 +97,16 @@ def search(
             "loss: expected 'objective', whose weights are searched, got 'regression', which has "
             "none"
         )
-    from captum_aml.training import SearchSettings
+    from captum_aml.cli.fit_setup import prepare
+    from captum_aml.training import SearchSettings, search_weights
+    from captum_aml.training.search import refuse_several_processes
 
     settings = SearchSettings(
         trials=trials, learning_rates=(lowest_rate, highest_rate), prune=prune, seed=chosen.seed
     )
-    with warnings_in_lines():
-        _run(chosen, settings, out, storage or out / "trials.log")
-
-
-def _run(config: FitConfig, settings: SearchSettings, out: Path, storage: Path) -> None:
-    from captum_aml.cli.fit_setup import prepare
-    from captum_aml.training import search_weights
-    from captum_aml.training.search import refuse_several_processes
-
     RunFolder.check_path(out)
     refuse_several_processes()
-    setup = prepare(config)
+    setup = prepare(chosen)
     score = setup.score
     assert score is not None, "a search is by a metric"
     out.mkdir(parents=True, exist_ok=True)
@@ -124,13 +118,13 @@ def _run(config: FitConfig, settings: SearchSettings, out: Path, storage: Path) 
     )
     result = search_weights(
         setup.attribution,
-        config.objective(),
+        chosen.objective(),
         setup.training,
         setup.validation,
         metric=metric,
-        fit=config.settings(),
+        fit=chosen.settings(),
         settings=settings,
-        storage=storage,
+        storage=storage or out / "trials.log",
         identity=_identity(setup),
         score=score,
         on_trial=lambda trial: say(_line(trial, settings.trials)),
