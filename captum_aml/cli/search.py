@@ -21,7 +21,7 @@ from captum_aml.exceptions import InvalidInputError
 
 if TYPE_CHECKING:
     from captum_aml.cli.fit_setup import FitSetup
-    from captum_aml.training import SearchResult, SearchSettings, Trial
+    from captum_aml.training import SearchResult, Trial
 
 BEST = "best.yaml"
 _SHOWN = 10
@@ -110,10 +110,9 @@ def search(
     score = setup.score
     assert score is not None, "a search is by a metric"
     out.mkdir(parents=True, exist_ok=True)
-    metric = score.metric
-    direction = "highest" if metric.higher_is_better else "lowest"
+    direction = "highest" if score.metric.higher_is_better else "lowest"
     say(
-        f"Searching for the {direction} {metric.name} on {setup.n_validation} validation "
+        f"Searching for the {direction} {score.metric.name} on {setup.n_validation} validation "
         "texts; report figures on other texts."
     )
     result = search_weights(
@@ -121,7 +120,7 @@ def search(
         chosen.objective(),
         setup.training,
         setup.validation,
-        metric=metric,
+        metric=score.metric,
         fit=chosen.settings(),
         settings=settings,
         storage=storage or out / "trials.log",
