@@ -24,7 +24,7 @@ from captum_aml.objectives import Objective
 from captum_aml.training import FitCallback, FitSettings, FitSummary, fit_masker
 from captum_aml.training.callbacks import check_callbacks
 from captum_aml.training.data import PredictionCache, reusable
-from captum_aml.training.losses import BuildProblem, FitGoal, FitLoss, ObjectiveLoss, resolve_metric
+from captum_aml.training.losses import BuildProblem, FitGoal, resolve_metric
 from captum_aml.training.regression import RegressionLoss
 from captum_aml.typing import Batch, Batches
 
@@ -42,16 +42,7 @@ def learn(
     trackers: Sequence[object],
     show_progress: bool,
 ) -> tuple[nn.Module, ModelFingerprint, FitSummary]:
-    """Fits a masker for an attribution, which stays as it is.
-
-    Args:
-        attribution: What the masker is for; its own masker is the starting point.
-        train_batches: As for ``fit``, like the others.
-        val_batches: Likewise.
-        settings: Likewise, with a seed.
-        callbacks: Likewise.
-        trackers: Likewise.
-        show_progress: Likewise.
+    """Fits a masker for an attribution, which stays as it is; arguments as for its ``fit``.
 
     Returns:
         The fitted masker, the fingerprint of the explained model, and how fitting went.
@@ -101,11 +92,12 @@ def learn(
             view.masker_, view.fingerprint_ = current, None
             return metric.function(view, _batch_arguments(batch))
 
+        loss: Objective | RegressionLoss = attribution.objective
+        if settings.loss == "regression":
+            loss = RegressionLoss(n_subsets=settings.n_subsets)
         summary = fit_masker(
             masker,
-            FitGoal(
-                build, _loss(settings, attribution.objective), build_validation, metric, measure
-            ),
+            FitGoal(build, loss, build_validation, metric, measure),
             train_batches,
             val_batches,
             settings=settings,
@@ -125,12 +117,6 @@ def learn(
         if not fingerprints:  # a run that was over already
             build(next(iter(train_batches)))
     return masker, fingerprints[0], summary
-
-
-def _loss(settings: FitSettings, objective: Objective) -> FitLoss:
-    if settings.loss == "regression":
-        return RegressionLoss(n_subsets=settings.n_subsets)
-    return ObjectiveLoss(objective)
 
 
 def _masker_for(first: Batch | None, build: BuildProblem) -> nn.Module:

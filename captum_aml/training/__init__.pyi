@@ -4,7 +4,6 @@ from .records import EpochRecord, FitSummary, Trial, ValidationRecord
 from .search import SearchResult, SearchSettings, search_weights
 from .selection import MaskerScore, validation_metrics
 from .settings import FitSettings, ValidationMetric
-from .validation import evaluate_masker
 
 __all__ = [
     "EpochRecord",
@@ -19,7 +18,6 @@ __all__ = [
     "Trial",
     "ValidationMetric",
     "ValidationRecord",
-    "evaluate_masker",
     "fit_masker",
     "search_weights",
     "validation_metrics",

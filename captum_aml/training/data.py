@@ -47,12 +47,19 @@ class Feed:
     Args:
         batches: Batches that can be read once for each epoch.
         seed: The run's seed.
+
+    Attributes:
+        restored: States of the batches' own generators with which the next epoch begins, of a run
+            that is resumed.
+        began: Their states at the beginning of this epoch.
     """
 
     def __init__(self, batches: Batches, *, seed: int) -> None:
         self._batches = batches
         self._seed = seed
         self._state = torch.get_rng_state()
+        self.restored: list[Tensor] = []
+        self.began: list[Tensor] = []
 
     @property
     def generators(self) -> list[torch.Generator]:
@@ -64,13 +71,17 @@ class Feed:
                 found.append(generator)
         return found
 
+    def states(self) -> list[Tensor]:
+        """The present states of these."""
+        return [generator.get_state() for generator in self.generators]
+
     def count(self) -> int:
         """The number of batches; they are read once where they have no length.
 
         Raises:
             InvalidInputError: There is none.
         """
-        states = [generator.get_state() for generator in self.generators]
+        states = self.states()
         n_batches = length_of(self._batches)
         if n_batches is None:
             n_batches = sum(1 for _ in self.drawing(derived_seed(self._seed, "count")))
@@ -87,6 +98,9 @@ class Feed:
             number: The epoch, from 1. ``set_epoch``, where there is one, gets it from 0.
             skip: Batches that were consumed already.
         """
+        for generator, state in zip(self.generators, self.restored, strict=False):
+            generator.set_state(state)
+        self.restored, self.began = [], self.states()
         for part in self.parts:
             if callable(getattr(part, "set_epoch", None)):
                 part.set_epoch(number - 1)

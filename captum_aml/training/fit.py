@@ -19,6 +19,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
+from captum_aml.masking.problem import GradientWatch
 from captum_aml.training.callbacks import FitCallback, FitState, ProgressBar
 from captum_aml.training.data import (
     Feed,
@@ -29,7 +30,7 @@ from captum_aml.training.data import (
     validation_steps,
 )
 from captum_aml.training.losses import FitGoal
-from captum_aml.training.optimizer import StepGradients, Updater, learning_rates, needs_length
+from captum_aml.training.optimizer import Updater, learning_rates, needs_length, step_gradients
 from captum_aml.training.processes import Processes
 from captum_aml.training.records import (
     EpochRecord,
@@ -38,6 +39,7 @@ from captum_aml.training.records import (
     Progress,
     ValidationRecord,
 )
+from captum_aml.training.regression import RegressionLoss
 from captum_aml.training.resume import Keeper, learned
 from captum_aml.training.settings import FitSettings
 from captum_aml.training.validation import validation_means
@@ -114,17 +116,7 @@ def fit_masker(
 
 
 class FitLoop:
-    """One fit, with what it needs and where it stands.
-
-    Args:
-        masker: The masker, which is trained in place.
-        goal: What it is fitted for.
-        train_batches: Training batches.
-        val_batches: Validation batches, or None.
-        settings: The settings.
-        processes: The processes.
-        callbacks: Are called as it goes on, on the main process.
-    """
+    """One fit, with what it needs and where it stands; arguments as for :func:`fit_masker`."""
 
     def __init__(
         self,
@@ -161,7 +153,8 @@ class FitLoop:
         self.last_error = ""
         self.requests: list[str] = []
         self.keeper: Keeper | None = None
-        self.gradients = StepGradients(masker, goal, settings, self.updater, processes)
+        # Of an objective, which is differentiated through the explained model.
+        self.watch = None if isinstance(goal.loss, RegressionLoss) else GradientWatch()
         self.started = time.perf_counter()
 
     # The loop
@@ -200,8 +193,6 @@ class FitLoop:
 
     def _epoch(self) -> None:
         progress = self.progress
-        if self.keeper is not None:
-            self.keeper.begin_epoch()
         batches = self.feed.epoch(progress.epoch, skip=progress.batches)
         self._call("on_epoch_start")
         every = self.settings.save_every
@@ -261,10 +252,18 @@ class FitLoop:
     def _step(self, batches: Iterator[Batch]) -> bool:
         """Goes one step; False where there is no batch left for any process."""
         progress, processes = self.progress, self.processes
-        taken = list(islice(batches, self.batches_per_step))
-        share = taken[processes.index :: processes.count]
+        taken = list(enumerate(islice(batches, self.batches_per_step), start=progress.batches))
         seed_torch(derived_seed(self.seed, "step", progress.step, processes.index))
-        found, gradients = self.gradients(share, first=progress.batches, step=progress.step)
+        found, gradients = step_gradients(
+            self.masker,
+            self.goal,
+            self.settings,
+            self.updater,
+            taken[processes.index :: processes.count],
+            step=progress.step,
+            # Once it was reached the model has a gradient.
+            watch=None if self.watch is None or self.watch.reached else self.watch,
+        )
         results = processes.gather(found)
         if not any(result.n_batches for result in results):
             return False
@@ -353,8 +352,8 @@ class FitLoop:
         )
         saved = self.keeper.open(stack, identity(), self.n_batches)
         if saved is not None:
-            self.progress, self.best = saved.progress, saved.best
-            self.started -= saved.progress.seconds
+            self.progress, self.best = saved
+            self.started -= self.progress.seconds
 
     def _save(self) -> None:
         if self.keeper is None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,57 +11,9 @@ from torch import Tensor, nn
 from captum_aml.exceptions import CaptumAMLError, InvalidInputError
 from captum_aml.masking.problem import GradientWatch, MaskingProblem
 from captum_aml.objectives import Objective, Terms
+from captum_aml.training.regression import RegressionLoss
 from captum_aml.training.settings import ValidationMetric
-from captum_aml.typing import Batch, Batches
-
-
-class FitLoss(Protocol):
-    """A loss for proposed mask logits, computed for each example on its own."""
-
-    @property
-    def differentiates_model(self) -> bool:
-        """Whether its gradient comes through the explained model."""
-
-    def __call__(
-        self,
-        problem: MaskingProblem,
-        logits: Tensor,
-        *,
-        where: str,
-        watch: GradientWatch | None = None,
-    ) -> Terms:
-        """The terms of each example.
-
-        Args:
-            problem: What is masked and explained.
-            logits: Mask logits, (N, U).
-            where: Names the pass in an error.
-            watch: Notes whether a later backward pass comes through the explained model.
-        """
-
-
-@dataclass(frozen=True)
-class ObjectiveLoss:
-    """The published one: the objective's own terms for the sigmoid of the logits.
-
-    Attributes:
-        objective: The objective.
-    """
-
-    objective: Objective
-    differentiates_model: bool = True
-
-    def __call__(
-        self,
-        problem: MaskingProblem,
-        logits: Tensor,
-        *,
-        where: str,
-        watch: GradientWatch | None = None,
-    ) -> Terms:
-        """The objective's terms."""
-        return problem.evaluate(torch.sigmoid(logits), self.objective, where=where, watch=watch)
-
+from captum_aml.typing import Batch
 
 BuildProblem = Callable[[Batch], MaskingProblem]
 #: A metric's values (N,) for a batch, with the masker as it is.
@@ -75,25 +26,39 @@ class FitGoal:
 
     Attributes:
         build: Turns a training batch into a masking problem.
-        loss: The loss, averaged over examples.
+        loss: The published loss, an objective for the sigmoid of mask logits, or the regression;
+            averaged over examples.
         build_validation: The same as ``build`` for validation batches. Default: ``build``
         metric: What the best weights are chosen by; None for the validation loss.
         measure: The metric's values for a batch.
     """
 
     build: BuildProblem
-    loss: FitLoss
+    loss: Objective | RegressionLoss
     build_validation: BuildProblem | None = None
     metric: ValidationMetric | None = None
     measure: Measure | None = None
 
+    def terms(
+        self,
+        problem: MaskingProblem,
+        logits: Tensor,
+        *,
+        where: str,
+        watch: GradientWatch | None = None,
+    ) -> Terms:
+        """The loss's terms of each example.
 
-def problems_of(
-    batches: Batches, build: BuildProblem, masker: nn.Module, name: str
-) -> Iterator[MaskingProblem]:
-    """The masking problems of batches, one after the other."""
-    for number, batch in enumerate(batches):
-        yield problem_of(batch, build, masker, name, number)
+        Args:
+            problem: What is masked and explained.
+            logits: Mask logits, (N, U).
+            where: Names the pass in an error.
+            watch: Notes whether a later backward pass comes through the explained model, as that of
+                an objective has to.
+        """
+        if isinstance(self.loss, RegressionLoss):
+            return self.loss(problem, logits, where=where)
+        return problem.evaluate(torch.sigmoid(logits), self.loss, where=where, watch=watch)
 
 
 def problem_of(
@@ -137,10 +102,7 @@ def resolve_metric(select_by: str | ValidationMetric) -> ValidationMetric | None
 __all__ = [
     "BuildProblem",
     "FitGoal",
-    "FitLoss",
     "Measure",
-    "ObjectiveLoss",
     "problem_of",
-    "problems_of",
     "resolve_metric",
 ]

@@ -3,7 +3,7 @@ r"""The optimizer of a fit: learning rates, the gradients of a step, and the ste
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.maskers import as_masker
-from captum_aml.masking.problem import GradientWatch, MaskingProblem
+from captum_aml.masking.problem import GradientWatch
 from captum_aml.training.losses import FitGoal, problem_of
-from captum_aml.training.processes import Processes
 from captum_aml.training.records import Means
 from captum_aml.training.settings import FitSettings
 from captum_aml.typing import Batch
@@ -178,97 +177,77 @@ class StepResult:
         error: What was not finite, or None.
     """
 
-    n_batches: int
+    n_batches: int = 0
     means: Means = field(default_factory=Means)
     classes: list[int] = field(default_factory=list)
     error: str | None = None
 
 
-class StepGradients:
-    """Computes them; the first time it checks that the explained model has a gradient at all.
+def step_gradients(
+    masker: nn.Module,
+    goal: FitGoal,
+    settings: FitSettings,
+    updater: Updater,
+    numbered: Iterable[tuple[int, Batch]],
+    *,
+    step: int,
+    watch: GradientWatch | None,
+) -> tuple[StepResult, list[Tensor | None]]:
+    """The gradients and losses of one process in one step.
 
     Args:
         masker: The masker.
         goal: What it is fitted for.
         settings: The settings.
-        updater: Knows the parameters and the scale of the loss.
-        processes: The processes.
+        updater: Has the parameters and the scale of the loss.
+        numbered: This process's batches with their numbers in the epoch.
+        step: The number of the step.
+        watch: Checks that the explained model has a gradient at all, or None.
+
+    Returns:
+        Sums of the terms, and for each parameter the gradient of the loss summed over the
+        examples. A value that is not finite ends it, and is in the result's ``error``.
     """
-
-    def __init__(
-        self,
-        masker: nn.Module,
-        goal: FitGoal,
-        settings: FitSettings,
-        updater: Updater,
-        processes: Processes,
-    ) -> None:
-        self._masker = masker
-        self._goal = goal
-        self._settings = settings
-        self._updater = updater
-        self._processes = processes
-        self._watch = GradientWatch() if goal.loss.differentiates_model else None
-
-    def __call__(
-        self, batches: Sequence[Batch], *, first: int, step: int
-    ) -> tuple[StepResult, list[Tensor | None]]:
-        """The gradients and losses of one process in one step.
-
-        Args:
-            batches: This process's batches.
-            first: The number of the step's first batch, over all processes.
-            step: The number of the step.
-
-        Returns:
-            Sums of the terms, and for each parameter the gradient of the loss summed over the
-            examples. A value that is not finite ends it, and is in the result's ``error``.
-        """
-        parameters = self._updater.parameters
-        sums: list[Tensor | None] = [None] * len(parameters)
-        result = StepResult(len(batches))
-        self._masker.train()
-        processes = self._processes
-        numbers = range(first + processes.index, first + 10**9, processes.count)
-        for number, batch in zip(numbers, batches, strict=False):
-            try:
-                problem = problem_of(batch, self._goal.build, self._masker, "train_batches", number)
-                for index, gradient in enumerate(self._backward(problem, result, step)):
-                    before = sums[index]
-                    if gradient is not None:
-                        sums[index] = gradient if before is None else before + gradient
-            except NonFiniteError as error:
-                result.error = str(error)
-                break
-        return result, sums
-
-    def _backward(
-        self, problem: MaskingProblem, result: StepResult, step: int
-    ) -> Sequence[Tensor | None]:
-        watch = self._watch
-        with torch.enable_grad():
-            with autocast(self._settings, problem.layout.maskable_units.device):
-                logits = problem.propose(as_masker(self._masker))
-                terms = self._goal.loss(problem, logits, where=f"training step {step}", watch=watch)
-            loss = terms.total.sum()
-            if not bool(torch.isfinite(loss)):
-                raise NonFiniteError(
-                    f"objective: expected a finite loss, got {loss.item()} at training step {step}"
-                )
-            # Only the masker's own gradients are computed: those of the explained model stay as
-            # they are, whatever its parameters require.
-            gradients: tuple[Tensor | None, ...] = (None,) * len(self._updater.parameters)
-            if loss.requires_grad:
-                gradients = torch.autograd.grad(
-                    self._updater.scaled(loss), self._updater.parameters, allow_unused=True
-                )
+    sums: list[Tensor | None] = [None] * len(updater.parameters)
+    result = StepResult()
+    masker.train()
+    for number, batch in numbered:
+        result.n_batches += 1
+        try:
+            problem = problem_of(batch, goal.build, masker, "train_batches", number)
+            with torch.enable_grad():
+                with autocast(settings, problem.layout.maskable_units.device):
+                    logits = problem.propose(as_masker(masker))
+                    terms = goal.terms(problem, logits, where=f"training step {step}", watch=watch)
+                gradients = _gradients(terms.total.sum(), updater, step)
+        except NonFiniteError as error:
+            result.error = str(error)
+            break
         if watch is not None:
             watch.check()
-            self._watch = None
+        for index, gradient in enumerate(gradients):
+            before = sums[index]
+            if gradient is not None:
+                sums[index] = gradient if before is None else before + gradient
         result.means.add_terms(terms.detach())
         if problem.readout.kind in _DISTRIBUTIONS:
             result.classes = sorted({*result.classes, *problem.readout.target_class.tolist()})
-        return gradients
+    return result, sums
 
 
-__all__ = ["StepGradients", "StepResult", "Updater", "autocast", "learning_rates", "needs_length"]
+def _gradients(loss: Tensor, updater: Updater, step: int) -> Sequence[Tensor | None]:
+    """The masker's own gradients only: those of the explained model stay as they are.
+
+    Raises:
+        NonFiniteError: The loss is not finite.
+    """
+    if not bool(torch.isfinite(loss)):
+        raise NonFiniteError(
+            f"objective: expected a finite loss, got {loss.item()} at training step {step}"
+        )
+    if not loss.requires_grad:
+        return [None] * len(updater.parameters)
+    return torch.autograd.grad(updater.scaled(loss), updater.parameters, allow_unused=True)
+
+
+__all__ = ["StepResult", "Updater", "autocast", "learning_rates", "needs_length", "step_gradients"]

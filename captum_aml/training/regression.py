@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from captum_aml._utils.checks import as_count
-from captum_aml.masking.problem import GradientWatch, MaskingProblem, full_precision
+from captum_aml.masking.problem import MaskingProblem, full_precision
 from captum_aml.objectives import Terms
 from captum_aml.readout import as_float
 from captum_aml.training.data import MAX_EXAMPLES, example_keys, in_training
@@ -56,22 +56,13 @@ class RegressionLoss:
         InvalidInputError: ``n_subsets`` is below 2.
     """
 
-    differentiates_model = False
-
     def __init__(self, *, n_subsets: int = 16, max_examples: int = MAX_EXAMPLES) -> None:
         # Pairs: an odd number would leave a subset without its complement.
         self.n_pairs = -(-as_count("n_subsets", n_subsets, least=2) // 2)
         self._max_examples = max_examples
         self._known: dict[bytes, tuple[Tensor, Tensor]] = {}
 
-    def __call__(
-        self,
-        problem: MaskingProblem,
-        logits: Tensor,
-        *,
-        where: str,
-        watch: GradientWatch | None = None,
-    ) -> Terms:
+    def __call__(self, problem: MaskingProblem, logits: Tensor, *, where: str) -> Terms:
         """The term ``regression`` of each example, (N,), in full precision."""
         with full_precision(problem.layout.maskable_units.device):
             return self._terms(problem, as_float(logits), where)

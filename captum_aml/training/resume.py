@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,141 +38,15 @@ FORMAT_VERSION = 1
 RUN = "run.json"
 
 
-@dataclass(frozen=True)
-class SavedRun:
-    """A run as it was read.
-
-    Attributes:
-        progress: Where it stands.
-        tensors: Weights, AdamW's state and generators' states, by name.
-        best: The best weights, or None.
-        scale: The state of the loss scale for fp16, or None.
-    """
-
-    progress: Progress
-    tensors: dict[str, Tensor]
-    best: dict[str, Tensor] | None
-    scale: dict[str, Any] | None
+#: What a folder holds: the progress, the best weights, weights and states by name, fp16's scale.
+_Saved = tuple[Progress, dict[str, Tensor] | None, dict[str, Tensor], dict[str, Any] | None]
 
 
 class CheckpointFolder(RunFolder):
-    """The folder of one fit, held by one process at a time.
-
-    Args:
-        path: The folder, which is made if needed.
-
-    Raises:
-        CheckpointError: The path is a file, or another process writes the folder.
-    """
+    """The folder of one fit, held by one process at a time."""
 
     argument = "checkpoint_dir"
     error = CheckpointError
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._best: dict[str, str] | None = None
-
-    def load(self, configuration: Mapping[str, Any], *, resume: bool) -> SavedRun | None:
-        """Reads the run that the folder holds.
-
-        Args:
-            configuration: What the run has to be, as JSON values.
-            resume: Whether there may be a run.
-
-        Returns:
-            The run, or None where there is none yet.
-
-        Raises:
-            CheckpointError: There is a run without ``resume``, it is another one, or it is damaged.
-        """
-        file = self.path / RUN
-        if not file.exists():
-            return None
-        if not resume:
-            raise CheckpointError(
-                f"checkpoint_dir: {self.path} holds a run already; pass resume=True to go on with "
-                "it, or another folder"
-            )
-        content = read_signed(file, format=FORMAT, version=FORMAT_VERSION, what="a run")
-        check_same(
-            content["configuration"],
-            json.loads(json.dumps(configuration)),
-            f"checkpoint_dir: the run in {self.path} has another configuration",
-            remedy="Use another folder, or the same settings",
-            error=CheckpointError,
-        )
-        try:
-            progress = Progress.from_json(content["progress"])
-            files, scale = content["files"], content["scale"]
-            self._best = files["best"]
-            state = self._tensors(files["state"])
-            best = None if self._best is None else self._tensors(self._best)
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"{file}: incomplete or malformed ({error})") from error
-        return SavedRun(progress, state, best, scale)
-
-    def save(
-        self,
-        configuration: Mapping[str, Any],
-        progress: Progress,
-        tensors: Mapping[str, Tensor],
-        scale: dict[str, Any] | None,
-        *,
-        best: Mapping[str, Tensor] | None,
-    ) -> None:
-        """Writes the run.
-
-        Args:
-            configuration: What the run is, as JSON values.
-            progress: Where it stands.
-            tensors: Weights, AdamW's state and generators' states, by name.
-            scale: The state of the loss scale for fp16, or None.
-            best: The best weights if they are new, or None.
-        """
-        if best is not None:
-            self._best = self._write("best", best)
-        files = {"state": self._write("state", tensors), "best": self._best}
-        content = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "captum_aml_version": __version__,
-            "configuration": configuration,
-            "progress": asdict(progress),
-            "scale": scale,
-            "files": files,
-        }
-        write_file(self.path / RUN, signed_json(content))
-        needed = {entry["file"] for entry in files.values() if entry is not None}
-        for pattern in ("state-*.safetensors", "best-*.safetensors", ".*.part"):
-            for old in self.path.glob(pattern):
-                if old.name not in needed:
-                    old.unlink(missing_ok=True)
-
-    def _write(self, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-        content = save_tensors(
-            {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-        )
-        digest = hashlib.sha256(content).hexdigest()
-        name = f"{kind}-{digest[:16]}.safetensors"
-        write_file(self.path / name, content)
-        return {"file": name, "sha256": digest}
-
-    def _tensors(self, entry: dict[str, str]) -> dict[str, Tensor]:
-        name = entry["file"]
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise CheckpointError(f"{self.path / RUN}: expected a weights file name, got {name!r}")
-        try:
-            content = (self.path / name).read_bytes()
-        except OSError as error:
-            raise CheckpointError(f"{self.path}: {name} cannot be read ({error})") from error
-        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-            raise CheckpointError(
-                f"{self.path / name}: damaged or truncated (its checksum is not the one in {RUN})"
-            )
-        try:
-            return load_tensors(content)
-        except SafetensorError as error:
-            raise CheckpointError(f"{self.path / name}: not a safetensors file") from error
 
 
 class Keeper:
@@ -202,15 +76,13 @@ class Keeper:
         self._settings = settings
         self._processes = processes
         self._path = Path(folder)
-        self._folder: CheckpointFolder | None = None
         self._configuration: dict[str, Any] = {}
-        self._generator_states: list[Tensor] = []
-        self._restored = False
+        self._best: dict[str, str] | None = None
         self._saved_at: tuple[int, int, str | None] | None = None
 
     def open(
         self, stack: ExitStack, identity: Mapping[str, Any], n_batches: int | None
-    ) -> SavedRun | None:
+    ) -> tuple[Progress, dict[str, Tensor] | None] | None:
         """Opens the folder, and takes up the run that it holds.
 
         Args:
@@ -219,10 +91,11 @@ class Keeper:
             n_batches: Training batches in an epoch, if they are known.
 
         Returns:
-            The run, or None where a new one begins.
+            The run's progress and its best weights, or None where a new one begins.
 
         Raises:
-            CheckpointError: The folder holds another run, or is in use.
+            CheckpointError: The folder holds a run without ``resume``, another run, or a damaged
+                one; it is a file, or in use.
         """
         settings = {k: v for k, v in self._settings.to_dict().items() if k not in NOT_OF_THE_RUN}
         self._configuration = {
@@ -236,40 +109,29 @@ class Keeper:
                 for name, tensor in learned(self._masker).items()
             },
         }
-        saved: SavedRun | None = None
+        saved: _Saved | None = None
         error: CaptumAMLError | None = None
         if self._processes.is_main:
             try:
-                self._folder = stack.enter_context(CheckpointFolder(self._path))
-                saved = self._folder.load(self._configuration, resume=self._settings.resume)
+                stack.enter_context(CheckpointFolder(self._path))
+                saved = self._read()
             except CaptumAMLError as caught:
                 error = caught
         # Every process gets the error: one that waited for the others would wait for ever.
         saved, error = self._processes.from_main((saved, error))
         if error is not None:
             raise error
-        if saved is not None:
-            self._restore(saved)
-        return saved
-
-    def _restore(self, saved: SavedRun) -> None:
+        if saved is None:
+            return None
+        progress, best, tensors, scale = saved
         parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimizer": {}, "generator": {}}
-        for name, tensor in saved.tensors.items():
+        for name, tensor in tensors.items():
             kind, key = name.split(".", 1)
             parts[kind][key] = tensor
         self._masker.load_state_dict(parts["weights"], strict=False)
-        self._updater.restore(parts["optimizer"], saved.scale)
-        self._generator_states = [parts["generator"][key] for key in sorted(parts["generator"])]
-        self._restored = True
-
-    def begin_epoch(self) -> None:
-        """Notes, or restores, the generators with which an epoch's batches are drawn."""
-        generators = self._feed.generators
-        if self._restored:
-            for generator, state in zip(generators, self._generator_states, strict=False):
-                generator.set_state(state)
-            self._restored = False
-        self._generator_states = [generator.get_state() for generator in generators]
+        self._updater.restore(parts["optimizer"], scale)
+        self._feed.restored = [parts["generator"][key] for key in sorted(parts["generator"])]
+        return progress, best
 
     def save(self, progress: Progress, best: Mapping[str, Tensor] | None) -> bool:
         """Writes the run, unless it stands in the folder already.
@@ -285,22 +147,87 @@ class Keeper:
         if self._saved_at == position:
             return False
         self._saved_at = position
-        states = self._generator_states
-        if progress.step_in_epoch == 0:
-            states = [generator.get_state() for generator in self._feed.generators]
-        if self._folder is not None:
-            self._folder.save(
-                self._configuration,
-                progress,
-                {
-                    **{f"weights.{k}": t for k, t in learned(self._masker).items()},
-                    **{f"optimizer.{k}": t for k, t in self._updater.tensors().items()},
-                    **{f"generator.{i:03d}": state for i, state in enumerate(states)},
-                },
-                self._updater.scale(),
-                best=best,
-            )
+        if not self._processes.is_main:
+            return True
+        states = self._feed.began if progress.step_in_epoch else self._feed.states()
+        if best is not None:
+            self._best = self._write_tensors("best", best)
+        tensors = {
+            **{f"weights.{k}": t for k, t in learned(self._masker).items()},
+            **{f"optimizer.{k}": t for k, t in self._updater.tensors().items()},
+            **{f"generator.{i:03d}": state for i, state in enumerate(states)},
+        }
+        files = {"state": self._write_tensors("state", tensors), "best": self._best}
+        content = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "captum_aml_version": __version__,
+            "configuration": self._configuration,
+            "progress": asdict(progress),
+            "scale": self._updater.scale(),
+            "files": files,
+        }
+        write_file(self._path / RUN, signed_json(content))
+        needed = {entry["file"] for entry in files.values() if entry is not None}
+        for pattern in ("state-*.safetensors", "best-*.safetensors", ".*.part"):
+            for old in self._path.glob(pattern):
+                if old.name not in needed:
+                    old.unlink(missing_ok=True)
         return True
+
+    def _read(self) -> _Saved | None:
+        """The run that the folder holds; None where there is none yet."""
+        file = self._path / RUN
+        if not file.exists():
+            return None
+        if not self._settings.resume:
+            raise CheckpointError(
+                f"checkpoint_dir: {self._path} holds a run already; pass resume=True to go on with "
+                "it, or another folder"
+            )
+        content = read_signed(file, format=FORMAT, version=FORMAT_VERSION, what="a run")
+        check_same(
+            content["configuration"],
+            json.loads(json.dumps(self._configuration)),
+            f"checkpoint_dir: the run in {self._path} has another configuration",
+            remedy="Use another folder, or the same settings",
+            error=CheckpointError,
+        )
+        try:
+            progress = Progress.from_json(content["progress"])
+            files, scale = content["files"], content["scale"]
+            self._best = files["best"]
+            state = self._read_tensors(files["state"])
+            best = None if self._best is None else self._read_tensors(self._best)
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{file}: incomplete or malformed ({error})") from error
+        return progress, best, state, scale
+
+    def _write_tensors(self, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+        content = save_tensors(
+            {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+        )
+        digest = hashlib.sha256(content).hexdigest()
+        name = f"{kind}-{digest[:16]}.safetensors"
+        write_file(self._path / name, content)
+        return {"file": name, "sha256": digest}
+
+    def _read_tensors(self, entry: dict[str, str]) -> dict[str, Tensor]:
+        name = entry["file"]
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise CheckpointError(f"{self._path / RUN}: expected a weights file name, got {name!r}")
+        try:
+            content = (self._path / name).read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{self._path}: {name} cannot be read ({error})") from error
+        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            raise CheckpointError(
+                f"{self._path / name}: damaged or truncated (its checksum is not the one in {RUN})"
+            )
+        try:
+            return load_tensors(content)
+        except SafetensorError as error:
+            raise CheckpointError(f"{self._path / name}: not a safetensors file") from error
 
 
 def learned(masker: nn.Module) -> dict[str, Tensor]:
@@ -320,4 +247,4 @@ def _digest_of_frozen(masker: nn.Module) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["FORMAT", "RUN", "CheckpointFolder", "Keeper", "SavedRun", "learned"]
+__all__ = ["FORMAT", "RUN", "CheckpointFolder", "Keeper", "learned"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import torch
@@ -12,9 +12,8 @@ from torch import nn
 
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.maskers import as_masker
-from captum_aml.objectives import Objective
 from captum_aml.training.data import Feed
-from captum_aml.training.losses import BuildProblem, FitGoal, FitLoss, ObjectiveLoss, problems_of
+from captum_aml.training.losses import FitGoal, problem_of
 from captum_aml.training.optimizer import autocast
 from captum_aml.training.processes import Processes
 from captum_aml.training.records import Means
@@ -49,12 +48,11 @@ def validation_means(
     Raises:
         InvalidInputError: There is no batch.
     """
-    own = Share(batches, processes, seed=seed)
     means, error = Means(), ""
     try:
-        means = sums_of_terms(masker, goal.build_validation or goal.build, goal.loss, own, settings)
+        means = sums_of_terms(masker, goal, share(batches, processes, seed=seed), settings)
         if goal.metric is not None and goal.measure is not None:
-            for batch in own:
+            for batch in share(batches, processes, seed=seed):
                 values = goal.measure(masker, batch).double()
                 there = ~values.isnan()
                 means.add(goal.metric.name, float(values[there].sum()), int(there.sum()))
@@ -80,52 +78,25 @@ def validation_means(
 
 @torch.no_grad()
 def sums_of_terms(
-    masker: nn.Module,
-    build: BuildProblem,
-    loss: FitLoss,
-    batches: Batches,
-    settings: FitSettings,
+    masker: nn.Module, goal: FitGoal, batches: Iterable[Batch], settings: FitSettings
 ) -> Means:
     """Sums of a loss's terms for a masker's own proposals."""
     masker.eval()
     means = Means()
-    for problem in problems_of(batches, build, masker, "val_batches"):
-        device = problem.layout.maskable_units.device
-        with autocast(settings, device):
+    build = goal.build_validation or goal.build
+    for number, batch in enumerate(batches):
+        problem = problem_of(batch, build, masker, "val_batches", number)
+        with autocast(settings, problem.layout.maskable_units.device):
             logits = problem.propose(as_masker(masker))
-            means.add_terms(loss(problem, logits, where="validation"))
+            means.add_terms(goal.terms(problem, logits, where="validation"))
     return means
 
 
-def evaluate_masker(
-    masker: nn.Module,
-    build: BuildProblem,
-    objective: Objective,
-    batches: Batches,
-) -> dict[str, float]:
-    """Means over examples of the objective and its terms for a masker's own proposals.
-
-    Raises:
-        InvalidInputError: There is no batch.
-    """
-    means = sums_of_terms(masker, build, ObjectiveLoss(objective), batches, FitSettings())
-    if means.count == 0:
-        raise InvalidInputError("val_batches: expected at least one batch, got none")
-    return means.result()
-
-
-class Share:
+def share(batches: Batches, processes: Processes, *, seed: int) -> Iterator[Batch]:
     """Of batches those that are for this process."""
-
-    def __init__(self, batches: Batches, processes: Processes, *, seed: int) -> None:
-        self._feed = Feed(batches, seed=seed)
-        self._seed = seed
-        self._processes = processes
-
-    def __iter__(self) -> Iterator[Batch]:
-        # What is drawn in between differs between the processes; what they read must not.
-        batches = self._feed.drawing(self._seed)
-        return islice(batches, self._processes.index, None, self._processes.count)
+    # What is drawn in between differs between the processes; what they read must not.
+    drawn = Feed(batches, seed=seed).drawing(seed)
+    return islice(drawn, processes.index, None, processes.count)
 
 
-__all__ = ["Share", "evaluate_masker", "sums_of_terms", "validation_means"]
+__all__ = ["share", "sums_of_terms", "validation_means"]

@@ -20,8 +20,9 @@ from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteE
 from captum_aml.maskers import EmbeddingMasker, MaskerInputs, TransformerMasker
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import MaskedOutcome, Terms, size_term
-from captum_aml.training import EpochRecord, FitSettings, evaluate_masker, fit_masker
-from captum_aml.training.losses import FitGoal, ObjectiveLoss
+from captum_aml.training import EpochRecord, FitSettings, fit_masker
+from captum_aml.training.losses import FitGoal
+from captum_aml.training.validation import sums_of_terms
 from captum_aml.typing import Batch, Batches
 from tests._helpers.models import (
     LinearLogits,
@@ -117,7 +118,7 @@ def test_the_steps_are_adamw_with_linear_decay_and_a_bounded_gradient(weight: fl
     learning_rate, decay, epochs = 0.2, 0.05, 2
     history = fit_masker(
         masker,
-        FitGoal(linear_problem, ObjectiveLoss(size_only(weight))),
+        FitGoal(linear_problem, size_only(weight)),
         batches,
         settings=FitSettings(
             epochs=epochs, learning_rate=learning_rate, weight_decay=decay, max_gradient_norm=1.0
@@ -149,7 +150,8 @@ def test_means_are_over_examples_and_not_over_batches() -> None:
     masker = OneLogit(0.0)
     x = torch.tensor([[3.0, 0.1], [1.0, 1.0], [0.5, 2.0], [-2.0, 4.0]], dtype=torch.float64)
     objective = AMLObjective()
-    result = evaluate_masker(masker, linear_problem, objective, [x[:3], x[3:]])
+    goal = FitGoal(linear_problem, objective)
+    result = sums_of_terms(masker, goal, [x[:3], x[3:]], FitSettings()).result()
     half = torch.full((4, 2), 0.5, dtype=torch.float64)
     terms = linear_problem(x).evaluate(half, objective, where="here")
     assert result["total"] == pytest.approx(terms.total.mean().item(), rel=1e-12)
@@ -186,7 +188,7 @@ def test_the_epoch_with_the_least_validation_loss_is_kept() -> None:
     objective = BestAtOne(masker)
     history = fit_masker(
         masker,
-        FitGoal(linear_problem, ObjectiveLoss(objective)),
+        FitGoal(linear_problem, objective),
         [torch.ones(2, 2, dtype=torch.float64)] * 3,
         [torch.ones(1, 2, dtype=torch.float64)],
         settings=FitSettings(epochs=6, learning_rate=0.25, weight_decay=0.0),
@@ -212,7 +214,7 @@ def test_validation_runs_without_dropout_and_without_learning() -> None:
 
     fit_masker(
         Noting(0.0),
-        FitGoal(linear_problem, ObjectiveLoss(AMLObjective())),
+        FitGoal(linear_problem, AMLObjective()),
         [torch.ones(2, 2, dtype=torch.float64)] * 2,
         [torch.ones(2, 2, dtype=torch.float64)],
         settings=FitSettings(epochs=2, learning_rate=0.1, weight_decay=0.0),

@@ -16,7 +16,7 @@ from captum_aml import AMLAttribution, LayerAMLAttribution
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.metrics import comprehensiveness, log_odds, sufficiency
 from captum_aml.training import FitCallback, FitState, ValidationMetric, validation_metrics
-from captum_aml.training.validation import Share
+from captum_aml.training.validation import share
 from tests._helpers.fit_runs import Stream, batches_of, equal, planted, weights_of
 from tests._helpers.models import PlantedClassifier
 
@@ -117,7 +117,7 @@ def test_processes_share_out_every_shuffled_batch_once(count: int) -> None:
     for index in range(count):
         torch.manual_seed(index)
         processes: Any = SimpleNamespace(index=index, count=count)
-        for batch in Share(loader, processes, seed=4):
+        for batch in share(loader, processes, seed=4):
             torch.rand(index)
             seen += batch.tolist()
     assert sorted(seen) == list(range(11))
