@@ -19,9 +19,7 @@ from captum_aml._utils.modules import unwrapped, without_inference_tensors
 from captum_aml._utils.random import isolated_rng
 from captum_aml.attr.explain import (
     AttributionResult,
-    chunk_size,
-    explain,
-    explain_in_chunks,
+    explain_call,
     output_difference,
     propose_mask,
     row_sums,
@@ -346,34 +344,14 @@ class MaskAttribution(GradientAttribution, ABC):
         with torch.inference_mode(False), torch.no_grad(), isolated_rng(self.seed):
             call = self._call(*arguments)
             self.last_terms_ = self.best_step_ = self.output_ = self.last_outputs_ = None
-            steps = self._checked_steps(n_steps)
-            n_passes = self.objective.uses_kept + self.objective.uses_complement if steps else 1
-            size = chunk_size(internal_batch_size, call.n_examples, n_passes)
-            masker = self._active_masker()
-
-            def explain_rows(rows: Call, output: str) -> tuple[AttributionResult, Tensor]:
-                problem = MaskingProblem.build(rows, site, self.perturbation, output, (masker,))
-                self._make_ready(masker, problem)
-                result = explain(
-                    problem,
-                    self.objective,
-                    masker,
-                    n_steps=steps,
-                    tune=self.tune,
-                    learning_rate=self.tuning_learning_rate,
-                    scores=self.scores,
-                    with_delta=with_delta,
-                    show_progress=show_progress,
-                )
-                return result, output_tensor(problem.capture.output)
-
-            result, self.last_outputs_ = explain_in_chunks(
-                [call.rows(start, start + size) for start in range(0, call.n_examples, size)],
+            result, self.last_outputs_ = explain_call(
+                self,
                 call,
-                self.forward_func,
-                explain_rows,
-                output=self.output,
-                tunes=steps > 0,
+                site,
+                n_steps=self._checked_steps(n_steps),
+                internal_batch_size=internal_batch_size,
+                with_delta=with_delta,
+                show_progress=show_progress,
             )
         self.last_terms_, self.best_step_ = result.terms, result.best_step
         self.output_ = result.output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +21,8 @@ from captum_aml.readout import Readout, check_finite, output_tensor, select
 from captum_aml.typing import ForwardFunc
 
 if TYPE_CHECKING:
+    from captum_aml.attr.base import MaskAttribution
+    from captum_aml.masking.sites import Site
     from captum_aml.tuning import TuningResult
 
 ScoreKind = Literal["mask", "contribution"]
@@ -84,50 +86,61 @@ def chunk_size(internal_batch_size: int | None, n_examples: int, n_passes: int) 
         warnings.warn(
             f"internal_batch_size: {size} is less than the {n_passes} passes that each example "
             f"needs together; forward calls have {n_passes} rows",
-            stacklevel=3,
+            stacklevel=4,
         )
     return max(1, size // n_passes)
 
 
-def explain_in_chunks(
-    chunks: Sequence[Call],
+def explain_call(
+    attribution: MaskAttribution,
     call: Call,
-    forward_func: ForwardFunc,
-    explain_rows: Callable[[Call, str], tuple[AttributionResult, Tensor]],
+    site: Site,
     *,
-    output: str,
-    tunes: bool,
+    n_steps: int,
+    internal_batch_size: int | None,
+    with_delta: bool,
+    show_progress: bool,
 ) -> tuple[AttributionResult, Tensor | None]:
-    """Explains a call in chunks whose outputs are all read alike.
-
-    Args:
-        chunks: The call's examples, in order.
-        call: The call.
-        forward_func: The forward function.
-        explain_rows: Explains a chunk whose outputs are read as the given kind; also gives these.
-        output: The output kind, or ``auto``, which all chunks decide together.
-        tunes: Whether chunks are tuned, so that to explain one twice costs much.
+    """Explains a call in chunks of examples whose outputs are all read alike.
 
     Returns:
         The explanations of all examples, and what the forward function gave for them, (N,) or
         (N, C); None for outputs of more dimensions.
     """
+    objective, output = attribution.objective, attribution.output
+    n_passes = objective.uses_kept + objective.uses_complement if n_steps else 1
+    size = chunk_size(internal_batch_size, call.n_examples, n_passes)
+    chunks = [call.rows(start, start + size) for start in range(0, call.n_examples, size)]
+    masker = attribution._active_masker()
+
+    def explained(rows: Call, output: str) -> tuple[AttributionResult, Tensor]:
+        problem = MaskingProblem.build(rows, site, attribution.perturbation, output, (masker,))
+        attribution._make_ready(masker, problem)
+        result = explain(
+            problem,
+            objective,
+            masker,
+            n_steps=n_steps,
+            tune=attribution.tune,
+            learning_rate=attribution.tuning_learning_rate,
+            scores=attribution.scores,
+            with_delta=with_delta,
+            show_progress=show_progress,
+        )
+        return result, output_tensor(problem.capture.output)
 
     def detected(outputs: list[Tensor]) -> str:
         return Readout.resolve(torch.cat(outputs), call.target, "auto", call.n_examples).kind
 
     undecided = output == "auto" and len(chunks) > 1
-    if undecided and tunes:  # a pass costs little beside the steps, and these could be in vain
-        output = detected(
-            [
-                output_tensor(run_forward(forward_func, c.inputs, c.additional_forward_args))
-                for c in chunks
-            ]
-        )
-    detects = undecided and not tunes
+    if undecided and n_steps:  # a pass costs little beside the steps, and these could be in vain
+        function = attribution.forward_func
+        passes = [run_forward(function, c.inputs, c.additional_forward_args) for c in chunks]
+        output = detected([output_tensor(each) for each in passes])
+    detects = undecided and not n_steps
     parts, outputs = [], []
     for rows in chunks:
-        result, given = explain_rows(rows, output)
+        result, given = explained(rows, output)
         parts.append(result)
         if detects or given.dim() <= 2:
             outputs.append(given)
@@ -136,7 +149,7 @@ def explain_in_chunks(
         kind = detected(outputs)
         for index, rows in enumerate(chunks):
             if parts[index].output != kind:
-                parts[index], _ = explain_rows(rows, kind)
+                parts[index], _ = explained(rows, kind)
     seen = torch.cat(outputs).detach() if outputs and outputs[0].dim() <= 2 else None
     return AttributionResult.concatenate(parts), seen
 
@@ -274,7 +287,7 @@ __all__ = [
     "TuneKind",
     "chunk_size",
     "explain",
-    "explain_in_chunks",
+    "explain_call",
     "output_difference",
     "propose_mask",
     "row_sums",

@@ -403,13 +403,13 @@ def _with_recipe(values: dict[str, Any]) -> dict[str, Any]:
     from captum_aml.training.recipes import recipe_of
 
     recipe = recipe_of(values["recipe"])
-    for name, fixed in recipe.fixed.items():
+    for name, fixed in recipe.items():
         if name in values and values[name] != fixed:
             raise InvalidInputError(
-                f"recipe: {recipe.name!r} has {name}={fixed}, got {values[name]}; leave out one of "
-                "the two"
+                f"recipe: {values['recipe']!r} has {name}={fixed}, got {values[name]}; leave out "
+                "one of the two"
             )
-    return {**values, **recipe.fixed}
+    return {**values, **recipe}
 
 
 __all__ = ["ConfigFile", "FitConfig", "config_flags", "config_text"]

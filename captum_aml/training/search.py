@@ -16,8 +16,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -213,17 +213,12 @@ def search_weights(
             rate = trial.suggest_float(_RATE, low, high, log=True)
             attribution = make(dataclasses.replace(objective, **weights))  # type: ignore[type-var]
             arguments = {**fit.arguments(), _RATE: rate, "select_by": metric}
-            n_validations = fit.epochs * fit.validations_per_epoch
-            _run(
-                study,
-                trial,
-                attribution,
-                train_batches,
-                val_batches,
-                arguments,
-                n_validations,
-                score,
-            )
+            with _recorded(study, trial, fit.epochs * fit.validations_per_epoch) as report:
+                attribution.fit(train_batches, val_batches, callbacks=(report,), **arguments)
+                if score is not None and not report.pruned:
+                    report.values = score(attribution)
+                if not report.pruned and report.best is None:
+                    raise NonFiniteError(f"{metric.name}: expected a finite value")
             n_added += 1
             on_trial(studies.record(study.trials[trial.number], names))
         return SearchResult(
@@ -248,17 +243,9 @@ def refuse_several_processes() -> None:
         )
 
 
-def _run(
-    study: optuna.Study,
-    trial: optuna.Trial,
-    attribution: Any,  # one of captum_aml.attr, which is built on top of this module
-    train_batches: Batches,
-    val_batches: Batches,
-    arguments: Mapping[str, Any],
-    n_validations: int,
-    score: Callable[[Any], Mapping[str, float]] | None,
-) -> None:
-    """Fits once and reports to the study."""
+@contextmanager
+def _recorded(study: optuna.Study, trial: optuna.Trial, n_validations: int) -> Iterator[_Report]:
+    """A block that fits for a trial, of which the study gets to know what came of it."""
     from optuna.trial import TrialState as State
 
     from captum_aml.training import studies
@@ -266,10 +253,7 @@ def _run(
     start = time.perf_counter()
     report = _Report(trial, n_validations)
     try:
-        attribution.fit(train_batches, val_batches, callbacks=(report,), **arguments)
-        values = {} if score is None or report.pruned else dict(score(attribution))
-        if not report.pruned and report.best is None:
-            raise NonFiniteError(f"{arguments['select_by'].name}: expected a finite value")
+        yield report
     except NonFiniteError as error:
         studies.note(trial, seconds=time.perf_counter() - start, error=str(error))
         study.tell(trial, state=State.FAIL)
@@ -278,7 +262,7 @@ def _run(
         # Interrupted, or a mistake: without a note the trial is not counted and is made again.
         study.tell(trial, state=State.FAIL)
         raise
-    studies.note(trial, seconds=time.perf_counter() - start, values=values)
+    studies.note(trial, seconds=time.perf_counter() - start, values=report.values)
     if report.pruned:
         study.tell(trial, state=State.PRUNED)
     else:
@@ -291,6 +275,7 @@ class _Report(FitCallback):
     def __init__(self, trial: optuna.Trial, n_validations: int) -> None:
         self.pruned = False
         self.best: float | None = None
+        self.values: Mapping[str, float] = {}
         self._trial = trial
         self._n_validations = n_validations
         self._count = 0
