@@ -13,7 +13,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -94,7 +96,7 @@ def fit_masker(
     if val_batches is not None:
         check_unshared("val_batches", val_batches, processes.count)
     with ExitStack() as stack:
-        called = list(callbacks)
+        called = list(callbacks) if processes.is_main else []
         if processes.is_main and trackers:
             from captum_aml.training.trackers import TrackerLog
 
@@ -115,31 +117,26 @@ def fit_masker(
         return fit.run()
 
 
+@dataclass
 class FitLoop:
-    """One fit, with what it needs and where it stands; arguments as for :func:`fit_masker`."""
+    """One fit, with what it needs, as for :func:`fit_masker`, and where it stands."""
 
-    def __init__(
-        self,
-        masker: nn.Module,
-        goal: FitGoal,
-        train_batches: Batches,
-        val_batches: Batches | None,
-        settings: FitSettings,
-        processes: Processes,
-        callbacks: Sequence[FitCallback],
-    ) -> None:
-        self.masker = masker
-        self.goal = goal
-        self.val_batches = val_batches
-        self.settings = settings
-        self.processes = processes
-        self.callbacks = callbacks if processes.is_main else ()
-        self.updater = Updater(masker, settings)
+    masker: nn.Module
+    goal: FitGoal
+    train_batches: Batches
+    val_batches: Batches | None
+    settings: FitSettings
+    processes: Processes
+    callbacks: Sequence[FitCallback]
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.updater = Updater(self.masker, settings)
         self.seed = settings.seed or 0
-        self.feed = Feed(train_batches, seed=self.seed)
-        self.batches_per_step = settings.gradient_accumulation_steps * processes.count
+        self.feed = Feed(self.train_batches, seed=self.seed)
+        self.batches_per_step = settings.gradient_accumulation_steps * self.processes.count
         counted = needs_length(settings) or settings.validations_per_epoch > 1
-        self.n_batches = self.feed.count() if counted else length_of(train_batches)
+        self.n_batches = self.feed.count() if counted else length_of(self.train_batches)
         self.epoch_steps: int | None = None
         if self.n_batches is not None:
             self.epoch_steps = -(-self.n_batches // self.batches_per_step)
@@ -154,7 +151,7 @@ class FitLoop:
         self.requests: list[str] = []
         self.keeper: Keeper | None = None
         # Of an objective, which is differentiated through the explained model.
-        self.watch = None if isinstance(goal.loss, RegressionLoss) else GradientWatch()
+        self.watch = None if isinstance(self.goal.loss, RegressionLoss) else GradientWatch()
         self.started = time.perf_counter()
 
     # The loop
@@ -347,8 +344,9 @@ class FitLoop:
         folder = self.settings.checkpoint_dir
         if folder is None:
             return
+        path = Path(folder)
         self.keeper = Keeper(
-            self.masker, self.updater, self.feed, self.settings, self.processes, folder
+            self.masker, self.updater, self.feed, self.settings, self.processes, path
         )
         saved = self.keeper.open(stack, identity(), self.n_batches)
         if saved is not None:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +48,11 @@ class CheckpointFolder(RunFolder):
     error = CheckpointError
 
 
+@dataclass
 class Keeper:
     """Keeps a run in its folder, and takes it up again.
 
-    Args:
+    Attributes:
         masker: The masker.
         updater: Its optimizer.
         feed: The training batches.
@@ -61,24 +61,15 @@ class Keeper:
         folder: The folder.
     """
 
-    def __init__(
-        self,
-        masker: nn.Module,
-        updater: Updater,
-        feed: Feed,
-        settings: FitSettings,
-        processes: Processes,
-        folder: str | os.PathLike[str],
-    ) -> None:
-        self._masker = masker
-        self._updater = updater
-        self._feed = feed
-        self._settings = settings
-        self._processes = processes
-        self._path = Path(folder)
-        self._configuration: dict[str, Any] = {}
-        self._best: dict[str, str] | None = None
-        self._saved_at: tuple[int, int, str | None] | None = None
+    masker: nn.Module
+    updater: Updater
+    feed: Feed
+    settings: FitSettings
+    processes: Processes
+    folder: Path
+    _configuration: dict[str, Any] = field(default_factory=dict, init=False)
+    _best: dict[str, str] | None = field(default=None, init=False)
+    _saved_at: tuple[int, int, str | None] | None = field(default=None, init=False)
 
     def open(
         self, stack: ExitStack, identity: Mapping[str, Any], n_batches: int | None
@@ -97,28 +88,28 @@ class Keeper:
             CheckpointError: The folder holds a run without ``resume``, another run, or a damaged
                 one; it is a file, or in use.
         """
-        settings = {k: v for k, v in self._settings.to_dict().items() if k not in NOT_OF_THE_RUN}
+        settings = {k: v for k, v in self.settings.to_dict().items() if k not in NOT_OF_THE_RUN}
         self._configuration = {
             **identity,
             "settings": settings,
-            "processes": self._processes.count,
-            "frozen": _digest_of_frozen(self._masker),
+            "processes": self.processes.count,
+            "frozen": _digest_of_frozen(self.masker),
             "batches": n_batches,
             "weights": {
                 name: [str(tensor.dtype), list(tensor.shape)]
-                for name, tensor in learned(self._masker).items()
+                for name, tensor in learned(self.masker).items()
             },
         }
         saved: _Saved | None = None
         error: CaptumAMLError | None = None
-        if self._processes.is_main:
+        if self.processes.is_main:
             try:
-                stack.enter_context(CheckpointFolder(self._path))
+                stack.enter_context(CheckpointFolder(self.folder))
                 saved = self._read()
             except CaptumAMLError as caught:
                 error = caught
         # Every process gets the error: one that waited for the others would wait for ever.
-        saved, error = self._processes.from_main((saved, error))
+        saved, error = self.processes.from_main((saved, error))
         if error is not None:
             raise error
         if saved is None:
@@ -128,9 +119,9 @@ class Keeper:
         for name, tensor in tensors.items():
             kind, key = name.split(".", 1)
             parts[kind][key] = tensor
-        self._masker.load_state_dict(parts["weights"], strict=False)
-        self._updater.restore(parts["optimizer"], scale)
-        self._feed.restored = [parts["generator"][key] for key in sorted(parts["generator"])]
+        self.masker.load_state_dict(parts["weights"], strict=False)
+        self.updater.restore(parts["optimizer"], scale)
+        self.feed.restored = [parts["generator"][key] for key in sorted(parts["generator"])]
         return progress, best
 
     def save(self, progress: Progress, best: Mapping[str, Tensor] | None) -> bool:
@@ -147,14 +138,14 @@ class Keeper:
         if self._saved_at == position:
             return False
         self._saved_at = position
-        if not self._processes.is_main:
+        if not self.processes.is_main:
             return True
-        states = self._feed.began if progress.step_in_epoch else self._feed.states()
+        states = self.feed.began if progress.step_in_epoch else self.feed.states()
         if best is not None:
             self._best = self._write_tensors("best", best)
         tensors = {
-            **{f"weights.{k}": t for k, t in learned(self._masker).items()},
-            **{f"optimizer.{k}": t for k, t in self._updater.tensors().items()},
+            **{f"weights.{k}": t for k, t in learned(self.masker).items()},
+            **{f"optimizer.{k}": t for k, t in self.updater.tensors().items()},
             **{f"generator.{i:03d}": state for i, state in enumerate(states)},
         }
         files = {"state": self._write_tensors("state", tensors), "best": self._best}
@@ -164,32 +155,32 @@ class Keeper:
             "captum_aml_version": __version__,
             "configuration": self._configuration,
             "progress": asdict(progress),
-            "scale": self._updater.scale(),
+            "scale": self.updater.scale(),
             "files": files,
         }
-        write_file(self._path / RUN, signed_json(content))
+        write_file(self.folder / RUN, signed_json(content))
         needed = {entry["file"] for entry in files.values() if entry is not None}
         for pattern in ("state-*.safetensors", "best-*.safetensors", ".*.part"):
-            for old in self._path.glob(pattern):
+            for old in self.folder.glob(pattern):
                 if old.name not in needed:
                     old.unlink(missing_ok=True)
         return True
 
     def _read(self) -> _Saved | None:
         """The run that the folder holds; None where there is none yet."""
-        file = self._path / RUN
+        file = self.folder / RUN
         if not file.exists():
             return None
-        if not self._settings.resume:
+        if not self.settings.resume:
             raise CheckpointError(
-                f"checkpoint_dir: {self._path} holds a run already; pass resume=True to go on with "
-                "it, or another folder"
+                f"checkpoint_dir: {self.folder} holds a run already; pass resume=True to go on "
+                "with it, or another folder"
             )
         content = read_signed(file, format=FORMAT, version=FORMAT_VERSION, what="a run")
         check_same(
             content["configuration"],
             json.loads(json.dumps(self._configuration)),
-            f"checkpoint_dir: the run in {self._path} has another configuration",
+            f"checkpoint_dir: the run in {self.folder} has another configuration",
             remedy="Use another folder, or the same settings",
             error=CheckpointError,
         )
@@ -209,25 +200,27 @@ class Keeper:
         )
         digest = hashlib.sha256(content).hexdigest()
         name = f"{kind}-{digest[:16]}.safetensors"
-        write_file(self._path / name, content)
+        write_file(self.folder / name, content)
         return {"file": name, "sha256": digest}
 
     def _read_tensors(self, entry: dict[str, str]) -> dict[str, Tensor]:
         name = entry["file"]
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise CheckpointError(f"{self._path / RUN}: expected a weights file name, got {name!r}")
+            raise CheckpointError(
+                f"{self.folder / RUN}: expected a weights file name, got {name!r}"
+            )
         try:
-            content = (self._path / name).read_bytes()
+            content = (self.folder / name).read_bytes()
         except OSError as error:
-            raise CheckpointError(f"{self._path}: {name} cannot be read ({error})") from error
+            raise CheckpointError(f"{self.folder}: {name} cannot be read ({error})") from error
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             raise CheckpointError(
-                f"{self._path / name}: damaged or truncated (its checksum is not the one in {RUN})"
+                f"{self.folder / name}: damaged or truncated (its checksum is not the one in {RUN})"
             )
         try:
             return load_tensors(content)
         except SafetensorError as error:
-            raise CheckpointError(f"{self._path / name}: not a safetensors file") from error
+            raise CheckpointError(f"{self.folder / name}: not a safetensors file") from error
 
 
 def learned(masker: nn.Module) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ from captum_aml._utils.tokenizers import baseline_id
 from captum_aml.attr.aml import AMLAttribution
 from captum_aml.attr.la import LEARNED, LAAttribution
 from captum_aml.attr.llm.checks import check_removal, checked_embedding_layer
-from captum_aml.attr.llm.examples import ExampleReader, TextInput
+from captum_aml.attr.llm.examples import TextInput, example_of, examples_of
 from captum_aml.attr.llm.forward import TargetLogProbability
 from captum_aml.attr.llm.rows import (
     TrainingBatches,
@@ -131,11 +131,6 @@ class LLMAMLAttribution(BaseLLMAttribution):
         return f"LLM {self.attr_method.get_name()}"
 
     @property
-    def _reader(self) -> ExampleReader:
-        layer = self.attr_method.embedding_layers[0]
-        return ExampleReader(self.model, self.tokenizer, layer, self.baseline, self.device)
-
-    @property
     def is_fitted(self) -> bool:
         """Whether there is a fitted masker, so that an explanation is a single pass."""
         return self.attr_method.is_fitted
@@ -191,7 +186,7 @@ class LLMAMLAttribution(BaseLLMAttribution):
         """
         as_count("num_trials", num_trials, least=1)
         with self._ready():
-            example = self._reader.example(inp, target, gen_args)
+            example = example_of(self, inp, target, gen_args)
             rows = all_rows(example)
             if n_steps != 0 and (n_steps or self.attr_method.default_n_steps):
                 check_removal(self.attr_method, [example], self.device)
@@ -265,12 +260,10 @@ class LLMAMLAttribution(BaseLLMAttribution):
         """
         as_count("batch_size", batch_size, least=1)
         with self._ready():
-            training = self._reader.examples("prompts", prompts, targets, gen_args)
+            training = examples_of(self, "prompts", prompts, targets, gen_args)
             validation = None
             if val_prompts is not None:
-                validation = self._reader.examples(
-                    "val_prompts", val_prompts, val_targets, gen_args
-                )
+                validation = examples_of(self, "val_prompts", val_prompts, val_targets, gen_args)
             check_removal(self.attr_method, [*training, *(validation or ())], self.device)
             method = copy.copy(self.attr_method)
             if method.masker is None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,114 +16,93 @@ from captum_aml.attr.llm.inputs import Prompt, as_prompt
 from captum_aml.attr.llm.rows import Example
 from captum_aml.exceptions import InvalidInputError
 
+if TYPE_CHECKING:
+    from captum_aml.attr.llm.attribution import LLMAMLAttribution
+
 #: What is explained: one of Captum's text inputs, which have no types, or a plain prompt.
 TextInput = Any
 
 
-@dataclass(frozen=True)
-class ExampleReader:
-    """Reads prompts and targets for one language model.
+def example_of(
+    llm: LLMAMLAttribution,
+    inp: TextInput,
+    target: str | Tensor | None,
+    gen_args: Mapping[str, Any] | None,
+) -> Example:
+    """A prompt and its target, or what the model writes where there is none.
 
-    Attributes:
-        model: The model.
-        tokenizer: Its tokenizer.
-        layer: The layer that embeds token ids.
-        baseline: The vocabulary entry that stands for removed tokens; None: see
-            :func:`~captum_aml._utils.tokenizers.baseline_id`.
-        device: Where the model takes ids.
+    Raises:
+        InvalidInputError: The prompt or the target is not as described.
     """
+    tokenizer, layer = llm.tokenizer, llm.attr_method.embedding_layers[0]
+    # Only what says no baseline of its own needs the tokenizer's.
+    own = isinstance(inp, TextTokenInput)
+    prompt = as_prompt(inp, tokenizer, 0 if own else baseline_id(tokenizer, llm.baseline))
+    _check_ids("inp", prompt.ids, layer)
+    _check_ids("inp (baselines)", prompt.reference, layer)
+    room = _room(llm.model, prompt, 1)
+    if target is None:
+        if gen_args is None and room is not None:
+            # What is generated here has to fit, too.
+            most = min(1 + room, DEFAULT_GEN_ARGS["max_new_tokens"])
+            gen_args = {**DEFAULT_GEN_ARGS, "max_new_tokens": most}
+        ids = _written_ids(llm.model, prompt.ids.to(llm.device), gen_args)
+    else:
+        ids = _given_ids(tokenizer, target, gen_args)
+    _check_ids("target", ids, layer)
+    # Any token marks that the whole is meant: best what follows an answer that is over.
+    end = getattr(tokenizer, "eos_token_id", None)
+    known = range(getattr(layer, "num_embeddings", 0))
+    after = ids.new_tensor([end]) if end in known else ids[-1:]
+    return Example(prompt, ids, after[: _room(llm.model, prompt, len(ids))])
 
-    model: nn.Module
-    tokenizer: Any  # any that Captum takes
-    layer: nn.Module
-    baseline: str | None
-    device: torch.device
 
-    def example(
-        self, inp: TextInput, target: str | Tensor | None, gen_args: Mapping[str, Any] | None
-    ) -> Example:
-        """A prompt and its target, or what the model writes where there is none.
+def examples_of(
+    llm: LLMAMLAttribution,
+    name: str,
+    prompts: Sequence[TextInput],
+    targets: Sequence[str | Tensor] | None,
+    gen_args: Mapping[str, Any] | None,
+) -> list[Example]:
+    """Prompts, which an error calls by ``name``, and their targets, as for :func:`example_of`.
 
-        Raises:
-            InvalidInputError: The prompt or the target is not as described.
-        """
-        # Only what says no baseline of its own needs the tokenizer's.
-        own = isinstance(inp, TextTokenInput)
-        prompt = as_prompt(
-            inp, self.tokenizer, 0 if own else baseline_id(self.tokenizer, self.baseline)
+    Raises:
+        InvalidInputError: There is no prompt, one is not as described, or targets are missing.
+    """
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+        raise InvalidInputError(
+            f"{name}: expected a sequence of prompts, got {type(prompts).__name__}"
         )
-        _check_ids("inp", prompt.ids, self.layer)
-        _check_ids("inp (baselines)", prompt.reference, self.layer)
-        room = 1 + self._room(prompt, 1)
-        if target is None:
-            if gen_args is None and self._limit is not None:
-                # What is generated here has to fit, too.
-                most = min(room, DEFAULT_GEN_ARGS["max_new_tokens"])
-                gen_args = {**DEFAULT_GEN_ARGS, "max_new_tokens": most}
-            ids = _written_ids(self.model, prompt.ids.to(self.device), gen_args)
-        else:
-            ids = _given_ids(self.tokenizer, target, gen_args)
-        _check_ids("target", ids, self.layer)
-        # Any token marks that the whole is meant: best what follows an answer that is over.
-        end = getattr(self.tokenizer, "eos_token_id", None)
-        known = range(getattr(self.layer, "num_embeddings", 0))
-        after = ids.new_tensor([end]) if end in known else ids[-1:]
-        return Example(prompt, ids, after[: self._room(prompt, len(ids))])
+    if not prompts:
+        raise InvalidInputError(f"{name}: expected at least one prompt, got none")
+    if targets is not None and (isinstance(targets, str) or len(targets) != len(prompts)):
+        given = "one string" if isinstance(targets, str) else len(targets)
+        raise InvalidInputError(
+            f"targets: expected one for each of the {len(prompts)} {name}, got {given}"
+        )
+    each = [None] * len(prompts) if targets is None else targets
+    return [example_of(llm, p, t, gen_args) for p, t in zip(prompts, each, strict=True)]
 
-    def examples(
-        self,
-        name: str,
-        prompts: Sequence[TextInput],
-        targets: Sequence[str | Tensor] | None,
-        gen_args: Mapping[str, Any] | None,
-    ) -> list[Example]:
-        """Prompts and their targets, as for :meth:`example`.
 
-        Args:
-            name: What the prompts are called in an error.
-            prompts: The prompts.
-            targets: A target for each, or None.
-            gen_args: Arguments of ``model.generate`` where there are no targets.
+def _room(model: nn.Module, prompt: Prompt, n_tokens: int) -> int | None:
+    """The number of tokens that a model takes beyond a prompt and so many of a target.
 
-        Raises:
-            InvalidInputError: There is no prompt, one is not as described, or targets are missing.
-        """
-        if isinstance(prompts, str) or not isinstance(prompts, Sequence):
-            raise InvalidInputError(
-                f"{name}: expected a sequence of prompts, got {type(prompts).__name__}"
-            )
-        if not prompts:
-            raise InvalidInputError(f"{name}: expected at least one prompt, got none")
-        if targets is not None and (isinstance(targets, str) or len(targets) != len(prompts)):
-            given = "one string" if isinstance(targets, str) else len(targets)
-            raise InvalidInputError(
-                f"targets: expected one for each of the {len(prompts)} {name}, got {given}"
-            )
-        each = [None] * len(prompts) if targets is None else targets
-        return [self.example(p, t, gen_args) for p, t in zip(prompts, each, strict=True)]
+    Returns:
+        None where it does not say how many it takes.
 
-    @property
-    def _limit(self) -> int | None:
-        """The most tokens that the model takes; None where it does not say."""
-        limit = getattr(getattr(self.model, "config", None), "max_position_embeddings", None)
-        return limit if isinstance(limit, int) and limit > 0 else None
-
-    def _room(self, prompt: Prompt, n_tokens: int) -> int:
-        """The number of tokens that the model takes beyond a prompt and so many of a target.
-
-        Raises:
-            InvalidInputError: It does not take these.
-        """
-        limit = self._limit
-        if limit is None:
-            return 1
-        room = limit - len(prompt.ids) - n_tokens
-        if room < 0:
-            raise InvalidInputError(
-                f"inp, target: expected at most {limit} tokens together, which is what the model "
-                f"takes, got {len(prompt.ids)} and {n_tokens}"
-            )
-        return room
+    Raises:
+        InvalidInputError: It does not take these.
+    """
+    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit <= 0:
+        return None
+    room = limit - len(prompt.ids) - n_tokens
+    if room < 0:
+        raise InvalidInputError(
+            f"inp, target: expected at most {limit} tokens together, which is what the model "
+            f"takes, got {len(prompt.ids)} and {n_tokens}"
+        )
+    return room
 
 
 def _given_ids(tokenizer: Any, target: str | Tensor, gen_args: Mapping[str, Any] | None) -> Tensor:
@@ -192,4 +170,4 @@ def _check_ids(name: str, ids: Tensor, layer: nn.Module) -> None:
         )
 
 
-__all__ = ["ExampleReader", "TextInput"]
+__all__ = ["TextInput", "example_of", "examples_of"]

@@ -132,33 +132,31 @@ def feature_scores(prompt: Prompt, scores: Tensor, *, total: bool) -> Tensor:
     return scores[:, first].masked_fill(holders < 0, 0.0)
 
 
+@dataclass(frozen=True)
 class TrainingBatches:
     """Batches of rows to fit a masker on: the whole target of each prompt, and a token of it.
 
     The order of the prompts, and which token, are drawn anew for each epoch from torch's generator.
     Prompts of similar length stand together.
 
-    Args:
+    Attributes:
         examples: Prompts and targets.
         batch_size: Prompts in a batch; it has up to twice as many rows.
         device: Where the tensors go.
     """
 
-    def __init__(
-        self, examples: Sequence[Example], *, batch_size: int, device: torch.device
-    ) -> None:
-        self._examples = examples
-        self._batch_size = batch_size
-        self._device = device
+    examples: Sequence[Example]
+    batch_size: int
+    device: torch.device
 
     def __len__(self) -> int:
-        return -(-len(self._examples) // self._batch_size)
+        return -(-len(self.examples) // self.batch_size)
 
     def __iter__(self) -> Iterator[RowBatch]:
-        order = torch.randperm(len(self._examples)).tolist()
-        for window in chunks(order, self._batch_size * _BATCHES_PER_WINDOW):
-            examples = [self._examples[i] for i in window]
-            batches = length_batches(examples, self._batch_size, longest_first=True)
+        order = torch.randperm(len(self.examples)).tolist()
+        for window in chunks(order, self.batch_size * _BATCHES_PER_WINDOW):
+            examples = [self.examples[i] for i in window]
+            batches = length_batches(examples, self.batch_size, longest_first=True)
             for number in torch.randperm(len(batches)).tolist():
                 yield self._batch([examples[i] for i in batches[number]])
 
@@ -167,7 +165,7 @@ class TrainingBatches:
         tokens = [int(torch.randint(len(example.target), ())) for example in several]
         rows = [Row(example) for example in examples]
         rows += [Row(e, token) for e, token in zip(several, tokens, strict=True)]
-        return collate(rows, self._device)
+        return collate(rows, self.device)
 
 
 def validation_batches(
