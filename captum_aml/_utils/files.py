@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock
 
+from captum_aml._version import __version__
 from captum_aml.exceptions import CheckpointError
 
 
@@ -58,10 +59,17 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
     write_file(path, json.dumps(content, indent=2).encode("ascii") + b"\n")
 
 
-def signed_json(content: Mapping[str, Any]) -> bytes:
-    """JSON with its own checksum, as :func:`read_signed` takes it."""
+def signed_json(content: Mapping[str, Any], *, format: str, version: int) -> bytes:
+    """JSON with its format, this package's version and its own checksum, for :func:`read_signed`.
+
+    Args:
+        content: What else it holds.
+        format: The name of its format.
+        version: The version of its format.
+    """
+    head = {"format": format, "format_version": version, "captum_aml_version": __version__}
     # As it will be read again: JSON makes lists of tuples, and text of the keys of id2label, say.
-    signed = json.loads(json.dumps(content))
+    signed = json.loads(json.dumps({**head, **content}))
     signed["sha256"] = content_digest(signed)
     return json.dumps(signed, indent=2, ensure_ascii=False).encode() + b"\n"
 

@@ -34,15 +34,13 @@ def write_saved(
     ``unit`` is what is masked as one, ``n_steps`` the tuning steps, None for the method's number.
     """
     content = {
-        "format": _FORMAT,
-        "format_version": _VERSION,
         "method": method,
         "unit": unit,
         "max_length": model.max_length,
         "n_steps": n_steps,
         **_identity(model),
     }
-    write_file(Path(folder) / FILE, signed_json(content))
+    write_file(Path(folder) / FILE, signed_json(content, format=_FORMAT, version=_VERSION))
 
 
 def read_saved(folder: str | Path) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """A run on disk: what it takes to go on with it, bit for bit, after it was killed at any moment.
 
 ``run.json`` says what the run is, where it stands and which files belong to it; weights and AdamW's
-state lie in ``state-<digest>.safetensors``, the best weights in ``best-<digest>.safetensors``.
-Those are written first, and ``run.json`` replaces the old one in a single step: whoever comes next
-finds one position or the other, never a mixture. Files of an older position go last.
+state lie in ``state-<digest>.safetensors``, the best weights in ``best-<digest>.safetensors``
+(:mod:`captum_aml._utils.parts`).
 """
 
 from __future__ import annotations
@@ -17,14 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from captum_aml._utils.files import read_signed, signed_json, write_file
+from captum_aml._utils.parts import part_of, read_tensors, remove_others, saved_tensors
 from captum_aml._utils.run_folder import RunFolder, check_same
-from captum_aml._version import __version__
 from captum_aml.exceptions import CaptumAMLError, CheckpointError
 from captum_aml.training.data import Feed
 from captum_aml.training.optimizer import Updater
@@ -150,20 +146,15 @@ class Keeper:
         }
         files = {"state": self._write_tensors("state", tensors), "best": self._best}
         content = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "captum_aml_version": __version__,
             "configuration": self._configuration,
             "progress": asdict(progress),
             "scale": self.updater.scale(),
             "files": files,
         }
-        write_file(self.folder / RUN, signed_json(content))
+        signed = signed_json(content, format=FORMAT, version=FORMAT_VERSION)
+        write_file(self.folder / RUN, signed)
         needed = {entry["file"] for entry in files.values() if entry is not None}
-        for pattern in ("state-*.safetensors", "best-*.safetensors", ".*.part"):
-            for old in self.folder.glob(pattern):
-                if old.name not in needed:
-                    old.unlink(missing_ok=True)
+        remove_others(self.folder, ("state-*.safetensors", "best-*.safetensors", ".*.part"), needed)
         return True
 
     def _read(self) -> _Saved | None:
@@ -188,39 +179,17 @@ class Keeper:
             progress = Progress.from_json(content["progress"])
             files, scale = content["files"], content["scale"]
             self._best = files["best"]
-            state = self._read_tensors(files["state"])
-            best = None if self._best is None else self._read_tensors(self._best)
+            state = read_tensors(file, files["state"])
+            best = None if self._best is None else read_tensors(file, self._best)
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{file}: incomplete or malformed ({error})") from error
         return progress, best, state, scale
 
     def _write_tensors(self, kind: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-        content = save_tensors(
-            {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-        )
-        digest = hashlib.sha256(content).hexdigest()
-        name = f"{kind}-{digest[:16]}.safetensors"
-        write_file(self.folder / name, content)
-        return {"file": name, "sha256": digest}
-
-    def _read_tensors(self, entry: dict[str, str]) -> dict[str, Tensor]:
-        name = entry["file"]
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise CheckpointError(
-                f"{self.folder / RUN}: expected a weights file name, got {name!r}"
-            )
-        try:
-            content = (self.folder / name).read_bytes()
-        except OSError as error:
-            raise CheckpointError(f"{self.folder}: {name} cannot be read ({error})") from error
-        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-            raise CheckpointError(
-                f"{self.folder / name}: damaged or truncated (its checksum is not the one in {RUN})"
-            )
-        try:
-            return load_tensors(content)
-        except SafetensorError as error:
-            raise CheckpointError(f"{self.folder / name}: not a safetensors file") from error
+        content = saved_tensors(tensors)
+        part = part_of(kind, content, ".safetensors")
+        write_file(self.folder / part["file"], content)
+        return part
 
 
 def learned(masker: nn.Module) -> dict[str, Tensor]:

@@ -51,7 +51,7 @@ def test_a_link_in_the_locks_place_is_not_followed(
 
 def test_signed_json_is_read_back_unless_it_was_changed(tmp_path: Path) -> None:
     file, expected = tmp_path / "a.json", {"format": "f", "version": 1, "what": "an a"}
-    file.write_bytes(signed_json({"format": "f", "format_version": 1, "size": (1, 2)}))
+    file.write_bytes(signed_json({"size": (1, 2)}, format="f", version=1))
     content = read_signed(file, **expected)
     assert content["size"] == [1, 2]
     file.write_text(json.dumps({**content, "size": [1, 3]}))
