@@ -9,7 +9,7 @@ character, and a token of the one tokenization gets the pool of its partners' va
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -31,10 +31,9 @@ def checked_pooling(pooling: str) -> Pooling:
     Raises:
         InvalidInputError: There is none.
     """
-    for known in get_args(Pooling):
-        if pooling == known:
-            return known  # type: ignore[no-any-return]  # get_args gives Any
-    raise InvalidInputError(f"pooling: expected one of {get_args(Pooling)}, got {pooling!r}")
+    if pooling not in get_args(Pooling):
+        raise InvalidInputError(f"pooling: expected one of {get_args(Pooling)}, got {pooling!r}")
+    return cast(Pooling, pooling)
 
 
 def token_spans(lengths: Sequence[int]) -> Integers:

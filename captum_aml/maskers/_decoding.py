@@ -74,7 +74,7 @@ class TokenReader:
         for index, part in enumerate(self._bytes(ids)):
             is_apart |= index in left_out
             if part:
-                if is_apart and before and not (_ends_blank(before) or _starts_blank(part)):
+                if is_apart and before and not (_blank(before, -1) or _blank(part, 0)):
                     parts.append(b" ")
                 before, is_apart = part, False
             places.append(len(parts))
@@ -187,12 +187,9 @@ def _fallback_byte(token: str) -> bytes | None:
     return None
 
 
-def _ends_blank(data: bytes) -> bool:
-    return data.decode(errors="replace")[-1:].isspace()
-
-
-def _starts_blank(data: bytes) -> bool:
-    return data.decode(errors="replace")[:1].isspace()
+def _blank(data: bytes, place: int) -> bool:
+    """Whether a character of a token, its first or its last, is white space."""
+    return data.decode(errors="replace")[place].isspace()
 
 
 __all__ = ["ReadText", "TokenReader", "text_of_bytes"]

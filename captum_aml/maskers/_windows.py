@@ -76,43 +76,30 @@ class StoredTokenizer:
             content=content,
             special=tuple(sorted(special | set(map(int, tokenizer.all_special_ids)))),
             unknown=None if unknown is None or unknown in taken else int(unknown),
-            padding=_optional_id(tokenizer.pad_token_id),
+            padding=tokenizer.pad_token_id,
         )
 
     @classmethod
     def from_description(
-        cls, description: Mapping[str, Any], files: Mapping[str, bytes] | None = None
+        cls, description: Mapping[str, Any], files: Mapping[str, bytes]
     ) -> StoredTokenizer:
-        """The tokenizer that :attr:`description`, or :attr:`summary`, describes.
-
-        Args:
-            description: The description.
-            files: With a summary, contents by their SHA-256. Default: None
-        """
-        if files is not None and "sha256" in description:
-            content = files[description["sha256"]].decode()
-        else:
-            content = str(description["content"])
+        """The tokenizer of a :attr:`description`, given contents by their SHA-256."""
         return cls(
-            content=content,
-            special=tuple(map(int, description["special"])),
-            unknown=_optional_id(description["unknown"]),
-            padding=_optional_id(description["padding"]),
+            content=files[description["sha256"]].decode(),
+            special=tuple(description["special"]),
+            unknown=description["unknown"],
+            padding=description["padding"],
         )
 
     @property
     def description(self) -> dict[str, Any]:
-        """The argument of :meth:`from_description`, as JSON values."""
-        return {"content": self.content, **self._ids}
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """The same with a checksum in place of the content."""
-        return {"sha256": self.digest, **self._ids}
-
-    @property
-    def _ids(self) -> dict[str, Any]:
-        return {"special": list(self.special), "unknown": self.unknown, "padding": self.padding}
+        """Its ids and the checksum of its content, as JSON values."""
+        return {
+            "sha256": self.digest,
+            "special": list(self.special),
+            "unknown": self.unknown,
+            "padding": self.padding,
+        }
 
     @property
     def digest(self) -> str:
@@ -242,7 +229,9 @@ class Aligner:
         first = self._backend.encode(read.text)
         windows: list[Encoding] = [first, *first.overflowing]
         added = np.concatenate([np.array(w.special_tokens_mask, dtype=bool) for w in windows])
-        spans = np.concatenate([_spans(w) for w in windows])
+        spans = np.concatenate(
+            [np.array(w.offsets, dtype=np.int64).reshape(-1, 2) for w in windows]
+        )
         spans[added] = 0
         tokens, others = overlapping(read.spans, spans)
         return Alignment(
@@ -254,14 +243,6 @@ class Aligner:
             tokens=tokens.astype(np.int32),
             others=others.astype(np.int32),
         )
-
-
-def _spans(window: Encoding) -> npt.NDArray[np.int64]:
-    return np.array(window.offsets, dtype=np.int64).reshape(-1, 2)
-
-
-def _optional_id(value: Any) -> int | None:  # of a tokenizer, or of a file
-    return None if value is None else int(value)
 
 
 __all__ = ["Aligner", "Alignment", "StoredTokenizer"]

@@ -136,18 +136,9 @@ class AlignedMasker(nn.Module):
     ) -> AlignedMasker:
         """Starts from a pretrained encoder and its tokenizer: a local folder or a hub id.
 
-        Code that comes with a model is never run.
-
-        Args:
-            encoder: What ``transformers.AutoModel`` takes.
-            tokenizer: The explained model's tokenizer, a fast one.
-            n_classes: The number of outcomes C of the explained distribution.
-            pooling: ``max``, ``mean`` or ``min``. Default: ``max``
-            masker_tokenizer: The encoder's tokenizer. Default: None, the one beside the encoder
-            max_length: The most tokens of a window. Default: None, what the encoder takes
-            revision: Branch, tag or commit of a hub repository. Default: None, its main branch
-            seed: The seed of the head's first weights; torch's own state is left as it is.
-                Default: 0
+        The arguments are those of the class, of which ``masker_tokenizer`` defaults to the one
+        beside the encoder, and of :meth:`TransformerMasker.from_pretrained
+        <captum_aml.maskers.TransformerMasker.from_pretrained>`.
 
         Raises:
             InvalidInputError: It is a causal decoder, or as for the class.
@@ -178,27 +169,14 @@ class AlignedMasker(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The argument of :meth:`from_config`, as JSON values, with both tokenizers' content."""
-        return {
-            **self.summary,
-            "tokenizer": self._aligner.model.description,
-            "masker_tokenizer": self._aligner.masker.description,
-        }
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """:attr:`config` with the SHA-256 of :attr:`files` in place of the tokenizers' content."""
+        """The argument of :meth:`from_config`, as JSON values; :attr:`files` go with it."""
         return {
             "masker": describe_masker(self.masker),
-            "tokenizer": self._aligner.model.summary,
-            "masker_tokenizer": self._aligner.masker.summary,
+            "tokenizer": self._aligner.model.description,
+            "masker_tokenizer": self._aligner.masker.description,
             "pooling": self.pooling,
             "max_length": self.max_length,
         }
-
-    def describe(self, model: nn.Module | None) -> dict[str, Any]:
-        """:attr:`summary`, whatever the explained model is."""
-        return self.summary
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -207,14 +185,12 @@ class AlignedMasker(nn.Module):
         return {tokenizer.digest: tokenizer.content.encode() for tokenizer in kept}
 
     @classmethod
-    def from_config(
-        cls, config: Mapping[str, Any], files: Mapping[str, bytes] | None = None
-    ) -> AlignedMasker:
+    def from_config(cls, config: Mapping[str, Any], files: Mapping[str, bytes]) -> AlignedMasker:
         """Builds the masker with random weights.
 
         Args:
-            config: What :attr:`config` gave, or :attr:`summary`.
-            files: With a summary, what :attr:`files` gave. Default: None
+            config: What :attr:`config` gave.
+            files: What :attr:`files` gave.
 
         Raises:
             InvalidInputError: The inner masker is of a class of the user's own, or a tokenizer
@@ -331,7 +307,7 @@ class AlignedMasker(nn.Module):
         """Checks that a saved masker was one like this.
 
         Args:
-            config: Its :attr:`summary`.
+            config: Its :attr:`config`.
 
         Raises:
             InvalidInputError: It has other tokenizers, another pooling or other windows.
@@ -340,7 +316,7 @@ class AlignedMasker(nn.Module):
             ("tokenizer", self._aligner.model),
             ("masker_tokenizer", self._aligner.masker),
         ):
-            if config[name] != own.summary:
+            if config[name] != own.description:
                 raise InvalidInputError(f"{name}: expected that of the saved masker, got another")
         for setting in ("pooling", "max_length"):
             if config[setting] != getattr(self, setting):

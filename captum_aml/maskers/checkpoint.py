@@ -82,7 +82,7 @@ class Checkpoint:
         content = saved_tensors(self.tensors)
         weights = part_of("masker", content, ".safetensors")
         parts = {weights["file"]: content}
-        config = {
+        config: dict[str, Any] = {
             "method": self.method,
             "masker": self.masker,
             "settings": self.settings,

@@ -99,10 +99,8 @@ class ModelFingerprint:
         For fitting and loading only: a model that is changed afterwards may be explained, as by
         randomization checks, and calls need not pay for it.
         """
-        sample = None if model is None else sampled_weights(model)
-        if sample is None:
-            return self
-        return replace(self, n_weights=sample.n_weights, weights=sample.values)
+        n_weights, weights = (None, None) if model is None else _sampled_weights(model)
+        return self if weights is None else replace(self, n_weights=n_weights, weights=weights)
 
     def check(self, model: ModelFingerprint) -> None:
         """Compares a saved fingerprint with what is known of a model.
@@ -124,7 +122,7 @@ class ModelFingerprint:
             self.weights is not None
             and model.weights is not None
             and self.n_weights == model.n_weights
-            and not same_weights(self.weights, model.weights)
+            and not _same_weights(self.weights, model.weights)
         ):
             raise CheckpointError(
                 "masker: it was fitted for another model, or for other weights of it (the sizes "
@@ -132,32 +130,23 @@ class ModelFingerprint:
             )
 
 
-@dataclass(frozen=True)
-class WeightSample:
-    """Some weights of a model.
-
-    Attributes:
-        n_weights: The number of all its weights.
-        values: The chosen ones.
-    """
-
-    n_weights: int
-    values: tuple[float, ...]
-
-
-def sampled_weights(model: nn.Module) -> WeightSample | None:
-    """Values at places that depend on the parameters' shapes only.
+def _sampled_weights(model: nn.Module) -> tuple[int | None, tuple[float, ...] | None]:
+    """The number of a model's weights, and values at places that depend on their shapes only.
 
     Each parameter tensor counts the same, whatever its size: the table of word embeddings would
     otherwise hide all else.
 
     Returns:
-        None where there are no floating point weights of 16 bits or more, where they are not in
+        Nones where there are no floating point weights of 16 bits or more, where they are not in
         memory, or where one is not finite.
     """
-    parameters = [p for p in model.parameters() if p.numel() and _is_plain(p)]
+    parameters = [
+        p
+        for p in model.parameters()
+        if p.numel() and p.is_floating_point() and p.element_size() > 1
+    ]
     if not parameters or any(p.is_meta for p in parameters):
-        return None
+        return None, None
     last = next((p for p in reversed(parameters) if p.dim() > 1), parameters[-1])
     chosen = [
         parameters[round(i * (len(parameters) - 1) / (_FROM_ALL - 1))] for i in range(_FROM_ALL)
@@ -167,11 +156,11 @@ def sampled_weights(model: nn.Module) -> WeightSample | None:
         for i, parameter in enumerate([*chosen, *[last] * _FROM_LAST])
     )
     if not all(map(math.isfinite, values)):
-        return None
-    return WeightSample(sum(p.numel() for p in parameters), values)
+        return None, None
+    return sum(p.numel() for p in parameters), values
 
 
-def same_weights(saved: Sequence[float], found: Sequence[float]) -> bool:
+def _same_weights(saved: Sequence[float], found: Sequence[float]) -> bool:
     """Whether two samples are of one model, whatever the precision and the device of each."""
     if len(saved) != len(found):
         return False
@@ -181,10 +170,6 @@ def same_weights(saved: Sequence[float], found: Sequence[float]) -> bool:
         abs(a - b) <= _RELATIVE * max(abs(a), abs(b)) + _OF_SPREAD * spread
         for a, b in zip(saved, found, strict=True)
     )
-
-
-def _is_plain(parameter: Tensor) -> bool:
-    return parameter.is_floating_point() and parameter.element_size() > 1
 
 
 @torch.no_grad()
@@ -204,4 +189,4 @@ def _setting(config: object, name: str, kind: type[_T]) -> _T | None:
     return value if isinstance(value, kind) else None
 
 
-__all__ = ["ModelFingerprint", "WeightSample", "same_weights", "sampled_weights"]
+__all__ = ["ModelFingerprint"]

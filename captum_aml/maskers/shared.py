@@ -221,13 +221,9 @@ class SharedMasker(nn.Module):
         Raises:
             InvalidInputError: They are not; the message names what differs.
         """
-        _check_description(config["model"], self.config["model"])
-        other = [k for k, v in self.config.items() if k != "model" and config.get(k) != v]
-        if other:
-            raise InvalidInputError(
-                f"masker: it was saved with {', '.join(f'{k}={config.get(k)}' for k in other)}, "
-                f"but this one has {', '.join(f'{k}={self.config[k]}' for k in other)}"
-            )
+        own = self.config
+        _check_same("made for a model with", config["model"], own.pop("model"))
+        _check_same("saved with", config, own)
 
     def forward(self, inputs: MaskerInputs) -> Tensor:
         """One logit for each token, (N, L).
@@ -287,7 +283,7 @@ def _part_meant(config: Mapping[str, Any], model: nn.Module) -> nn.Module:
     inner = next(iter(fitting.values()), None)
     if inner is None:
         inner = next((p for p in model.modules() if _description(p) == made_for), model)
-        _check_description(made_for, _description(inner))
+        _check_same("made for a model with", made_for, _description(inner))
     return inner
 
 
@@ -303,19 +299,19 @@ def _description(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def _check_description(saved: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Compares two descriptions.
+def _check_same(was: str, saved: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Compares what was saved, as it ``was``, with what is there.
 
     Raises:
         InvalidInputError: They differ; the message names what differs and both values.
     """
     different = [name for name in found if saved.get(name) != found[name]]
     if different:
-        raise InvalidInputError(
-            "masker: it was made for a model with "
-            f"{', '.join(f'{name}={saved.get(name)}' for name in different)}, but this one has "
-            f"{', '.join(f'{name}={found[name]}' for name in different)}"
+        before, now = (
+            ", ".join(f"{name}={values.get(name)}" for name in different)
+            for values in (saved, found)
         )
+        raise InvalidInputError(f"masker: it was {was} {before}, but this one has {now}")
 
 
 __all__ = ["SharedMasker"]

@@ -482,7 +482,8 @@ def test_the_callers_tokenizers_stay_as_they_are() -> None:
     assert [t.backend_tokenizer.to_str() for t in tokenizers] == before
     # Nor do theirs change ours: they pad and cut to five tokens.
     assert masker.windows(shown([ids])).inputs.inputs[0].shape[1] > 5
-    assert '"truncation":null' in masker.config["masker_tokenizer"]["content"].replace(" ", "")
+    content = masker.files[masker.config["masker_tokenizer"]["sha256"]].decode()
+    assert '"truncation":null' in content.replace(" ", "")
 
 
 # --- Memory ---------------------------------------------------------------------------------------
@@ -770,14 +771,14 @@ def test_a_masker_of_the_users_own_inside_comes_back(tmp_path: Path) -> None:
 def test_it_is_built_again_from_json() -> None:
     masker = aligned(pooling="min", max_length=12)
     config = json.loads(json.dumps(masker.config))
-    again = AlignedMasker.from_config(config).eval()
+    again = AlignedMasker.from_config(config, masker.files).eval()
     again.load_state_dict(masker.state_dict())
     inputs = shown([ids_of("byte-level", TEXT)])
     assert torch.equal(again(inputs), masker(inputs))
     assert again.config == masker.config
-    config["tokenizer"]["content"] = "{}"
+    files = {**masker.files, config["tokenizer"]["sha256"]: b"{}"}
     with pytest.raises(InvalidInputError, match=r"^tokenizer: it cannot be read"):
-        AlignedMasker.from_config(config)
+        AlignedMasker.from_config(config, files)
 
 
 def test_it_starts_from_a_folder(tmp_path: Path) -> None:
