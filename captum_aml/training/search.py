@@ -201,13 +201,14 @@ def search_weights(
             storage,
             described,
             higher_is_better=metric.higher_is_better,
-            seed=settings.seed,
-            n_startup_trials=settings.n_startup_trials,
             prune=settings.prune,
         )
         owner = stack.enter_context(studies.presence(storage))
         n_added = 0
         for trial in studies.missing_trials(study, settings.trials, owner):
+            study.sampler = studies.sampler_of(
+                trial, seed=settings.seed, n_startup_trials=settings.n_startup_trials
+            )
             weights = {name: trial.suggest_float(name, 0.0, 1.0) for name in names}
             low, high = settings.learning_rates
             rate = trial.suggest_float(_RATE, low, high, log=True)

@@ -15,8 +15,7 @@ from typing import Any
 
 import optuna
 from filelock import Timeout
-from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import TPESampler
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
@@ -39,46 +38,14 @@ _STATES = {
 }
 
 
-class _TrialSampler(BaseSampler):
+def sampler_of(trial: optuna.Trial, *, seed: int, n_startup_trials: int) -> TPESampler:
     """The tree-structured Parzen estimator with a seed for each trial.
 
     So a search that goes on proposes what it would have proposed, rather than the first trials'
     random draws once more, and processes that share a storage do not all draw the same.
     """
-
-    def __init__(self, seed: int, n_startup_trials: int) -> None:
-        self._seed = seed
-        self._n_startup_trials = n_startup_trials
-        self._current: tuple[int, TPESampler] | None = None
-
-    def _of(self, trial: FrozenTrial) -> TPESampler:
-        if self._current is None or self._current[0] != trial.number:
-            seed = derived_seed(self._seed, "trial", trial.number) % 2**32
-            sampler = TPESampler(seed=seed, n_startup_trials=self._n_startup_trials)
-            self._current = (trial.number, sampler)
-        return self._current[1]
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """The estimator's."""
-        return self._of(trial).infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """The estimator's."""
-        return self._of(trial).sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """The estimator's."""
-        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+    seed = derived_seed(seed, "trial", trial.number) % 2**32
+    return TPESampler(seed=seed, n_startup_trials=n_startup_trials)
 
 
 @contextmanager
@@ -97,8 +64,6 @@ def open_study(
     identity: Mapping[str, Any],
     *,
     higher_is_better: bool,
-    seed: int,
-    n_startup_trials: int,
     prune: bool,
 ) -> optuna.Study:
     """A new study, or the one that the storage holds.
@@ -114,7 +79,6 @@ def open_study(
             study_name=_STUDY,
             load_if_exists=True,
             direction="maximize" if higher_is_better else "minimize",
-            sampler=_TrialSampler(seed, n_startup_trials),
             pruner=pruner,
         )
         found = study.user_attrs.get(_IDENTITY)
@@ -289,4 +253,5 @@ __all__ = [
     "presence",
     "quiet",
     "record",
+    "sampler_of",
 ]

@@ -11,7 +11,7 @@ import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +44,10 @@ from captum_aml.attr.settings import PretrainedOptions
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.maskers import SharedMasker
 from captum_aml.maskers.checkpoint import Checkpoint
-from captum_aml.training import FitCallback
-from captum_aml.training.settings import FitOptions
+
+if TYPE_CHECKING:
+    from captum_aml.training import FitCallback
+    from captum_aml.training.settings import FitOptions
 
 
 class LLMAMLAttribution(BaseLLMAttribution):
