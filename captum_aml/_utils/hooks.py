@@ -100,6 +100,21 @@ def _hooked(
         yield
 
 
+def _recorded(points: Sequence[LayerPoint], run: Callable[[], Any]) -> tuple[list[_Record], Any]:
+    """Runs a full forward pass and records every point; with it the forward function's result."""
+    records = [_Record() for _ in points]
+
+    def visit(index: int, value: Any, arguments: Sequence[Any]) -> None:
+        tensors = tuple(t.detach().clone() for t in tensors_in(value))
+        device = tensors[0].device if tensors else torch.device("cpu")
+        records[index].values.setdefault(device, []).append(tensors)
+        records[index].arguments.setdefault(device, []).append(_all_tensors(arguments))
+
+    with _hooked(points, visit):
+        output = run()
+    return records, output
+
+
 @dataclass(frozen=True)
 class Tap:
     """Points of a forward pass, with the call that counts where a layer runs more than once.
@@ -143,17 +158,7 @@ class Tap:
             LayerNotReachedError: A layer did not run, ran several times without one call standing
                 out, or holds no floating point tensor there.
         """
-        records = [_Record() for _ in points]
-
-        def visit(index: int, value: Any, arguments: Sequence[Any]) -> None:
-            tensors = tuple(t.detach().clone() for t in tensors_in(value))
-            given = _all_tensors(arguments)
-            device = tensors[0].device if tensors else torch.device("cpu")
-            records[index].values.setdefault(device, []).append(tensors)
-            records[index].arguments.setdefault(device, []).append(given)
-
-        with _hooked(points, visit):
-            output = run()
+        records, output = _recorded(points, run)
         calls = tuple(
             _chosen_call(point, record, carrier, _Turn.of(index, points, carriers))
             for index, (point, record, carrier) in enumerate(
@@ -165,25 +170,17 @@ class Tap:
             for record, number in zip(records, calls, strict=True)
         )
         tap = cls(tuple(points), calls, arguments, tuple(device_ids) if device_ids else None)
-        return tap, tap._gathered([r.values for r in records]), output
+        return tap, tap._gathered(records), output
 
     def read_again(self, run: Callable[[], Any]) -> tuple[tuple[Tensor, ...], ...]:
         """Reads the same points in another forward pass."""
-        seen: list[dict[torch.device, list[tuple[Tensor, ...]]]] = [{} for _ in self.points]
-
-        def visit(index: int, value: Any, _: Sequence[Any]) -> None:
-            tensors = tuple(t.detach().clone() for t in tensors_in(value))
-            device = tensors[0].device if tensors else torch.device("cpu")
-            seen[index].setdefault(device, []).append(tensors)
-
-        with _hooked(self.points, visit):
-            run()
-        for point, calls, wanted in zip(self.points, seen, self.calls, strict=True):
-            if not any(len(c) > wanted for c in calls.values()):
+        records, _ = _recorded(self.points, run)
+        for point, record, wanted in zip(self.points, records, self.calls, strict=True):
+            if not any(len(calls) > wanted for calls in record.values.values()):
                 raise LayerNotReachedError(
                     f"layer: the {point} was reached for the inputs but not for the baselines"
                 )
-        return self._gathered(seen)
+        return self._gathered(records)
 
     @contextmanager
     def replacing(self, tensors: Sequence[tuple[Tensor, ...]]) -> Iterator[None]:
@@ -212,28 +209,20 @@ class Tap:
         with _hooked(self.points, visit):
             yield
 
-    def _gathered(
-        self, seen: Sequence[Mapping[torch.device, Sequence[tuple[Tensor, ...]]]]
-    ) -> tuple[tuple[Tensor, ...], ...]:
+    def _gathered(self, records: Sequence[_Record]) -> tuple[tuple[Tensor, ...], ...]:
+        """The tensors of the calls that count, those of several devices joined in their order."""
+        ranks = {index: rank for rank, index in enumerate(self.device_ids or ())}
         gathered = []
-        for values, wanted in zip(seen, self.calls, strict=True):
-            devices = sorted(values, key=self._device_rank)
-            parts = [values[device][wanted] for device in devices]
-            first = parts[0]
+        for record, wanted in zip(records, self.calls, strict=True):
+            devices = sorted(record.values, key=lambda d: ranks.get(d.index or 0, 0))
+            first, *others = (record.values[device][wanted] for device in devices)
             gathered.append(
                 tuple(
-                    torch.cat([t.to(first[0].device) for t in tensors])
-                    for tensors in zip(*parts, strict=True)
+                    torch.cat([t, *(more.to(t.device) for more in rest)]) if rest else t
+                    for t, *rest in zip(first, *others, strict=True)
                 )
-                if len(parts) > 1
-                else first
             )
         return tuple(gathered)
-
-    def _device_rank(self, device: torch.device) -> int:
-        if self.device_ids is None or device.index is None:
-            return 0
-        return self.device_ids.index(device.index)
 
 
 @dataclass(frozen=True)

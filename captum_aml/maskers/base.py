@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.typing import TensorOrTuple
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Masker(Protocol):
     (:mod:`captum_aml.maskers.registry`) is also saved and rebuilt by its name.
     """
 
-    def __call__(self, inputs: MaskerInputs) -> TensorOrTuple:
+    def __call__(self, inputs: MaskerInputs) -> Tensor | tuple[Tensor, ...]:
         """Proposes a mask.
 
         Args:
@@ -86,7 +85,9 @@ def as_masker(module: nn.Module) -> Masker:
     return module
 
 
-def as_logits(proposal: TensorOrTuple, expected: Sequence[Sequence[int]]) -> tuple[Tensor, ...]:
+def as_logits(
+    proposal: Tensor | tuple[Tensor, ...], expected: Sequence[Sequence[int]]
+) -> tuple[Tensor, ...]:
     """Checks what a masker returned.
 
     Args:

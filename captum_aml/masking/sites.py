@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from captum_aml.masking.forward import (
 )
 from captum_aml.typing import ForwardFunc
 
+Tensors: TypeAlias = tuple[Tensor, ...]
+
 
 @dataclass(frozen=True)
 class Capture:
@@ -35,47 +38,29 @@ class Capture:
         sizes: The number of tensors at each layer.
     """
 
-    features: tuple[Tensor, ...]
+    features: Tensors
     output: Any
     tap: Tap | None
     sizes: tuple[int, ...] = ()
 
 
-class Site(Protocol):
-    """A place whose tensors can be read, and replaced by masked ones."""
+class Site(ABC):
+    """A place whose tensors can be read, and replaced by masked ones.
 
-    forward_func: ForwardFunc
-    device_ids: list[int] | None
+    Args:
+        forward_func: What is explained.
+        device_ids: Devices of a ``DataParallel`` model, as Captum's layer methods take them.
+    """
 
+    def __init__(self, forward_func: ForwardFunc, device_ids: Sequence[int] | None = None) -> None:
+        self.forward_func = forward_func
+        self.device_ids = find_device_ids(forward_func, device_ids)
+
+    @abstractmethod
     def capture(self, call: Call) -> Capture:
         """Runs the forward function on the inputs and reads the site's tensors."""
 
-    def baselines(self, call: Call, capture: Capture) -> tuple[Tensor, ...]:
-        """The site's tensors for the baselines, in the shapes of ``capture.features``."""
-
-    def maskable(
-        self, call: Call, features: Sequence[Tensor], baselines: Sequence[Tensor]
-    ) -> tuple[Tensor, ...]:
-        """One bool for each element or position: whether it differs from its baseline."""
-
-    def token_dims(self, call: Call, features: Sequence[Tensor]) -> tuple[int, ...]:
-        """For each of the site's tensors, the number of leading dimensions that number tokens."""
-
-    def spreads(self, call: Call, features: Sequence[Tensor]) -> tuple[bool, ...]:
-        """For each of the site's tensors, whether attributions have its channels."""
-
-    def run(
-        self,
-        inputs: tuple[Tensor, ...],
-        args: tuple[Any, ...],
-        features: tuple[Tensor, ...],
-        capture: Capture,
-    ) -> Any:
-        """Runs the forward function with the site's tensors replaced by ``features``."""
-
-    def embedding_layer(self) -> nn.Module | None:
-        """The layer that embeds ids at this site, where one can be found."""
-
+    @abstractmethod
     def recall(self, call: Call, earlier: tuple[Call, Capture], output: Tensor) -> Capture | None:
         """The capture of a pass, put together without one; None where that cannot be.
 
@@ -85,29 +70,70 @@ class Site(Protocol):
             output: What the forward function returns for the call.
         """
 
+    @abstractmethod
+    def baselines(self, call: Call, capture: Capture) -> Tensors:
+        """The site's tensors for the baselines, in the shapes of ``capture.features``."""
 
-def _baselines_at(
-    forward_func: ForwardFunc,
-    call: Call,
-    tap: Tap,
-    carried: Sequence[tuple[Tensor, Tensor]],
-) -> tuple[tuple[Tensor, ...], ...]:
-    """The tapped layers' tensors for the baselines: by a pass, unless they only look ids up.
+    @abstractmethod
+    def maskable(self, call: Call, features: Tensors, baselines: Tensors) -> Tensors:
+        """One bool for each element or position: whether it differs from its baseline."""
 
-    Args:
-        forward_func: The forward function.
-        call: The call.
-        tap: The layers.
-        carried: For each layer the input, and its baseline, that it may have been given as it is.
-    """
-    if _only_looks_up(tap, [x for x, _ in carried]):
-        return tuple(
-            (point.layer(baseline).detach(),)
-            for point, (_, baseline) in zip(tap.points, carried, strict=True)
+    @abstractmethod
+    def token_dims(self, call: Call, features: Tensors) -> tuple[int, ...]:
+        """For each of the site's tensors, the number of leading dimensions that number tokens."""
+
+    @abstractmethod
+    def spreads(self, call: Call, features: Tensors) -> tuple[bool, ...]:
+        """For each of the site's tensors, whether attributions have its channels."""
+
+    @abstractmethod
+    def run(
+        self, inputs: Tensors, args: tuple[Any, ...], features: Tensors, capture: Capture
+    ) -> Any:
+        """Runs the forward function with the site's tensors replaced by ``features``."""
+
+    @abstractmethod
+    def embedding_layer(self) -> nn.Module | None:
+        """The layer that embeds ids at this site, where one can be found."""
+
+    @abstractmethod
+    def _given(self, call: Call) -> Sequence[Tensor]:
+        """For each of the site's layers the input that it may have been given as it is."""
+
+    def _tapped(
+        self, call: Call, points: Sequence[LayerPoint]
+    ) -> tuple[Tap, tuple[Tensors, ...], Any]:
+        """A pass for the inputs, read at layers; see ``Tap.read``."""
+        return Tap.read(
+            points,
+            lambda: run_forward(self.forward_func, call.inputs, call.additional_forward_args),
+            carriers=self._given(call),
+            device_ids=self.device_ids,
         )
-    return tap.read_again(
-        lambda: run_forward(forward_func, call.baselines, call.additional_forward_args)
-    )
+
+    def _baselines_at(self, call: Call, tap: Tap) -> tuple[Tensors, ...]:
+        """The tapped layers' tensors for the baselines: by a pass, unless they only look ids up."""
+        if _only_looks_up(tap, self._given(call)):
+            given = self._given(replace(call, inputs=call.baselines))
+            return tuple(
+                (point.layer(baseline).detach(),)
+                for point, baseline in zip(tap.points, given, strict=True)
+            )
+        return tap.read_again(
+            lambda: run_forward(self.forward_func, call.baselines, call.additional_forward_args)
+        )
+
+    def _looked_up(self, call: Call, earlier: tuple[Call, Capture]) -> tuple[Tap, Tensors] | None:
+        """A tap for a call, and what its layers hold for it, if they only look ids up."""
+        tap, given = earlier[1].tap, self._given(call)
+        if tap is None or tap.device_ids or not _only_looks_up(tap, self._given(earlier[0])):
+            return None
+        if tap.calls not in ((0,) * len(given), tuple(range(len(given)))):
+            return None
+        return (
+            replace(tap, arguments=tuple((x,) for x in given)),
+            tuple(point.layer(x).detach() for point, x in zip(tap.points, given, strict=True)),
+        )
 
 
 def _only_looks_up(tap: Tap, inputs: Sequence[Tensor]) -> bool:
@@ -120,29 +146,12 @@ def _only_looks_up(tap: Tap, inputs: Sequence[Tensor]) -> bool:
     return True
 
 
-def _looked_up(
-    earlier: Tap, earlier_inputs: Sequence[Tensor], inputs: Sequence[Tensor]
-) -> tuple[Tap, tuple[Tensor, ...]] | None:
-    """A tap for other inputs, and what its layers hold for them, if they only look ids up.
-
-    Args:
-        earlier: The layers, as a pass showed them.
-        earlier_inputs: For each layer the input that it may have been given as it is.
-        inputs: The same of the other call.
-    """
-    in_order = earlier.calls in ((0,) * len(inputs), tuple(range(len(inputs))))
-    if earlier.device_ids or not in_order or not _only_looks_up(earlier, earlier_inputs):
-        return None
-    tap = replace(earlier, arguments=tuple((x,) for x in inputs))
-    return tap, tuple(point.layer(x).detach() for point, x in zip(tap.points, inputs, strict=True))
-
-
 def token_dims(feature: Tensor) -> int:
     """The number of leading dimensions that number tokens: two of (N, L, D), otherwise all."""
     return 2 if feature.dim() == 3 else feature.dim()
 
 
-class InputSite:
+class InputSite(Site):
     """The forward function's own inputs: floats directly, integer ids at their embeddings.
 
     Args:
@@ -151,24 +160,18 @@ class InputSite:
     """
 
     def __init__(self, forward_func: ForwardFunc, embedding_layers: tuple[nn.Module, ...]) -> None:
-        self.forward_func = forward_func
+        super().__init__(forward_func)
         self.embedding_layers = embedding_layers
-        self.device_ids = find_device_ids(forward_func)
 
     def capture(self, call: Call) -> Capture:
         """Runs the forward function; the features of ids are what their embedding layer gave."""
-        ids = [x for x in call.inputs if is_integral(x)]
+        ids = self._given(call)
         if not ids:
             output = run_forward(self.forward_func, call.inputs, call.additional_forward_args)
             return Capture(call.inputs, output, None)
         layers = self._layers(len(ids))
         self._check_ids(call, layers)
-        tap, tensors, output = Tap.read(
-            [LayerPoint(layer) for layer in layers],
-            lambda: run_forward(self.forward_func, call.inputs, call.additional_forward_args),
-            carriers=ids,
-            device_ids=self.device_ids,
-        )
+        tap, tensors, output = self._tapped(call, [LayerPoint(layer) for layer in layers])
         embedded = iter(tensors)
         features = []
         for x in call.inputs:
@@ -187,41 +190,36 @@ class InputSite:
 
     def recall(self, call: Call, earlier: tuple[Call, Capture], output: Tensor) -> Capture | None:
         """Floats are their own features, and those of ids are looked up where they only are."""
-        ids = [x for x in call.inputs if is_integral(x)]
+        ids = self._given(call)
         if not ids:
             return Capture(call.inputs, output, None)
         self._check_ids(call, self._layers(len(ids)))
-        earlier_ids = [x for x in earlier[0].inputs if is_integral(x)]
-        tap = earlier[1].tap
-        found = None if tap is None else _looked_up(tap, earlier_ids, ids)
+        found = self._looked_up(call, earlier)
         if found is None:
             return None
         embedded = iter(found[1])
         features = tuple(next(embedded) if is_integral(x) else x for x in call.inputs)
         return Capture(features, output, found[0], (1,) * len(ids))
 
-    def baselines(self, call: Call, capture: Capture) -> tuple[Tensor, ...]:
+    def baselines(self, call: Call, capture: Capture) -> Tensors:
         """Baselines of floats as given, those of ids through the embedding layer."""
         if capture.tap is None:
             return call.baselines
-        ids = [(x, b) for x, b in zip(call.inputs, call.baselines, strict=True) if is_integral(x)]
-        embedded = iter(_baselines_at(self.forward_func, call, capture.tap, ids))
+        embedded = iter(self._baselines_at(call, capture.tap))
         return tuple(next(embedded)[0] if is_integral(b) else b for b in call.baselines)
 
-    def maskable(
-        self, call: Call, features: Sequence[Tensor], baselines: Sequence[Tensor]
-    ) -> tuple[Tensor, ...]:
+    def maskable(self, call: Call, features: Tensors, baselines: Tensors) -> Tensors:
         """True where an id, or a float element, differs from its baseline."""
         return tuple(x != b for x, b in zip(call.inputs, call.baselines, strict=True))
 
-    def token_dims(self, call: Call, features: Sequence[Tensor]) -> tuple[int, ...]:
+    def token_dims(self, call: Call, features: Tensors) -> tuple[int, ...]:
         """An id is a token; floats follow the general rule."""
         return tuple(
             x.dim() if is_integral(x) else token_dims(f)
             for x, f in zip(call.inputs, features, strict=True)
         )
 
-    def spreads(self, call: Call, features: Sequence[Tensor]) -> tuple[bool, ...]:
+    def spreads(self, call: Call, features: Tensors) -> tuple[bool, ...]:
         """Ids get one score each, whatever the size of their embeddings."""
         return tuple(not is_integral(x) for x in call.inputs)
 
@@ -232,11 +230,7 @@ class InputSite:
         return find_embedding_layer(self.forward_func)
 
     def run(
-        self,
-        inputs: tuple[Tensor, ...],
-        args: tuple[Any, ...],
-        features: tuple[Tensor, ...],
-        capture: Capture,
+        self, inputs: Tensors, args: tuple[Any, ...], features: Tensors, capture: Capture
     ) -> Any:
         """Runs with floats replaced and the embeddings of ids replaced at their layers."""
         replaced = tuple(x if is_integral(x) else f for x, f in zip(inputs, features, strict=True))
@@ -245,6 +239,9 @@ class InputSite:
         at_layers = [(f,) for x, f in zip(inputs, features, strict=True) if is_integral(x)]
         with capture.tap.replacing(at_layers):
             return run_forward(self.forward_func, replaced, args)
+
+    def _given(self, call: Call) -> Sequence[Tensor]:
+        return [x for x in call.inputs if is_integral(x)]
 
     def _layers(self, count: int) -> tuple[nn.Module, ...]:
         layers = self.embedding_layers
@@ -280,7 +277,7 @@ class InputSite:
                     )
 
 
-class LayerSite:
+class LayerSite(Site):
     """The input or output of any layer, or of several that do not depend on each other.
 
     Args:
@@ -298,19 +295,13 @@ class LayerSite:
         at_input: bool = False,
         device_ids: Sequence[int] | None = None,
     ) -> None:
-        self.forward_func = forward_func
+        super().__init__(forward_func, device_ids)
         self.points = tuple(LayerPoint(layer, at_input) for layer in layers)
-        self.device_ids = find_device_ids(forward_func, device_ids)
 
     def capture(self, call: Call) -> Capture:
         """Runs the forward function and reads every layer."""
         with _ids_in_range("inputs", call.inputs):
-            tap, tensors, output = Tap.read(
-                self.points,
-                lambda: run_forward(self.forward_func, call.inputs, call.additional_forward_args),
-                carriers=[call.inputs[0]] * len(self.points),
-                device_ids=self.device_ids,
-            )
+            tap, tensors, output = self._tapped(call, self.points)
         features = tuple(t for point in tensors for t in point)
         for feature in features:
             if feature.dim() == 0 or feature.shape[0] != call.n_examples:
@@ -322,36 +313,28 @@ class LayerSite:
 
     def recall(self, call: Call, earlier: tuple[Call, Capture], output: Tensor) -> Capture | None:
         """Only what tables hold is known without a pass."""
-        tap, n = earlier[1].tap, len(self.points)
         with _ids_in_range("inputs", call.inputs):
-            found = (
-                None
-                if tap is None
-                else _looked_up(tap, [earlier[0].inputs[0]] * n, [call.inputs[0]] * n)
-            )
-        return None if found is None else Capture(found[1], output, found[0], (1,) * n)
+            found = self._looked_up(call, earlier)
+        if found is None:
+            return None
+        return Capture(found[1], output, found[0], (1,) * len(self.points))
 
-    def baselines(self, call: Call, capture: Capture) -> tuple[Tensor, ...]:
+    def baselines(self, call: Call, capture: Capture) -> Tensors:
         """The layers' tensors when the forward function is given the baselines."""
         assert capture.tap is not None
         with _ids_in_range("baselines", call.baselines):
-            first = (call.inputs[0], call.baselines[0])
-            tensors = _baselines_at(
-                self.forward_func, call, capture.tap, [first] * len(self.points)
-            )
+            tensors = self._baselines_at(call, capture.tap)
         return tuple(t for point in tensors for t in point)
 
-    def maskable(
-        self, call: Call, features: Sequence[Tensor], baselines: Sequence[Tensor]
-    ) -> tuple[Tensor, ...]:
+    def maskable(self, call: Call, features: Tensors, baselines: Tensors) -> Tensors:
         """True where the layer's tensors differ between the inputs and the baselines."""
         return tuple(f != b for f, b in zip(features, baselines, strict=True))
 
-    def token_dims(self, call: Call, features: Sequence[Tensor]) -> tuple[int, ...]:
+    def token_dims(self, call: Call, features: Tensors) -> tuple[int, ...]:
         """A position of (N, L, D) is a token, and an element of any other shape."""
         return tuple(token_dims(f) for f in features)
 
-    def spreads(self, call: Call, features: Sequence[Tensor]) -> tuple[bool, ...]:
+    def spreads(self, call: Call, features: Tensors) -> tuple[bool, ...]:
         """Attributions have the shape of the layers' tensors."""
         return (True,) * len(features)
 
@@ -361,11 +344,7 @@ class LayerSite:
         return found if found is not None else largest_embedding(self.points[0].layer)
 
     def run(
-        self,
-        inputs: tuple[Tensor, ...],
-        args: tuple[Any, ...],
-        features: tuple[Tensor, ...],
-        capture: Capture,
+        self, inputs: Tensors, args: tuple[Any, ...], features: Tensors, capture: Capture
     ) -> Any:
         """Runs with the layers' tensors replaced."""
         assert capture.tap is not None
@@ -373,6 +352,9 @@ class LayerSite:
         grouped = [tuple(itertools.islice(rest, size)) for size in capture.sizes]
         with capture.tap.replacing(grouped):
             return run_forward(self.forward_func, inputs, args)
+
+    def _given(self, call: Call) -> Sequence[Tensor]:
+        return [call.inputs[0]] * len(self.points)
 
 
 @contextmanager
