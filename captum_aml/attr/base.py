@@ -242,7 +242,7 @@ class MaskAttribution(GradientAttribution, ABC):
         settings = FitSettings(**options)
         if settings.seed is None:
             settings = replace(settings, seed=self.seed)
-        masker, fingerprint, summary = learn(
+        summary = learn(
             self,
             train_batches,
             val_batches,
@@ -252,12 +252,6 @@ class MaskAttribution(GradientAttribution, ABC):
             show_progress=show_progress,
         )
         self.fit_summary_, self.history_ = summary, summary.history
-        cost = TrainingCost(
-            n_examples=summary.history[0].n_examples if summary.history else 0,
-            epochs=len(summary.history),
-            seconds=summary.seconds,
-        )
-        self._take(masker, fingerprint, cost)
         return self
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:

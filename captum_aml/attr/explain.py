@@ -166,18 +166,10 @@ def explain(
     with_delta: bool,
     show_progress: bool,
 ) -> AttributionResult:
-    """Explains the examples of one problem together.
+    """Explains the examples of one problem together, with the settings of an attribution.
 
-    Args:
-        problem: What is masked and explained.
-        objective: The loss for tuning.
-        masker: Proposes the masks to start from; None starts with almost everything kept.
-        n_steps: Tuning steps; 0 takes the proposals as they are.
-        tune: Whether these steps are the mask's own, or the masker's. Default: "mask"
-        learning_rate: The learning rate of the first step.
-        scores: Whether scores are mask values or contributions.
-        with_delta: Whether to compute the convergence delta.
-        show_progress: Whether to show a progress bar.
+    The masks start from what the masker proposes, with almost everything kept where there is none;
+    without steps they are the result.
     """
     result: TuningResult | None = None
     # Where nothing is maskable there is nothing to tune, and nothing to differentiate.

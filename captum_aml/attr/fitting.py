@@ -15,15 +15,17 @@ from captum_aml._utils.random import isolated_rng
 from captum_aml.attr.persistence import objective_description
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import EmbeddingMasker
+from captum_aml.maskers.checkpoint import TrainingCost
 from captum_aml.maskers.fingerprint import ModelFingerprint
 from captum_aml.maskers.hidden import explained_layers_of
 from captum_aml.maskers.registry import describe_masker
 from captum_aml.masking.forward import modules_of, underlying_model
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import Objective
-from captum_aml.training import FitCallback, FitSettings, FitSummary, fit_masker
+from captum_aml.training import FitCallback, FitSettings, FitSummary
 from captum_aml.training.callbacks import check_callbacks
 from captum_aml.training.data import PredictionCache, reusable
+from captum_aml.training.fit import fit_masker
 from captum_aml.training.losses import BuildProblem, FitGoal, resolve_metric
 from captum_aml.training.regression import RegressionLoss
 from captum_aml.typing import Batch, Batches
@@ -41,12 +43,8 @@ def learn(
     callbacks: Sequence[FitCallback],
     trackers: Sequence[object],
     show_progress: bool,
-) -> tuple[nn.Module, ModelFingerprint, FitSummary]:
-    """Fits a masker for an attribution, which stays as it is; arguments as for its ``fit``.
-
-    Returns:
-        The fitted masker, the fingerprint of the explained model, and how fitting went.
-    """
+) -> FitSummary:
+    """Fits a masker for an attribution, which takes it at the end; arguments as for its ``fit``."""
     metric = resolve_metric(settings.select_by)
     callbacks = check_callbacks(callbacks)
     once = settings.epochs == 1
@@ -116,7 +114,13 @@ def learn(
         )
         if not fingerprints:  # a run that was over already
             build(next(iter(train_batches)))
-    return masker, fingerprints[0], summary
+    cost = TrainingCost(
+        n_examples=summary.history[0].n_examples if summary.history else 0,
+        epochs=len(summary.history),
+        seconds=summary.seconds,
+    )
+    attribution._take(masker, fingerprints[0], cost)
+    return summary
 
 
 def _masker_for(first: Batch | None, build: BuildProblem) -> nn.Module:

@@ -1,5 +1,4 @@
-from .callbacks import FitCallback, FitState, ProgressBar
-from .fit import fit_masker
+from .callbacks import FitCallback, FitState
 from .records import EpochRecord, FitSummary, Trial, ValidationRecord
 from .search import SearchResult, SearchSettings, search_weights
 from .selection import MaskerScore, validation_metrics
@@ -12,13 +11,11 @@ __all__ = [
     "FitState",
     "FitSummary",
     "MaskerScore",
-    "ProgressBar",
     "SearchResult",
     "SearchSettings",
     "Trial",
     "ValidationMetric",
     "ValidationRecord",
-    "fit_masker",
     "search_weights",
     "validation_metrics",
 ]

@@ -62,30 +62,11 @@ def fit_masker(
 ) -> FitSummary:
     """Trains a masker in place so that its proposals minimize an objective.
 
-    With validation batches, the weights of the best validation are kept. Torch's generators are
-    seeded: give them back their state, as ``captum_aml._utils.random.isolated_rng`` does.
-
-    Args:
-        masker: The network to train; parameters that need no gradient stay as they are.
-        goal: What it is fitted for.
-        train_batches: Training batches, iterated once for each epoch.
-        val_batches: Validation batches, or None.
-        settings: How it is fitted.
-        callbacks: Are called as it goes on.
-        trackers: Names or trackers of Accelerate to log to.
-        show_progress: Whether to show a progress bar.
-        identity: Gives what a resumed run has to have in common with the one in the folder beside
-            the settings, as JSON values. Called where there is a folder. Default: nothing
-
-    Returns:
-        How it went, with a record of each epoch.
-
-    Raises:
-        InvalidInputError: There is no batch, a batch does not fit the forward function, or a
-            setting needs validation batches and there are none.
-        CheckpointError: The folder holds another run, or is in use.
-        NonFiniteError: Too many steps in a row had a loss or gradient that is not finite.
-        NoGradientError: The forward function cannot be differentiated.
+    Torch's generators are seeded: give them back their state, as
+    ``captum_aml._utils.random.isolated_rng`` does. Beside the goal, and ``identity``, arguments and
+    errors are those of :meth:`captum_aml.attr.AMLAttribution.fit`. ``identity`` gives what a
+    resumed run has to have in common with the one in the folder beside the settings, as JSON
+    values; it is called where there is a folder.
     """
     if val_batches is None:
         for name, given in (("patience", settings.patience), ("select_by", goal.metric)):

@@ -20,7 +20,8 @@ from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteE
 from captum_aml.maskers import EmbeddingMasker, MaskerInputs, TransformerMasker
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import MaskedOutcome, Terms, size_term
-from captum_aml.training import EpochRecord, FitSettings, fit_masker
+from captum_aml.training import EpochRecord, FitSettings
+from captum_aml.training.fit import fit_masker
 from captum_aml.training.losses import FitGoal
 from captum_aml.training.validation import sums_of_terms
 from captum_aml.typing import Batch, Batches
