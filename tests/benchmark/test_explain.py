@@ -164,6 +164,7 @@ class TestRecords:
             AMLAttribution(classifier, embedding_layer=classifier.embedding_layer, masker=masker),
             0 if fitted else 1,
             {},
+            through_attention=False,
         )
         run, plan = MethodRun(methods.spec("random"), 0), Plan.of(classifier, TEXTS, batch_size=2)
         with opened(tmp_path, run, classifier, plan) as (_, file):
