@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from captum_aml import AMLAttribution
-from captum_aml.maskers import as_masker
 from captum_aml.masking.call import parse_call
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.metrics import comprehensiveness, sufficiency
@@ -105,7 +104,7 @@ class Forms:
         optimizer = torch.optim.AdamW(parameters, lr=PUBLISHED_RATE, weight_decay=WEIGHT_DECAY)
         best, best_loss = torch.empty(0), float("inf")
         for step in range(self.n_steps + 1):
-            mask = torch.sigmoid(problem.propose(as_masker(masker)))
+            mask = torch.sigmoid(problem.propose(masker))
             loss = self._loss(problem, mask)
             if loss.item() < best_loss:
                 best, best_loss = mask.detach(), loss.item()

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from captum_aml._utils.checks import as_count
 from captum_aml._utils.modules import evaluating
-from captum_aml.maskers import as_masker
 from captum_aml.masking.call import Call
 from captum_aml.masking.forward import run_forward
 from captum_aml.masking.problem import MaskingProblem
@@ -265,7 +264,7 @@ def _initial_logits(problem: MaskingProblem, masker: nn.Module | None) -> Tensor
     if masker is None:
         return torch.full(maskable.shape, INITIAL_LOGIT, dtype=dtype, device=maskable.device)
     with torch.no_grad(), evaluating(masker):
-        return problem.propose(as_masker(masker)).to(dtype)
+        return problem.propose(masker).to(dtype)
 
 
 def _mask_dtype(problem: MaskingProblem) -> torch.dtype:

@@ -28,11 +28,7 @@ from captum_aml.typing import ForwardFunc
 class LAAttribution(MaskAttribution):
     """Learning Attributions for a forward function's inputs.
 
-    Args:
-        forward_func: What is explained: any callable that Captum accepts.
-        embedding_layer: For integer ids, the layer that embeds them (one for each input of ids, or
-            one for all). Default: None, ``forward_func.get_input_embeddings()``
-        **options: The fields of :class:`captum_aml.attr.AttributionSettings`, such as ``masker``
+    Arguments are those of :class:`captum_aml.attr.AMLAttribution`.
 
     Examples:
         >>> la = LAAttribution(model)
@@ -57,12 +53,7 @@ class LAAttribution(MaskAttribution):
 class LayerLAAttribution(LayerAttribution, MaskAttribution):
     """Learning Attributions for the input or output of a layer.
 
-    Args:
-        forward_func: What is explained: any callable that Captum accepts.
-        layer: The layer, or a list of layers that do not depend on each other.
-        device_ids: Devices, where the forward function applies a ``DataParallel`` model without
-            being one. Default: None
-        **options: The fields of :class:`captum_aml.attr.AttributionSettings`, such as ``masker``
+    Arguments are those of :class:`captum_aml.attr.LayerAMLAttribution`.
 
     Examples:
         >>> la = LayerLAAttribution(forward, model.bert.embeddings)

@@ -1,7 +1,7 @@
 """Maskers: networks that propose which tokens to keep."""
 
 from captum_aml.maskers.aligned import AlignedMasker
-from captum_aml.maskers.base import Masker, MaskerInputs, MaskerWindows, as_masker
+from captum_aml.maskers.base import Masker, MaskerInputs, MaskerWindows
 from captum_aml.maskers.checkpoint import Checkpoint, TrainingCost
 from captum_aml.maskers.embedding import EmbeddingMasker
 from captum_aml.maskers.fingerprint import ModelFingerprint
@@ -22,6 +22,5 @@ __all__ = [
     "SharedMasker",
     "TrainingCost",
     "TransformerMasker",
-    "as_masker",
     "register_masker",
 ]

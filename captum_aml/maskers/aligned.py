@@ -37,7 +37,7 @@ from captum_aml._utils.checks import as_count, is_integral
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers._alignment import checked_pooling, pooled
 from captum_aml.maskers._windows import Aligner, Alignment, StoredTokenizer
-from captum_aml.maskers.base import MaskerInputs, MaskerWindows, as_logits, as_masker
+from captum_aml.maskers.base import MaskerInputs, MaskerWindows, as_logits
 from captum_aml.maskers.registry import describe_masker, masker_from, register_masker
 from captum_aml.maskers.transformer import TransformerMasker
 
@@ -224,7 +224,7 @@ class AlignedMasker(nn.Module):
         """
         windows = self.windows(inputs)
         shape = windows.inputs.inputs[0].shape
-        logits = as_logits(as_masker(self.masker)(windows.inputs), [shape])[0]
+        logits = as_logits(self.masker(windows.inputs), [shape])[0]
         # What mixed precision computed is pooled, and compared, in float32.
         values = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten()
         n, length = windows.has_text.shape

@@ -79,12 +79,6 @@ class Masker(Protocol):
         """
 
 
-def as_masker(module: nn.Module) -> Masker:
-    """The module as a masker: ``nn.Module.__call__`` hides the signature of its ``forward``."""
-    assert isinstance(module, Masker)
-    return module
-
-
 def as_logits(
     proposal: Tensor | tuple[Tensor, ...], expected: Sequence[Sequence[int]]
 ) -> tuple[Tensor, ...]:
@@ -150,5 +144,4 @@ __all__ = [
     "MaskerWindows",
     "PredictionEmbedding",
     "as_logits",
-    "as_masker",
 ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_aml._utils.hooks import LayerPoint
 from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteError
@@ -153,7 +153,7 @@ class MaskingProblem:
         """For each masked tensor, how many leading dimensions number its tokens."""
         return self.site.token_dims(self.call, self.capture.features)
 
-    def propose(self, masker: Masker) -> Tensor:
+    def propose(self, masker: Masker | nn.Module) -> Tensor:
         """A masker's mask logits, (N, U).
 
         Raises:

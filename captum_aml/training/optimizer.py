@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
-from captum_aml.maskers import as_masker
 from captum_aml.masking.problem import GradientWatch
 from captum_aml.training.losses import FitGoal, problem_of
 from captum_aml.training.records import Means
@@ -217,7 +216,7 @@ def step_gradients(
             problem = problem_of(batch, goal.build, masker, "train_batches", number)
             with torch.enable_grad():
                 with autocast(settings, problem.layout.maskable_units.device):
-                    logits = problem.propose(as_masker(masker))
+                    logits = problem.propose(masker)
                     terms = goal.terms(problem, logits, where=f"training step {step}", watch=watch)
                 gradients = _gradients(terms.total.sum(), updater, step)
         except NonFiniteError as error:

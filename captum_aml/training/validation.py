@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
-from captum_aml.maskers import as_masker
 from captum_aml.training.data import Feed
 from captum_aml.training.losses import FitGoal, problem_of
 from captum_aml.training.optimizer import autocast
@@ -87,7 +86,7 @@ def sums_of_terms(
     for number, batch in enumerate(batches):
         problem = problem_of(batch, build, masker, "val_batches", number)
         with autocast(settings, problem.layout.maskable_units.device):
-            logits = problem.propose(as_masker(masker))
+            logits = problem.propose(masker)
             means.add_terms(goal.terms(problem, logits, where="validation"))
     return means
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from captum_aml._utils.modules import evaluating
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.maskers import MaskerInputs, MaskerWindows, as_masker
+from captum_aml.maskers import MaskerInputs, MaskerWindows
 from captum_aml.masking.call import has_rows
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import Objective
@@ -109,7 +109,7 @@ class _MaskerPerExample:
 
     def propose(self) -> Tensor:
         with applied(self._updates):
-            logits = self._problem.propose(as_masker(self._masker))
+            logits = self._problem.propose(self._masker)
         if torch.is_grad_enabled() and not logits.requires_grad:
             raise _nothing_to_tune(self._masker)
         return torch.sigmoid(logits.to(self._dtype))
@@ -157,7 +157,7 @@ def _tunable(
 
     handle = masker.register_forward_pre_hook(note)
     try:
-        problem.propose(as_masker(masker))
+        problem.propose(masker)
     finally:
         handle.remove()
     shown, n_parts, network = given[0], problem.call.n_examples, masker

@@ -14,7 +14,6 @@ from torch.func import functional_call
 
 from captum_aml import AMLObjective, EmbeddingMasker, MaskerInputs, TransformerMasker
 from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteError
-from captum_aml.maskers import as_masker
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.tuning import TuningResult, tune_masker
 from captum_aml.tuning._updates import directions
@@ -130,7 +129,7 @@ def alone(
     optimizer = torch.optim.Adam(parameters, lr=learning_rate)
     best: tuple[Tensor, float, int] = (torch.empty(0), math.inf, -1)
     for step in range(n_steps + 1):
-        mask = torch.sigmoid(problem.propose(as_masker(own)))
+        mask = torch.sigmoid(problem.propose(own))
         loss = problem.evaluate(mask, OBJECTIVE, where="alone").total.sum()
         if loss.item() < best[1]:
             best = (mask.detach(), loss.item(), step)
@@ -242,7 +241,7 @@ def test_no_step_is_the_fitted_proposal() -> None:
     masker = made(embedding_masker).eval()
     problem = planted()
     with torch.no_grad():
-        proposed = torch.sigmoid(problem.propose(as_masker(masker)))
+        proposed = torch.sigmoid(problem.propose(masker))
     found = tune_masker(problem, OBJECTIVE, masker, n_steps=0, learning_rate=1.0)
     assert torch.equal(found.mask, proposed)
     # A step that is far too long leads nowhere better, and the proposal is kept to the bit.
