@@ -160,10 +160,7 @@ class Tap:
         """
         records, output = _recorded(points, run)
         calls = tuple(
-            _chosen_call(point, record, carrier, _Turn.of(index, points, carriers))
-            for index, (point, record, carrier) in enumerate(
-                zip(points, records, carriers, strict=True)
-            )
+            _chosen_call(index, points, carriers, record) for index, record in enumerate(records)
         )
         arguments = tuple(
             tuple(next(iter(record.arguments.values()))[number])
@@ -225,29 +222,15 @@ class Tap:
         return tuple(gathered)
 
 
-@dataclass(frozen=True)
-class _Turn:
-    """A point among the points at its layer: how many there are, and those with its carrier."""
-
-    n_points: int
-    rank: int
-    n_alike: int
-
-    @classmethod
-    def of(
-        cls, index: int, points: Sequence[LayerPoint], carriers: Sequence[Tensor | None]
-    ) -> _Turn:
-        same = [i for i, point in enumerate(points) if point == points[index]]
-        carrier = carriers[index]
-        if carrier is None:
-            return cls(len(same), 0, 1)
-        alike = [
-            i for i in same if (other := carriers[i]) is not None and torch.equal(other, carrier)
-        ]
-        return cls(len(same), alike.index(index), len(alike))
-
-
-def _chosen_call(point: LayerPoint, record: _Record, carrier: Tensor | None, turn: _Turn) -> int:
+def _chosen_call(
+    index: int,
+    points: Sequence[LayerPoint],
+    carriers: Sequence[Tensor | None],
+    record: _Record,
+) -> int:
+    """The number of the call that counts for a point, of those that were recorded there."""
+    point, carrier = points[index], carriers[index]
+    same = [i for i, other in enumerate(points) if other == point]
     if not record.values:
         raise LayerNotReachedError(
             f"layer: the forward function never ran {type(point.layer).__name__}; give a layer "
@@ -258,7 +241,7 @@ def _chosen_call(point: LayerPoint, record: _Record, carrier: Tensor | None, tur
     if not values[0]:
         where = " among its positional arguments" if point.at_input else ""
         raise LayerNotReachedError(f"layer: the {point} holds no floating point tensor{where}")
-    if len(values) == turn.n_points == 1:
+    if len(values) == len(same) == 1:
         return 0
     if carrier is not None:
         # On several devices each sees a part of the batch only: compare the part's length.
@@ -272,11 +255,12 @@ def _chosen_call(point: LayerPoint, record: _Record, carrier: Tensor | None, tur
                 if t.dim() > 0 and t.dtype == carrier.dtype
             )
         ]
-        if len(matches) == turn.n_alike:
-            return matches[turn.rank]
+        alike = [i for i in same if (c := carriers[i]) is not None and torch.equal(c, carrier)]
+        if len(matches) == len(alike):
+            return matches[alike.index(index)]
     raise LayerNotReachedError(
         f"layer: the forward function runs {type(point.layer).__name__} {len(values)} "
-        f"time{'s' * (len(values) != 1)} for {turn.n_points} input{'s' * (turn.n_points != 1)}; "
+        f"time{'s' * (len(values) != 1)} for {len(same)} input{'s' * (len(same) != 1)}; "
         "expected a layer that runs once, or one of whose calls alone takes the inputs"
     )
 

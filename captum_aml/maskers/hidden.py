@@ -142,10 +142,9 @@ class HiddenStateReader:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """While open, hidden states are noted; the hooks are gone afterwards."""
-        layers = {point.layer: None for point in self._points}
         with ExitStack() as stack:
-            for number, layer in enumerate(layers):
-                handle = layer.register_forward_hook(self._hook(layer, number), with_kwargs=True)
+            for layer in {point.layer: None for point in self._points}:
+                handle = layer.register_forward_hook(self._hook(layer), with_kwargs=True)
                 stack.callback(handle.remove)
             yield
 
@@ -177,7 +176,7 @@ class HiddenStateReader:
             found[point] = state
         return found
 
-    def _hook(self, layer: nn.Module, number: int) -> Any:  # torch types hooks no further
+    def _hook(self, layer: nn.Module) -> Any:  # torch types hooks no further
         def hook(_: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
             given = tensors_in(args) or tensors_in(kwargs)
             results = tensors_in(output)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from captum_aml._utils.checks import is_integral
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.masking.tokens import fits_tokens
 from captum_aml.typing import Baselines, Target, TensorOrTuple
 
 
@@ -284,10 +285,7 @@ def _with_examples(mask: Tensor, inputs: Tensor) -> Tensor:
     """Makes visible in its shape that a mask of fewer dimensions is shared by all examples."""
     if mask.dim() >= inputs.dim():
         return mask
-    by_token = inputs.shape[:2]
-    if (inputs.dim(), mask.dim()) == (3, 2) and all(
-        m in (1, s) for m, s in zip(mask.shape, by_token, strict=True)
-    ):
+    if inputs.dim() == 3 and fits_tokens(mask, inputs.shape[:2]):
         return mask
     return mask.reshape((1,) * (inputs.dim() - mask.dim()) + tuple(mask.shape))
 

@@ -161,6 +161,13 @@ class TokenLayout:
         return [torch.Size(shape[1:]).numel() for shape in self.shapes]
 
 
+def fits_tokens(mask: Tensor, by_token: Sequence[int]) -> bool:
+    """Whether a feature mask has a size of tokens, or 1, in each dimension."""
+    return mask.dim() == len(by_token) and all(
+        m in (1, s) for m, s in zip(mask.shape, by_token, strict=True)
+    )
+
+
 def mask_of_rows(
     mask: Tensor, feature: Tensor, token_dims: int, *, start: int, n_total: int
 ) -> Tensor:
@@ -173,10 +180,7 @@ def mask_of_rows(
         start: The chunk's first example.
         n_total: The number of all examples.
     """
-    by_token = (n_total, *feature.shape[1:token_dims])
-    per_token = mask.dim() == token_dims and all(
-        m in (1, s) for m, s in zip(mask.shape, by_token, strict=True)
-    )
+    per_token = fits_tokens(mask, (n_total, *feature.shape[1:token_dims]))
     if mask.shape[:1] == (n_total,) and (per_token or mask.dim() == feature.dim()):
         return mask[start : start + feature.shape[0]]
     return mask
@@ -192,9 +196,7 @@ def _expand_mask(
     by_token = feature.shape[:token_dims]
     if mask.dim() == 1 and tuple(mask.shape) == tuple(by_token[1:]) != tuple(feature.shape[-1:]):
         mask = mask.unsqueeze(0)  # one dimension that numbers tokens, not channels
-    if mask.dim() == len(by_token) and all(
-        m in (1, s) for m, s in zip(mask.shape, by_token, strict=True)
-    ):
+    if fits_tokens(mask, by_token):
         return mask.expand(by_token), token_dims
     if by_element and broadcasts(mask, feature):
         return mask.expand(feature.shape), feature.dim()
@@ -207,4 +209,4 @@ def _expand_mask(
     )
 
 
-__all__ = ["TokenLayout", "mask_of_rows"]
+__all__ = ["TokenLayout", "fits_tokens", "mask_of_rows"]

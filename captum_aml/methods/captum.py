@@ -69,14 +69,14 @@ _LIME_RIDGE = 1.0
     settings=lambda subject: {"n_steps": subject.n_steps},
 )
 def _integrated_gradients(subject: Subject, call: Call) -> Tensor:
-    return _at_embeddings(
-        LayerIntegratedGradients,
-        subject,
+    attributions = _attributed(
+        LayerIntegratedGradients(subject.probabilities, subject.embedding_layer),
         call,
         baselines=call.baselines[0],
         n_steps=subject.n_steps,
         internal_batch_size=max(subject.batch_size, call.n_examples),
     )
+    return group_sums(attributions.sum(dim=-1), call)
 
 
 @_sampling_method(
@@ -91,36 +91,21 @@ def _gradient_shap(subject: Subject, call: Call) -> Tensor:
     # nothing, and draws every example's baseline from the whole batch. GradientShap on the
     # embeddings, one example at a time, interpolates between a text and its own baseline.
     layer = subject.embedding_layer
-    attributions: Tensor = GradientShap(from_embeddings(subject.probabilities, layer)).attribute(
+    attributions = _attributed(
+        GradientShap(from_embeddings(subject.probabilities, layer)),
+        call,
         layer(call.inputs[0]).detach(),
         baselines=layer(call.baselines[0]).detach(),
         n_samples=subject.n_steps,
         stdevs=0.0,
-        target=classes_of(call),
-        additional_forward_args=(*call.inputs, *call.additional_forward_args),
     )
     return group_sums(attributions.sum(dim=-1), call)
 
 
 @_gradient_method("input-x-gradient", "gradient times embedding")
 def _input_x_gradient(subject: Subject, call: Call) -> Tensor:
-    return _at_embeddings(LayerGradientXActivation, subject, call)
-
-
-def _at_embeddings(
-    method: Any,  # a layer method of Captum's, which have no types
-    subject: Subject,
-    call: Call,
-    **settings: object,
-) -> Tensor:
-    """The scores of a method that takes the embedding layer."""
-    attributions: Tensor = method(subject.probabilities, subject.embedding_layer).attribute(
-        call.inputs[0],
-        target=classes_of(call),
-        additional_forward_args=call.additional_forward_args,
-        **settings,
-    )
-    return group_sums(attributions.sum(dim=-1), call)
+    method = LayerGradientXActivation(subject.probabilities, subject.embedding_layer)
+    return group_sums(_attributed(method, call).sum(dim=-1), call)
 
 
 @_gradient_method(
@@ -128,12 +113,9 @@ def _at_embeddings(
 )
 def _saliency(subject: Subject, call: Call) -> Tensor:
     layer = subject.embedding_layer
-    gradients: Tensor = Saliency(from_embeddings(subject.probabilities, layer)).attribute(
-        layer(call.inputs[0]).detach().requires_grad_(),
-        target=classes_of(call),
-        abs=False,
-        additional_forward_args=(*call.inputs, *call.additional_forward_args),
-    )
+    method = Saliency(from_embeddings(subject.probabilities, layer))
+    embeddings = layer(call.inputs[0]).detach().requires_grad_()
+    gradients = _attributed(method, call, embeddings, abs=False)
     return group_norms(torch.linalg.vector_norm(gradients, dim=-1), call)
 
 
@@ -166,15 +148,15 @@ def _smooth_grad(subject: Subject, call: Call) -> Tensor:
         embeddings[:, maskable] = values
         return of_embeddings(embeddings, ids, *args)
 
-    gradients: Tensor = NoiseTunnel(Saliency(of_chosen)).attribute(
+    gradients = _attributed(
+        NoiseTunnel(Saliency(of_chosen)),
+        call,
         chosen,
         nt_type="smoothgrad",
         nt_samples=subject.n_steps,
         nt_samples_batch_size=min(subject.n_steps, _NOISY_COPIES),
         stdevs=_NOISE_LEVEL * float(chosen.std(correction=0)),
-        target=classes_of(call),
         abs=False,
-        additional_forward_args=(*call.inputs, *call.additional_forward_args),
     )
     result = torch.zeros(maskable[None].shape, device=maskable.device)
     result[:, maskable] = torch.linalg.vector_norm(gradients, dim=-1).to(result)
@@ -279,17 +261,29 @@ def _perturbed(
     method: Any,  # a perturbation method of Captum's, which have no types
     subject: Subject,
     call: Call,
-    **settings: int,
+    **settings: Any,
 ) -> Tensor:
     """The scores of a perturbation method for one text (1, L)."""
-    attributions: Tensor = method.attribute(
-        call.inputs[0],
+    return _attributed(
+        method,
+        call,
         baselines=call.baselines[0],
-        target=classes_of(call),
-        additional_forward_args=call.additional_forward_args,
         # Where there is nothing to explain, feature 0 changes nothing: the baseline is the same.
         feature_mask=groups_of(call).clamp(min=0),
         perturbations_per_eval=subject.batch_size,
+        **settings,
+    )
+
+
+def _attributed(
+    method: Any, call: Call, embeddings: Tensor | None = None, **settings: object
+) -> Tensor:
+    """Attributions for a call, or for embeddings, which the ids then follow as an argument."""
+    args = call.additional_forward_args
+    attributions: Tensor = method.attribute(
+        call.inputs[0] if embeddings is None else embeddings,
+        target=classes_of(call),
+        additional_forward_args=args if embeddings is None else (*call.inputs, *args),
         **settings,
     )
     return attributions
