@@ -44,16 +44,18 @@ class StoredTokenizer:
     padding: int | None
 
     @classmethod
-    def of(cls, name: str, tokenizer: PreTrainedTokenizerBase) -> StoredTokenizer:
+    def of(cls, name: str, tokenizer: PreTrainedTokenizerBase | StoredTokenizer) -> StoredTokenizer:
         """Keeps a tokenizer.
 
         Args:
             name: The argument's name, for an error.
-            tokenizer: A fast tokenizer.
+            tokenizer: A fast tokenizer, or what was kept of one.
 
         Raises:
             InvalidInputError: It is none.
         """
+        if isinstance(tokenizer, StoredTokenizer):
+            return tokenizer
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             raise InvalidInputError(

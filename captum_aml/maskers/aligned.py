@@ -91,8 +91,8 @@ class AlignedMasker(nn.Module):
         self,
         masker: nn.Module,
         *,
-        tokenizer: PreTrainedTokenizerBase,
-        masker_tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerBase | StoredTokenizer,
+        masker_tokenizer: PreTrainedTokenizerBase | StoredTokenizer,
         pooling: str = "max",
         max_length: int | None = None,
     ) -> None:
@@ -105,19 +105,19 @@ class AlignedMasker(nn.Module):
         own = StoredTokenizer.of("masker_tokenizer", masker_tokenizer)
         limit = getattr(masker, "max_length", None)
         if max_length is None:
-            limits = [int(masker_tokenizer.model_max_length), *([] if limit is None else [limit])]
-            max_length = min(limits) if min(limits) < _NO_LIMIT else None
+            least = min(
+                int(getattr(masker_tokenizer, "model_max_length", _NO_LIMIT)),
+                _NO_LIMIT if limit is None else limit,
+            )
+            max_length = least if least < _NO_LIMIT else None
         elif limit is not None and as_count("max_length", max_length) > limit:
             raise InvalidInputError(
                 f"max_length: expected at most the {limit} tokens that the masker takes beside the "
                 f"prediction, got {max_length}"
             )
-        self._build(masker, Aligner(of_model, own, max_length=max_length), pooling)
-
-    def _build(self, masker: nn.Module, aligner: Aligner, pooling: str) -> None:
+        self._aligner = Aligner(of_model, own, max_length=max_length)
         self.pooling = checked_pooling(pooling)
         self.masker = masker
-        self._aligner = aligner
         # A masker that has nothing to learn counts as fitted here, too.
         self.fitted = bool(getattr(masker, "fitted", True))
 
@@ -206,14 +206,13 @@ class AlignedMasker(nn.Module):
             StoredTokenizer.from_description(config[name], files)
             for name in ("tokenizer", "masker_tokenizer")
         )
-        built = cls.__new__(cls)
-        nn.Module.__init__(built)
-        built._build(
+        return cls(
             masker_from(inner["type"], inner["config"]),
-            Aligner(of_model, own, max_length=config["max_length"]),
-            config["pooling"],
+            tokenizer=of_model,
+            masker_tokenizer=own,
+            pooling=config["pooling"],
+            max_length=config["max_length"],
         )
-        return built
 
     def forward(self, inputs: MaskerInputs) -> Tensor:
         """One logit for each of the model's tokens, (N, L).

@@ -55,26 +55,22 @@ class TransformerMasker(nn.Module):
         if n_classes < 1:
             raise InvalidInputError(f"n_classes: expected at least 1, got {n_classes}")
         with torch.inference_mode(False):
-            self._build(without_inference_tensors(encoder), n_classes)
-
-    def _build(self, encoder: PreTrainedModel, n_classes: int) -> None:
-        _check_attends_to_all(encoder)
-        self.fitted = False
-        self.encoder = encoder
-        if getattr(encoder, "pooler", None) is not None:
-            # Its output is not used, so its weights would never learn.
-            setattr(encoder, "pooler", None)  # noqa: B010  (a module may hold None, its stub not)
-        word_embeddings = encoder.get_input_embeddings()
-        assert isinstance(word_embeddings, nn.Module)
-        frozen = getattr(encoder, "embeddings", word_embeddings)
-        frozen.requires_grad_(False)
-        embedding_dim = _table(encoder).shape[1]
-        hidden_size = int(encoder.config.hidden_size)
-        self.prediction = PredictionEmbedding(n_classes, embedding_dim)
-        self.head = nn.Sequential(
-            nn.Linear(hidden_size, hidden_size), nn.Tanh(), nn.Linear(hidden_size, 1)
-        )
-        self.to(_table(encoder).dtype)
+            without_inference_tensors(encoder)
+            _check_attends_to_all(encoder)
+            self.fitted = False
+            self.encoder = encoder
+            if getattr(encoder, "pooler", None) is not None:
+                # Its output is not used, so its weights would never learn.
+                setattr(encoder, "pooler", None)  # noqa: B010  (a module may hold None, its stub not)
+            word_embeddings = encoder.get_input_embeddings()
+            assert isinstance(word_embeddings, nn.Module)
+            getattr(encoder, "embeddings", word_embeddings).requires_grad_(False)
+            hidden_size = int(encoder.config.hidden_size)
+            self.prediction = PredictionEmbedding(n_classes, _table(encoder).shape[1])
+            self.head = nn.Sequential(
+                nn.Linear(hidden_size, hidden_size), nn.Tanh(), nn.Linear(hidden_size, 1)
+            )
+            self.to(_table(encoder).dtype)
 
     @classmethod
     def from_model(

@@ -15,6 +15,7 @@ from captum_aml.typing import ForwardFunc
 _TOLERANCE = 1e-3
 
 
+@torch.no_grad()
 def taken_removal(
     forward_func: ForwardFunc,
     ids: Tensor,
@@ -35,25 +36,6 @@ def taken_removal(
         forward_args: The forward function's further arguments.
         attention_mask: Which of them is the attention mask (N, L).
     """
-    return next(
-        (
-            removal
-            for removal in (AttentionRemoval(), AttentionRemoval(causal=True))
-            if _is_taken(forward_func, ids, maskable, forward_args, attention_mask, removal)
-        ),
-        None,
-    )
-
-
-@torch.no_grad()
-def _is_taken(
-    forward_func: ForwardFunc,
-    ids: Tensor,
-    maskable: Tensor,
-    forward_args: tuple[object, ...],
-    attention_mask: int,
-    removal: AttentionRemoval,
-) -> bool:
     shown = torch.ones(ids.shape, device=ids.device)
     hidden = shown.masked_fill(maskable, 0.0)
     state = ForwardState((shown,), (hidden,), forward_args, attention_mask=attention_mask)
@@ -62,15 +44,18 @@ def _is_taken(
         return output_tensor(run_forward(forward_func, (ids,), args)).float()
 
     plain = logits(forward_args)
-    try:
-        with_all, with_none = (logits(removal(state, (keep,)).args) for keep in (shown, hidden))
-    except CaptumAMLError:
-        raise
-    except Exception:  # whatever a model says to a mask of four dimensions
-        return False
     tolerance = _TOLERANCE * max(1.0, float(plain.abs().max()))
-    same = plain.shape == with_all.shape and bool(((plain - with_all).abs() <= tolerance).all())
-    return same and not torch.equal(with_all, with_none)
+    for removal in (AttentionRemoval(), AttentionRemoval(causal=True)):
+        try:
+            with_all, with_none = (logits(removal(state, (keep,)).args) for keep in (shown, hidden))
+        except CaptumAMLError:
+            raise
+        except Exception:  # whatever a model says to a mask of four dimensions
+            continue
+        same = plain.shape == with_all.shape and bool(((plain - with_all).abs() <= tolerance).all())
+        if same and not torch.equal(with_all, with_none):
+            return removal
+    return None
 
 
 __all__ = ["taken_removal"]
