@@ -75,6 +75,7 @@ class TextExplainer:
 
     Attributes:
         text_model: The model and its tokenizer as a forward function.
+        method_name: The method's name, as explanations record it.
         units: What is masked and scored as one.
         attribution_: The fitted attribution, after ``fit`` or ``from_pretrained``.
 
@@ -121,6 +122,9 @@ class TextExplainer:
         self.seed = as_count("seed", seed)
         self.n_steps = n_steps
         self.method = method
+        self.method_name = (
+            methods.spec(method).name if isinstance(method, str) else type(method).__name__
+        )
         self.masker = masker
         self.attribution_: AMLAttribution | LAAttribution | None = None
         self._loaded: nn.Module | None = None
@@ -135,13 +139,6 @@ class TextExplainer:
             f"method={self.method_name!r}, unit={self.units.unit!r}, "
             f"baseline={baseline.token!r} ({baseline.kind}))"
         )
-
-    @property
-    def method_name(self) -> str:
-        """The method's name, as explanations record it."""
-        if isinstance(self.method, str):
-            return methods.spec(self.method).name
-        return type(self.method).__name__
 
     def __call__(
         self,
