@@ -27,14 +27,3 @@ class NotFittedError(CaptumAMLError, RuntimeError):
 
 class CheckpointError(CaptumAMLError, ValueError):
     """A saved masker is damaged, incomplete, or belongs to another model."""
-
-
-__all__ = [
-    "CaptumAMLError",
-    "CheckpointError",
-    "InvalidInputError",
-    "LayerNotReachedError",
-    "NoGradientError",
-    "NonFiniteError",
-    "NotFittedError",
-]

@@ -165,6 +165,3 @@ def resolve_perturbation(perturbation: str | Perturbation) -> Perturbation:
             f"got {getattr(perturbation, '__name__', type(perturbation).__name__)}"
         )
     return perturbation
-
-
-__all__ = ["AttentionRemoval", "Blend", "ForwardState", "Perturbation", "resolve_perturbation"]

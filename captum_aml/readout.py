@@ -385,16 +385,3 @@ def check_finite(values: Tensor, where: str) -> None:
             f"forward_func: expected finite outputs, got NaN or an infinite value for {where} "
             f"(rows {bad.tolist()[:10]})"
         )
-
-
-__all__ = [
-    "OutputKind",
-    "Readout",
-    "as_float",
-    "check_finite",
-    "check_output_kind",
-    "checked_target",
-    "clip_fraction",
-    "output_tensor",
-    "select",
-]

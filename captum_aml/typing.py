@@ -26,5 +26,3 @@ Target: TypeAlias = int | tuple[int, ...] | Tensor | list[int] | list[tuple[int,
 #: The mapping's values are the arguments themselves, hence of any type.
 Batch: TypeAlias = TensorOrTuple | Mapping[str, Any]
 Batches: TypeAlias = Iterable[Batch]
-
-__all__ = ["Baselines", "Batch", "Batches", "ForwardFunc", "Target", "TensorOrTuple"]

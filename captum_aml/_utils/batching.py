@@ -47,6 +47,3 @@ def put_back(order: Iterable[int], values: Iterable[_T]) -> list[_T]:
     """
     placed = dict(zip(order, values, strict=True))
     return [placed[index] for index in range(len(placed))]
-
-
-__all__ = ["chunks", "length_batches", "length_order", "put_back"]

@@ -59,6 +59,3 @@ def is_integral(tensor: Tensor) -> bool:
 
     dtype = tensor.dtype
     return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
-
-
-__all__ = ["as_count", "check_learning_rate", "check_number", "is_integral"]

@@ -132,14 +132,3 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[None]:
             # cannot remove it yet, and does by itself.
             with suppress(OSError):
                 file.unlink()
-
-
-__all__ = [
-    "atomic_file",
-    "content_digest",
-    "locked",
-    "read_signed",
-    "signed_json",
-    "write_file",
-    "write_json",
-]

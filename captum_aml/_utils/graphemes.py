@@ -40,6 +40,3 @@ def _cuts(text: str) -> Iterator[int]:
     """Borders between flags, so that no long row of them stays."""
     for run in _FLAGS.finditer(text):
         yield from range(run.start() + _FLAG_CHARACTERS, run.end(), _FLAG_CHARACTERS)
-
-
-__all__ = ["Span", "grapheme_spans", "match_spans"]

@@ -13,6 +13,14 @@ from torch.nn.parallel.scatter_gather import scatter
 
 from captum_aml.exceptions import LayerNotReachedError
 
+#: The wrappers that run the module they wrap, and hold it as their attribute ``module``.
+PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+def unwrapped(module: object) -> object:
+    """The module in ``DataParallel`` or ``DistributedDataParallel``, any other as it is."""
+    return module.module if isinstance(module, PARALLEL) else module
+
 
 @dataclass(frozen=True)
 class LayerPoint:
@@ -304,6 +312,3 @@ def run_with_output(
             f"{n_runs} times"
         )
     return result
-
-
-__all__ = ["LayerPoint", "Tap", "run_with_output", "tensors_in", "with_tensors"]

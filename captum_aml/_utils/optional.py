@@ -21,6 +21,3 @@ def require(module: str, *, package: str, feature: str, extra: str = "all") -> N
         raise ImportError(
             f'{feature} needs {package}, which is not installed: pip install "captum-aml[{extra}]"'
         )
-
-
-__all__ = ["require"]

@@ -36,6 +36,3 @@ def documented(options: type[C]) -> type[C]:
     attributes = "\n".join(["    Attributes:", *entries])
     options.__doc__ = f"{text.rstrip()}\n\n{attributes}\n{section}{rest}"
     return options
-
-
-__all__ = ["documented", "option_docs"]

@@ -77,6 +77,3 @@ def remove_others(folder: Path, patterns: Collection[str], needed: Collection[st
         for old in folder.glob(pattern):
             if old.name not in needed:
                 old.unlink(missing_ok=True)
-
-
-__all__ = ["part_of", "read_part", "read_tensors", "remove_others", "saved_tensors"]

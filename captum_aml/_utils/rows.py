@@ -120,6 +120,3 @@ def shown(value: object) -> str:
     """A value as an error shows it: in the words of JSON where it is nothing, and cut short."""
     text = "null" if value is None else repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-__all__ = ["Lines", "json_rows", "missing_column", "shown", "table_rows", "text_rows"]

@@ -117,6 +117,3 @@ def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
-
-
-__all__ = ["LOCK", "RunFolder", "check_same"]

@@ -64,6 +64,3 @@ def ids_with_offsets(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[i
             f"tokenizer: expected character offsets, got a {kind} whose tokens stand for none"
         )
     return ids, spans
-
-
-__all__ = ["BASELINE_KINDS", "baseline_id", "ids_with_offsets"]

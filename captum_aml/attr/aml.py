@@ -80,6 +80,3 @@ class LayerAMLAttribution(LayerAttribution, MaskAttribution):
     ) -> None:
         LayerAttribution.__init__(self, forward_func, checked_layer(layer), device_ids)
         MaskAttribution.__init__(self, forward_func, **options)
-
-
-__all__ = ["AMLAttribution", "LayerAMLAttribution"]

@@ -14,9 +14,8 @@ from typing_extensions import Self, Unpack
 
 from captum_aml._captum import GradientAttribution, LayerAttribution
 from captum_aml._utils.checks import as_count
-from captum_aml._utils.hooks import tensors_in
-from captum_aml._utils.modules import unwrapped, without_inference_tensors
-from captum_aml._utils.random import isolated_rng
+from captum_aml._utils.hooks import tensors_in, unwrapped
+from captum_aml._utils.isolation import isolated_rng, without_inference_tensors
 from captum_aml.attr.explain import (
     AttributionResult,
     explain_call,
@@ -405,6 +404,3 @@ class MaskAttribution(GradientAttribution, ABC):
                 "or tune with n_steps above 0"
             )
         return n_steps
-
-
-__all__ = ["DEFAULT_STEPS", "MaskAttribution"]

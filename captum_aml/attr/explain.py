@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml._utils.checks import as_count
-from captum_aml._utils.modules import evaluating
+from captum_aml._utils.isolation import evaluating
 from captum_aml.masking.call import Call
 from captum_aml.masking.forward import run_forward
 from captum_aml.masking.problem import MaskingProblem
@@ -270,16 +270,3 @@ def _initial_logits(problem: MaskingProblem, masker: nn.Module | None) -> Tensor
 def _mask_dtype(problem: MaskingProblem) -> torch.dtype:
     double = any(f.dtype == torch.float64 for f in problem.capture.features)
     return torch.float64 if double else torch.float32
-
-
-__all__ = [
-    "AttributionResult",
-    "ScoreKind",
-    "TuneKind",
-    "chunk_size",
-    "explain",
-    "explain_call",
-    "output_difference",
-    "propose_mask",
-    "row_sums",
-]

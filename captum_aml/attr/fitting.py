@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from captum_aml._utils.modules import frozen_weights, without_inference_tensors
-from captum_aml._utils.random import isolated_rng
+from captum_aml._utils.isolation import frozen_weights, isolated_rng, without_inference_tensors
 from captum_aml.attr.persistence import objective_description
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import EmbeddingMasker
+from captum_aml.maskers.base import explained_layers_of
 from captum_aml.maskers.checkpoint import TrainingCost
 from captum_aml.maskers.fingerprint import ModelFingerprint
-from captum_aml.maskers.hidden import explained_layers_of
 from captum_aml.maskers.registry import describe_masker
 from captum_aml.masking.forward import modules_of, underlying_model
 from captum_aml.masking.problem import MaskingProblem
@@ -146,6 +145,3 @@ def _batch_arguments(batch: Batch) -> dict[str, Any]:
             f"batch: expected 'inputs' and possibly {known[1:]}, got {sorted(batch)}"
         )
     return dict(batch)
-
-
-__all__ = ["learn"]

@@ -126,6 +126,3 @@ def attribute(  # noqa: D417  (a method of both classes)
     )
     attributions = result.attributions if call.is_tuple else result.attributions[0]
     return attributions if result.delta is None else (attributions, result.delta)
-
-
-__all__ = ["attribute", "checked_embedding_layers", "input_site"]

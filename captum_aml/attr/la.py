@@ -80,5 +80,3 @@ LEARNED: Mapping[str, type[AMLAttribution] | type[LAAttribution]] = {
     "aml": AMLAttribution,
     "la": LAAttribution,
 }
-
-__all__ = ["LEARNED", "LAAttribution", "LayerLAAttribution"]

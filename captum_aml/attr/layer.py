@@ -130,6 +130,3 @@ def attribute(  # noqa: D417  (a method of both classes)
         by_layer.append(tensors if size > 1 else tensors[0])
     attributions = by_layer if isinstance(self.layer, list) else by_layer[0]
     return attributions if result.delta is None else (attributions, result.delta)
-
-
-__all__ = ["attribute", "checked_layer", "layer_site"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from typing_extensions import Unpack
 
-from captum_aml._utils.random import isolated_rng
+from captum_aml._utils.isolation import isolated_rng
 from captum_aml.attr.settings import OBJECTIVES, PretrainedOptions
 from captum_aml.exceptions import CheckpointError, NotFittedError
 from captum_aml.maskers.checkpoint import Checkpoint
@@ -107,6 +107,3 @@ def rebuild_objective(description: Any) -> Objective:  # whatever the file holds
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"objective: the saved one cannot be rebuilt ({error})") from error
-
-
-__all__ = ["objective_description", "rebuild_objective", "restored", "saved"]

@@ -97,6 +97,3 @@ class PretrainedOptions(AttributionOptions, total=False):
     embedding_layer: nn.Module | tuple[nn.Module, ...] | None
     layer: nn.Module | list[nn.Module]
     device_ids: list[int] | None
-
-
-__all__ = ["OBJECTIVES", "AttributionOptions", "AttributionSettings", "PretrainedOptions"]

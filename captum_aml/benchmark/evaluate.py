@@ -179,6 +179,3 @@ def _records(
             "predicted": explained,
             "probability": probability,
         }
-
-
-__all__ = ["evaluate_explanations"]

@@ -18,8 +18,8 @@ from captum_aml.benchmark.plan import Plan, ranges
 from captum_aml.benchmark.results import Cost
 from captum_aml.benchmark.store import JSON, MethodFile
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.maskers.base import explained_layers_of
 from captum_aml.maskers.checkpoint import Checkpoint, TrainingCost
-from captum_aml.maskers.hidden import explained_layers_of
 from captum_aml.methods import MethodSpec, Setting, TokenMethod
 from captum_aml.text import TextModel, TokenizedText
 
@@ -342,14 +342,3 @@ def _networks(method: TokenMethod, classifier: TextModel) -> list[nn.Module]:
     if not isinstance(masker, nn.Module) or explained_layers_of(masker) is not None:
         return [classifier.model]
     return [classifier.model, masker]
-
-
-__all__ = [
-    "FittedMasker",
-    "MethodRun",
-    "Record",
-    "explain_run",
-    "load_masker",
-    "metered",
-    "plan_runs",
-]

@@ -122,6 +122,3 @@ def label_indices(texts: Sequence[LabelledText], label_names: Sequence[str]) -> 
             )
         indices.append(found)
     return indices
-
-
-__all__ = ["Plan", "data_fingerprint", "label_indices", "ranges"]

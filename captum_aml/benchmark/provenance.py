@@ -139,12 +139,3 @@ def recorded_settings(settings: BenchmarkSettings, scorer: Scorer) -> dict[str, 
         "threads": torch.get_num_threads(),
         **scorer.classifier.settings,
     }
-
-
-__all__ = [
-    "environment",
-    "package_versions",
-    "protocol",
-    "recorded_settings",
-    "text_notes",
-]

@@ -277,6 +277,3 @@ def _table(
                 "target_probability": record.get("probability"),
                 **record,
             }
-
-
-__all__ = ["run_benchmark"]

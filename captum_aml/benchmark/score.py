@@ -299,6 +299,3 @@ def _limits_from_json(record: Mapping[str, Any]) -> AOPCLimits:
     others = {name: torch.tensor(record[name]) for name in ("n_tokens", "exact")}
     found = {name: torch.from_numpy(_from_json(record[name])) for name in numbers}
     return AOPCLimits(**found, **others, n_passes=record["n_passes"])
-
-
-__all__ = ["RunKey", "Scored", "Scorer"]

@@ -47,6 +47,3 @@ class BenchmarkSettings:
             raise InvalidInputError(f"batch_size: expected 1 or more, got {self.batch_size}")
         if self.n_examples < 0:
             raise InvalidInputError(f"n_examples: expected 0 or more, got {self.n_examples}")
-
-
-__all__ = ["BenchmarkSettings"]

@@ -270,14 +270,3 @@ def _resampled_means(
         taken = np.take_along_axis(drawn, examples, axis=1)
         means.append(example_means(taken.T))
     return np.concatenate(means)
-
-
-__all__ = [
-    "Interval",
-    "bootstrap_interval",
-    "example_means",
-    "holm",
-    "mean_ranks",
-    "paired_p_value",
-    "pareto_front",
-]

@@ -277,6 +277,3 @@ class Collected:
                 )
             )
         return cards
-
-
-__all__ = ["Collected", "Tally", "findings", "method_rows", "removal_curves"]

@@ -289,6 +289,3 @@ def _show(results: BenchmarkResults) -> None:
         console.print(f"{failed} {were} failed; the report says which and why.")
     for note in results.notes:
         console.print(printable(note))
-
-
-__all__ = ["benchmark", "evaluate"]

@@ -410,6 +410,3 @@ def _with_recipe(values: dict[str, Any]) -> dict[str, Any]:
                 "one of the two"
             )
     return {**values, **recipe}
-
-
-__all__ = ["ConfigFile", "FitConfig", "config_flags", "config_text"]

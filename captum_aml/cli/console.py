@@ -101,14 +101,3 @@ def quiet_libraries() -> None:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-
-
-__all__ = [
-    "duration",
-    "is_main_process",
-    "quiet_libraries",
-    "say",
-    "show_table",
-    "shows_progress",
-    "warnings_in_lines",
-]

@@ -187,6 +187,3 @@ def _show(cards: Sequence[TextCard]) -> None:
             text = terminal_text(card, row) if colored else Text(plain_text(card, row))
             console.print(Text(f"  {row.method:{width}}  ", style="dim") + text, soft_wrap=True)
     console.print()
-
-
-__all__ = ["METHODS", "demo", "run_demo"]

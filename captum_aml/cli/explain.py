@@ -176,6 +176,3 @@ def _show(explanations: Iterable[Explanation], *, colored: bool) -> None:
             typer.echo(readable(explanation))
         else:
             explanation.show()
-
-
-__all__ = ["explain"]

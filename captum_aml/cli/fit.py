@@ -273,6 +273,3 @@ def _remove(folder: Path) -> None:
     if ours:
         for name in (HISTORY, CONFIG, _RUN):
             (folder / name).unlink(missing_ok=True)
-
-
-__all__ = ["CHECKPOINT", "CONFIG", "HISTORY", "FitFolder", "fit"]

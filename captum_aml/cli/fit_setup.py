@@ -278,6 +278,3 @@ def means_text(means: Mapping[str, float]) -> str:
     """Means in words: the total, and in brackets the rest."""
     rest = ", ".join(f"{name} {value:.4f}" for name, value in means.items() if name != "total")
     return f"{means.get('total', float('nan')):.4f}" + (f" ({rest})" if rest else "")
-
-
-__all__ = ["FitLines", "FitSetup", "means_text", "prepare"]

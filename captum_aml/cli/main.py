@@ -88,6 +88,3 @@ def _fail(message: str, *, code: int = _USER_ERROR) -> None:
     line = " ".join(message.split())
     typer.echo(f"captum-aml: {line}", err=True)
     sys.exit(code)
-
-
-__all__ = ["app", "main"]

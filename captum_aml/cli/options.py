@@ -170,15 +170,3 @@ def _plain(kind: Any) -> Any:  # a type, as the typing module has it
     if first is kind:
         return kind
     return type(first) if isinstance(first, str) else _plain(first)
-
-
-__all__ = [
-    "ModelOptions",
-    "PassSize",
-    "Seed",
-    "TextColumn",
-    "comma_separated",
-    "flag",
-    "with_options",
-    "with_parameters",
-]

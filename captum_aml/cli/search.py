@@ -217,6 +217,3 @@ def _show(result: SearchResult) -> None:
     ]
     columns = ("trial", "value", *map(_short, best.weights), "rate", *metrics)
     show_table(Table(f"{result.metric} {arrow}; {counts}", columns, rows))
-
-
-__all__ = ["BEST", "best_config", "search"]

@@ -92,6 +92,3 @@ def pooled(
         0, tokens, values[others], _REDUCTIONS[pooling], include_self=False
     )
     return pools, has_partner
-
-
-__all__ = ["Integers", "Pooling", "checked_pooling", "overlapping", "pooled", "token_spans"]

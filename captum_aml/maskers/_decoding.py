@@ -190,6 +190,3 @@ def _fallback_byte(token: str) -> bytes | None:
 def _blank(data: bytes, place: int) -> bool:
     """Whether a character of a token, its first or its last, is white space."""
     return data.decode(errors="replace")[place].isspace()
-
-
-__all__ = ["ReadText", "TokenReader", "text_of_bytes"]

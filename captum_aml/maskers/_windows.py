@@ -245,6 +245,3 @@ class Aligner:
             tokens=tokens.astype(np.int32),
             others=others.astype(np.int32),
         )
-
-
-__all__ = ["Aligner", "Alignment", "StoredTokenizer"]

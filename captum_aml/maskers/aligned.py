@@ -345,6 +345,3 @@ def _readable(inputs: MaskerInputs) -> tuple[np.ndarray[Any, Any], np.ndarray[An
     if attention is not None and attention.shape == ids.shape:
         maskable = maskable & (attention > 0)
     return ids.to(torch.int64).cpu().numpy(), maskable.cpu().numpy()
-
-
-__all__ = ["AlignedMasker"]

@@ -9,7 +9,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from captum_aml._utils.hooks import unwrapped
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.maskers.hidden import ExplainedLayers
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,21 @@ def as_logits(
     return logits
 
 
+def explained_layers_of(masker: object) -> ExplainedLayers | None:
+    """The layers of the explained model that a masker reads; None where it reads none.
+
+    Raises:
+        InvalidInputError: Its ``explained_layers`` is something else.
+    """
+    layers = getattr(unwrapped(masker), "explained_layers", None)
+    if layers is not None and not isinstance(layers, ExplainedLayers):
+        raise InvalidInputError(
+            "masker: expected captum_aml.maskers.ExplainedLayers as its attribute "
+            f"explained_layers, got {type(layers).__name__}"
+        )
+    return layers
+
+
 class PredictionEmbedding(nn.Module):
     r"""Embeds a predicted distribution: :math:`e(q) = \sum_c q_c v_c + v_0`.
 
@@ -136,12 +153,3 @@ class PredictionEmbedding(nn.Module):
                 f"distribution has {probabilities.shape[1]}"
             )
         return probabilities.to(self.classes.dtype) @ self.classes + self.shared
-
-
-__all__ = [
-    "Masker",
-    "MaskerInputs",
-    "MaskerWindows",
-    "PredictionEmbedding",
-    "as_logits",
-]

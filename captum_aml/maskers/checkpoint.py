@@ -169,10 +169,3 @@ def folder_of(folder: str | os.PathLike[str], *others: str) -> Path:
             f"masker: {str(folder)!r} is neither a folder here nor a repository that could be "
             f"loaded from the hub ({type(error).__name__}: {error})"
         ) from error
-
-
-__all__ = [
-    "Checkpoint",
-    "TrainingCost",
-    "folder_of",
-]

@@ -132,6 +132,3 @@ class EmbeddingMasker(nn.Module):
             q = inputs.probabilities.to(dtype)
             logits.append(head(rows.to(dtype), maskable, q).reshape(shape))
         return tuple(logits)
-
-
-__all__ = ["EmbeddingMasker"]

@@ -187,6 +187,3 @@ def _setting(config: object, name: str, kind: type[_T]) -> _T | None:
     """A setting of a model's configuration, which need not be one of transformers."""
     value = getattr(config, name, None)
     return value if isinstance(value, kind) else None
-
-
-__all__ = ["ModelFingerprint"]

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_aml._utils.hooks import LayerPoint, tensors_in
-from captum_aml._utils.modules import unwrapped
+from captum_aml._utils.hooks import LayerPoint, tensors_in, unwrapped
 from captum_aml.exceptions import InvalidInputError, LayerNotReachedError
 
 
@@ -105,21 +104,6 @@ class ExplainedLayers:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"names": self.names, "with_input": self.with_input, "_model": None}
-
-
-def explained_layers_of(masker: object) -> ExplainedLayers | None:
-    """The layers of the explained model that a masker reads; None where it reads none.
-
-    Raises:
-        InvalidInputError: Its ``explained_layers`` is something else.
-    """
-    layers = getattr(unwrapped(masker), "explained_layers", None)
-    if layers is not None and not isinstance(layers, ExplainedLayers):
-        raise InvalidInputError(
-            "masker: expected captum_aml.maskers.ExplainedLayers as its attribute "
-            f"explained_layers, got {type(layers).__name__}"
-        )
-    return layers
 
 
 class HiddenStateReader:
@@ -217,6 +201,3 @@ def _layer_names(model: nn.Module) -> list[str]:
         f"layers: the layers of the {type(model).__name__} cannot be found (no configuration with "
         "num_hidden_layers and no list of modules); name them"
     )
-
-
-__all__ = ["ExplainedLayers", "HiddenStateReader", "explained_layers_of"]

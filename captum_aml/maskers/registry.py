@@ -182,14 +182,3 @@ def _entry_of(masker: nn.Module) -> _Entry | None:
     """The entry of a masker's class, or of the next of its base classes."""
     by_class = {entry.cls: entry for entry in _BY_NAME.values()}
     return next((by_class[cls] for cls in type(masker).__mro__ if cls in by_class), None)
-
-
-__all__ = [
-    "build_masker",
-    "describe_masker",
-    "masker_files",
-    "masker_from",
-    "masker_names",
-    "rebuild_masker",
-    "register_masker",
-]

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captum_aml._utils.checks import as_count
-from captum_aml._utils.random import isolated_rng
+from captum_aml._utils.isolation import isolated_rng
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers.base import MaskerInputs, PredictionEmbedding
 from captum_aml.maskers.hidden import ExplainedLayers
@@ -312,6 +312,3 @@ def _check_same(was: str, saved: Mapping[str, Any], found: Mapping[str, Any]) ->
             for values in (saved, found)
         )
         raise InvalidInputError(f"masker: it was {was} {before}, but this one has {now}")
-
-
-__all__ = ["SharedMasker"]

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml._utils.checks import as_count, is_integral
-from captum_aml._utils.modules import (
+from captum_aml._utils.isolation import (
     copy_without_hooks,
     evaluating,
+    isolated_rng,
     without_hooks,
     without_inference_tensors,
 )
-from captum_aml._utils.random import isolated_rng
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers.base import MaskerInputs, PredictionEmbedding
 from captum_aml.maskers.registry import register_masker
@@ -327,6 +327,3 @@ def _table(encoder: PreTrainedModel) -> Tensor:
             f"encoder: expected one with a table of word embeddings, got {type(encoder).__name__}"
         )
     return weight
-
-
-__all__ = ["TransformerMasker"]

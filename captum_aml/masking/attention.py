@@ -56,6 +56,3 @@ def taken_removal(
         if same and not torch.equal(with_all, with_none):
             return removal
     return None
-
-
-__all__ = ["taken_removal"]

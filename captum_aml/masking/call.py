@@ -288,6 +288,3 @@ def _with_examples(mask: Tensor, inputs: Tensor) -> Tensor:
     if inputs.dim() == 3 and fits_tokens(mask, inputs.shape[:2]):
         return mask
     return mask.reshape((1,) * (inputs.dim() - mask.dim()) + tuple(mask.shape))
-
-
-__all__ = ["Call", "has_rows", "parse_call", "repeat_rows"]

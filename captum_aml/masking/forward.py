@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from captum_aml._utils.modules import PARALLEL, unwrapped
+from captum_aml._utils.hooks import PARALLEL, unwrapped
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.typing import ForwardFunc
 
@@ -201,15 +201,3 @@ def _signature(forward_func: Callable[..., Any]) -> inspect.Signature | None:
         return inspect.signature(function)
     except (TypeError, ValueError):
         return None
-
-
-__all__ = [
-    "argument_named",
-    "find_device_ids",
-    "find_embedding_layer",
-    "forwarded_args",
-    "largest_embedding",
-    "modules_of",
-    "run_forward",
-    "underlying_model",
-]

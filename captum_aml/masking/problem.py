@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from captum_aml._utils.hooks import LayerPoint
 from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteError
 from captum_aml.maskers import Masker, MaskerInputs
-from captum_aml.maskers.base import as_logits
-from captum_aml.maskers.hidden import HiddenStateReader, explained_layers_of
+from captum_aml.maskers.base import as_logits, explained_layers_of
+from captum_aml.maskers.hidden import HiddenStateReader
 from captum_aml.masking.call import Call, repeat_rows
 from captum_aml.masking.forward import argument_named
 from captum_aml.masking.sites import Capture, Site

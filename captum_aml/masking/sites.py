@@ -370,11 +370,3 @@ def _ids_in_range(name: str, tensors: Sequence[Tensor]) -> Iterator[None]:
         raise InvalidInputError(
             f"{name}: expected ids that the model can embed, got ids from {ranges} ({error})"
         ) from error
-
-
-__all__ = [
-    "Capture",
-    "InputSite",
-    "LayerSite",
-    "Site",
-]

@@ -207,6 +207,3 @@ def _expand_mask(
         f"feature_mask: expected shape {expected}, with 1 allowed in place of any size, "
         f"got {tuple(mask.shape)}"
     )
-
-
-__all__ = ["TokenLayout", "fits_tokens", "mask_of_rows"]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml._utils.checks import is_integral
-from captum_aml._utils.random import seeded
+from captum_aml._utils.isolation import seeded
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import Call, parse_call
 from captum_aml.methods.registry import Family, MethodOptions, MethodSpec, Setting, register
@@ -322,23 +322,3 @@ def scoring_method(
         return scores
 
     return decorate
-
-
-__all__ = [
-    "Adapter",
-    "Scorer",
-    "ScoringMethod",
-    "Subject",
-    "classes_of",
-    "count_groups",
-    "examples_of",
-    "group_norms",
-    "group_sums",
-    "groups_of",
-    "logits_of",
-    "maskable_of",
-    "number_groups",
-    "sampled",
-    "scoring_method",
-    "shares",
-]

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from captum_aml._utils.modules import unwrapped
+from captum_aml._utils.hooks import unwrapped
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import Call
 from captum_aml.masking.forward import underlying_model

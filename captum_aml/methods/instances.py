@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from captum_aml._captum import GradientAttribution, LayerAttribution, without_hook_traces
 from captum_aml._utils.checks import as_count
-from captum_aml._utils.random import seeded
+from captum_aml._utils.isolation import seeded
 from captum_aml.attr.base import MaskAttribution
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import Call

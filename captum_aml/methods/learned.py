@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from captum_aml._utils.modules import evaluating
+from captum_aml._utils.isolation import evaluating
 from captum_aml.attr import AMLAttribution, LAAttribution
 from captum_aml.attr.base import MaskAttribution
 from captum_aml.exceptions import InvalidInputError

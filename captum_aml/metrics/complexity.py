@@ -85,6 +85,3 @@ def _entropy(inputs: MetricInputs, scores: Tensor, *_: object) -> Tensor:
 )
 def _effective_tokens(inputs: MetricInputs, scores: Tensor, *_: object) -> Tensor:
     return effective_tokens(scores.cpu(), inputs.tokens.cpu()).double()
-
-
-__all__ = ["effective_tokens", "entropy"]

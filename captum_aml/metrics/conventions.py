@@ -165,6 +165,3 @@ def resolve_convention(convention: str | Convention) -> Convention:
             f"convention: expected a Convention or one of {', '.join(known)}, got {convention!r}"
         )
     return PRESETS[convention]
-
-
-__all__ = ["PRESETS", "Convention", "Divisor", "Rounding", "resolve_convention"]

@@ -143,12 +143,3 @@ def _register(title: str, what: str, *, insertion: bool) -> None:
 
 _register("Deletion AUC", "taken away", insertion=False)
 _register("Insertion AUC", "added to nothing", insertion=True)
-
-__all__ = [
-    "CURVE_POINTS",
-    "CurveOptions",
-    "area_under_curve",
-    "curve_of",
-    "deletion_curve",
-    "insertion_curve",
-]

@@ -390,6 +390,3 @@ def _first(keys: Sequence[_Key], known: Container[_Key]) -> list[int]:
         if key not in known:
             new.setdefault(key, index)
     return list(new.values())
-
-
-__all__ = ["RemovalEvaluator"]

@@ -253,14 +253,3 @@ def _mean(
         (convention.divide_by(n) if aopc else n) if n else torch.nan for n in counts.tolist()
     ]
     return sums / torch.tensor(divisors, dtype=torch.float64)
-
-
-__all__ = [
-    "RemovalOptions",
-    "comprehensiveness",
-    "comprehensiveness_of",
-    "log_odds",
-    "log_odds_of",
-    "sufficiency",
-    "sufficiency_of",
-]

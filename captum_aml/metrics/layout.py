@@ -237,6 +237,3 @@ def _bytes(tensor: Tensor, *sizes: int) -> np.ndarray:
     rest = math.prod(array.shape[len(sizes) :])
     table: np.ndarray = array.reshape(*sizes, rest).view(np.uint8)
     return table
-
-
-__all__ = ["VariantLayout", "Variants"]

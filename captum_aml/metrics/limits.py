@@ -397,14 +397,3 @@ def _register(name: str, title: str, of: Callable[..., Tensor]) -> None:
 
 _register("normalized-aopc", "NAOPC", comprehensiveness_of)
 _register("normalized-aopc-sufficiency", "NAOPC suff.", sufficiency_of)
-
-__all__ = [
-    "MAX_EXHAUSTIVE",
-    "AOPCLimits",
-    "LimitSearch",
-    "aopc_limits",
-    "joined",
-    "limits_of",
-    "normalize",
-    "normalized_aopc",
-]

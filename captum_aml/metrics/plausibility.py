@@ -335,13 +335,3 @@ def _parse_span(
             f"{(start, end)}"
         )
     return start, end
-
-
-__all__ = [
-    "auprc",
-    "average_precision",
-    "iou_f1",
-    "rationale_labels",
-    "recall_at_k",
-    "token_f1",
-]

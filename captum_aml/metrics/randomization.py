@@ -28,8 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml._utils.checks import as_count
+from captum_aml._utils.isolation import seeded
 from captum_aml._utils.optional import require
-from captum_aml._utils.random import seeded
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.metrics.scoring import parse_scores
 from captum_aml.readout import as_float
@@ -173,6 +173,3 @@ def _spearman(a: Tensor, b: Tensor) -> float:
     if any(bool((row == row[:1]).all()) for row in (a, b)):
         return torch.nan
     return float(spearmanr(a.numpy(), b.numpy()).statistic)
-
-
-__all__ = ["parameter_randomization"]

@@ -245,19 +245,3 @@ def directions(metrics: Sequence[BoundMetric]) -> dict[str, int]:
             )
         signs[entry.metric.name] = 1 if higher else -1
     return signs
-
-
-__all__ = [
-    "BoundMetric",
-    "Group",
-    "Metric",
-    "MetricFunction",
-    "MetricInputs",
-    "MetricSpec",
-    "available_metrics",
-    "bind",
-    "default_metrics",
-    "directions",
-    "metric_of",
-    "register_metric",
-]

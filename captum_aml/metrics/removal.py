@@ -74,6 +74,3 @@ def resolve_removal(removal: str | Removal, *, argument: str = "removal") -> Rem
             f"{argument}: expected a Removal or one of {', '.join(REMOVALS)}, got {removal!r}"
         )
     return REMOVALS[removal]
-
-
-__all__ = ["REMOVALS", "Place", "Removal", "replace_by_baseline", "resolve_removal"]

@@ -192,14 +192,3 @@ def ranks(scores: Tensor, tokens: Tensor) -> Tensor:
     # Minus infinity ties with no finite score, so what is no token comes last.
     places = torch.arange(scores.shape[1], device=scores.device, dtype=torch.int32).expand_as(order)
     return torch.empty_like(order, dtype=torch.int32).scatter_(1, order, places)
-
-
-__all__ = [
-    "EvaluationOptions",
-    "Score",
-    "evaluators",
-    "parse_scores",
-    "ranks",
-    "score_examples",
-    "unit_scores",
-]

@@ -259,5 +259,3 @@ def _register(title: str, what: str, *, complement: bool) -> None:
 
 _register("Soft comp.", "lost when elements of important", complement=True)
 _register("Soft suff.", "kept when elements of unimportant", complement=False)
-
-__all__ = ["SoftOptions", "soft_comprehensiveness", "soft_of", "soft_sufficiency"]

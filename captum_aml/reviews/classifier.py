@@ -16,14 +16,6 @@ if TYPE_CHECKING:
 
     from captum_aml.text import Explanation
 
-__all__ = [
-    "hit_rate",
-    "load_reviews_classifier",
-    "load_reviews_splits",
-    "reviews_classifier_path",
-    "reviews_masker_path",
-]
-
 
 def reviews_classifier_path() -> Path:
     """The folder of the classifier of reviews.

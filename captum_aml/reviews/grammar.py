@@ -20,8 +20,6 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import NamedTuple, TypedDict, TypeVar
 
-__all__ = ["GRAMMAR", "Grammar", "write_review"]
-
 T = TypeVar("T")
 
 

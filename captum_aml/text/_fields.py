@@ -113,5 +113,3 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "parts": _spans,
     "given_words": lambda value: None if value is None else _spans(value),
 }
-
-__all__ = ["checked_fields"]

@@ -153,6 +153,3 @@ class TextBatches:
                     "source change?"
                 )
             yield window
-
-
-__all__ = ["TextBatches", "TextSurvey"]

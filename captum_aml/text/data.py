@@ -354,14 +354,3 @@ def _hub_rows(source: str, split: str, limit: int | None, columns: _Columns) -> 
 
 def _numbered(name: str, rows: Iterable[Mapping[str, Any]], columns: _Columns) -> Iterator[_Row]:
     return (columns.row(f"{name}, row {i}", cells) for i, cells in enumerate(rows, start=1))
-
-
-__all__ = [
-    "LabelledText",
-    "TextSource",
-    "check_span",
-    "is_int",
-    "is_text_file",
-    "labelled_text",
-    "read_texts",
-]

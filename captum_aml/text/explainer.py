@@ -15,6 +15,7 @@ from typing_extensions import Self, Unpack
 from captum_aml import methods
 from captum_aml._utils.checks import as_count
 from captum_aml.attr import AMLAttribution, LAAttribution
+from captum_aml.attr.la import LEARNED
 from captum_aml.exceptions import InvalidInputError, NotFittedError
 from captum_aml.maskers import SharedMasker
 from captum_aml.maskers.checkpoint import Checkpoint, folder_of
@@ -23,7 +24,6 @@ from captum_aml.text.batches import TextBatches
 from captum_aml.text.explaining import StreamExplainer
 from captum_aml.text.explanation import Explanation
 from captum_aml.text.fitting import (
-    LEARNED,
     attention_removal,
     first_masker,
     load_text_attribution,
@@ -31,8 +31,8 @@ from captum_aml.text.fitting import (
 )
 from captum_aml.text.inputs import TextLike, is_one_text
 from captum_aml.text.models.base import TextModel
-from captum_aml.text.models.prompt import PromptConfig
 from captum_aml.text.models.sources import ModelLike, prompt_config, text_model
+from captum_aml.text.models.template import PromptConfig
 from captum_aml.text.saved import FILE, check_masker, check_same, read_saved, write_saved
 from captum_aml.text.segmentation import Segmenter, Unit
 from captum_aml.text.units import TextUnits
@@ -376,6 +376,3 @@ class TextExplainer:
                 "or 'la' (an attribution instance has a fit of its own)"
             )
         return name
-
-
-__all__ = ["TextExplainer"]

@@ -212,6 +212,3 @@ def _require_finite(values: Tensor, texts: Sequence[TokenizedText], what: str) -
         text = texts[int((~finite).nonzero()[0])].text
         shown = text if len(text) <= 60 else f"{text[:60]}..."
         raise NonFiniteError(f"{what} is NaN or infinite for the text {shown!r}")
-
-
-__all__ = ["StreamExplainer"]

@@ -203,6 +203,3 @@ def _characters(file: str) -> frozenset[str]:
         return frozenset(map(chr, font_manager.get_font(file).get_charmap()))
     except (OSError, RuntimeError):
         return frozenset()  # damaged, or of a kind that FreeType does not read
-
-
-__all__ = ["draw"]

@@ -14,9 +14,9 @@ from captum_aml.attr.aml import AMLAttribution
 from captum_aml.attr.la import LEARNED, LAAttribution
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.maskers import AlignedMasker, TransformerMasker
+from captum_aml.maskers.base import explained_layers_of
 from captum_aml.maskers.checkpoint import Checkpoint
 from captum_aml.maskers.fingerprint import ModelFingerprint
-from captum_aml.maskers.hidden import explained_layers_of
 from captum_aml.maskers.registry import build_masker, masker_names
 from captum_aml.masking.attention import taken_removal
 from captum_aml.objectives import AMLObjective, LAObjective
@@ -216,13 +216,3 @@ def _tokenizer(name: str) -> PreTrainedTokenizerBase | None:
     # Without files of one, some architectures give a tokenizer that knows special tokens only.
     known = len(found) > len(set(found.all_special_ids))
     return found if known and getattr(found, "is_fast", False) else None
-
-
-__all__ = [
-    "LEARNED",
-    "attention_removal",
-    "default_masker",
-    "first_masker",
-    "load_text_attribution",
-    "text_attribution",
-]

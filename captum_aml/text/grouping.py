@@ -231,6 +231,3 @@ def _checked_spans(found: object, text: str) -> list[Span]:
         spans.append((start, end))
         position = end
     return spans
-
-
-__all__ = ["TokenGroups", "group_text", "group_tokens", "unit_spans"]

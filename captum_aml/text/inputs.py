@@ -137,14 +137,3 @@ def _joined(
 def without_surrogates(text: str) -> str:
     """A string with U+FFFD in place of lone surrogates, which no encoding can hold."""
     return _LONE_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-__all__ = [
-    "PAIR_SEPARATOR",
-    "Span",
-    "Text",
-    "TextLike",
-    "each_text",
-    "is_one_text",
-    "without_surrogates",
-]

@@ -98,6 +98,3 @@ def model_fingerprint(text_model: TextModel) -> str:
         plain = tensor.detach().cpu().contiguous()
         digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-__all__ = ["FILE", "check_masker", "check_same", "model_fingerprint", "read_saved", "write_saved"]

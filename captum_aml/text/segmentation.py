@@ -223,6 +223,3 @@ def trimmed(text: str, span: Span) -> Span:
     blanks = _BLANKS.match(piece)
     start = blanks.end() if blanks else 0
     return span[0] + start, span[0] + max(start, len(piece.rstrip()))
-
-
-__all__ = ["Segmenter", "Unit", "sentence_spans", "trimmed", "word_spans"]

@@ -120,6 +120,3 @@ _POOLS: dict[str, Callable[[Sequence[float]], float]] = {
     "sum": math.fsum,
     "mean": lambda values: math.fsum(values) / len(values),
 }
-
-
-__all__ = ["ScorePooling", "ScoredUnit", "TextUnits", "pool"]

@@ -55,6 +55,3 @@ def rationales_of(batch: TextBatch, data: Sequence[LabelledText]) -> Tensor | No
         marked = rationale_labels(text.offsets, item.rationale or ())
         labels[row, maskable[row]] = marked[torch.tensor(text.maskable)]
     return labels
-
-
-__all__ = ["rationales_of", "validation_batches"]

@@ -122,6 +122,3 @@ def check_callbacks(callbacks: object) -> tuple[FitCallback, ...]:
                 f"{getattr(callback, '__name__', type(callback).__name__)}"
             )
     return tuple(given)
-
-
-__all__ = ["FitCallback", "FitState", "ProgressBar", "check_callbacks"]

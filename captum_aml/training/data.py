@@ -334,18 +334,3 @@ def example_keys(call: Call, *more: Tensor) -> list[bytes] | None:
         else:
             return None
     return [digest.digest() for digest in hashes]
-
-
-__all__ = [
-    "MAX_EXAMPLES",
-    "Feed",
-    "PredictionCache",
-    "check_unshared",
-    "derived_seed",
-    "example_keys",
-    "in_training",
-    "length_of",
-    "reusable",
-    "seed_torch",
-    "validation_steps",
-]

@@ -62,11 +62,10 @@ def fit_masker(
 ) -> FitSummary:
     """Trains a masker in place so that its proposals minimize an objective.
 
-    Torch's generators are seeded: give them back their state, as
-    ``captum_aml._utils.random.isolated_rng`` does. Beside the goal, and ``identity``, arguments and
-    errors are those of :meth:`captum_aml.attr.AMLAttribution.fit`. ``identity`` gives what a
-    resumed run has to have in common with the one in the folder beside the settings, as JSON
-    values; it is called where there is a folder.
+    Torch's generators are seeded, and not given back their state. Beside the goal, and
+    ``identity``, arguments and errors are those of :meth:`captum_aml.attr.AMLAttribution.fit`.
+    ``identity`` gives what a resumed run has to have in common with the one in the folder beside
+    the settings, as JSON values; it is called where there is a folder.
     """
     if val_batches is None:
         for name, given in (("patience", settings.patience), ("select_by", goal.metric)):
@@ -392,6 +391,3 @@ def _too_many(error: str, what: str) -> str:
         "mixed_precision='no', or a lower max_gradient_norm, and look for examples for which the "
         "explained model gives NaN"
     )
-
-
-__all__ = ["FitLoop", "fit_masker"]

@@ -97,12 +97,3 @@ def resolve_metric(select_by: str | ValidationMetric) -> ValidationMetric | None
     from captum_aml.training.selection import named_metric
 
     return named_metric(select_by)
-
-
-__all__ = [
-    "BuildProblem",
-    "FitGoal",
-    "Measure",
-    "problem_of",
-    "resolve_metric",
-]

@@ -247,6 +247,3 @@ def _gradients(loss: Tensor, updater: Updater, step: int) -> Sequence[Tensor | N
     if not loss.requires_grad:
         return [None] * len(updater.parameters)
     return torch.autograd.grad(updater.scaled(loss), updater.parameters, allow_unused=True)
-
-
-__all__ = ["StepResult", "Updater", "autocast", "learning_rates", "needs_length", "step_gradients"]

@@ -123,6 +123,3 @@ def _launched_without_accelerator() -> bool:
     if hasattr(torch, "accelerator"):
         return not torch.accelerator.is_available()
     return not torch.cuda.is_available()
-
-
-__all__ = ["Processes", "n_launched"]

@@ -57,6 +57,3 @@ def recipe_of(name: str) -> Recipe:
     if name not in RECIPES:
         raise InvalidInputError(f"recipe: expected one of {', '.join(RECIPES)}, got {name!r}")
     return RECIPES[name]
-
-
-__all__ = ["PUBLISHED", "RECIPES", "Recipe", "default_loss", "default_rate", "recipe_of"]

@@ -203,14 +203,3 @@ class Trial:
     values: Mapping[str, float] = field(default_factory=dict)
     seconds: float = math.nan
     error: str = ""
-
-
-__all__ = [
-    "EpochRecord",
-    "FitSummary",
-    "Means",
-    "Progress",
-    "Trial",
-    "TrialState",
-    "ValidationRecord",
-]

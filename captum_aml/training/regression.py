@@ -157,6 +157,3 @@ def _draw(maskable: Tensor, n_pairs: int, keys: list[bytes] | None) -> Tensor:
     drawn = drawn.to(maskable.device)
     both = torch.stack([drawn, maskable.unsqueeze(1) & ~drawn], dim=2)
     return both.reshape(n, 2 * n_pairs, width)
-
-
-__all__ = ["LOGITS_PER_UNIT", "NEUTRAL_LOGIT", "RegressionLoss"]

@@ -207,6 +207,3 @@ def _digest_of_frozen(masker: nn.Module) -> str:
             digest.update(name.encode())
             digest.update(content.numpy().tobytes())
     return digest.hexdigest()
-
-
-__all__ = ["FORMAT", "RUN", "CheckpointFolder", "Keeper", "learned"]

@@ -294,6 +294,3 @@ class _Report(FitCallback):
         if self._count < self._n_validations and self._trial.should_prune():
             self.pruned = True
             state.request_stop()
-
-
-__all__ = ["SearchResult", "SearchSettings", "search_weights", "weight_names"]

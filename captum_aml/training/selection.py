@@ -224,6 +224,3 @@ def _embedding_layer(attribution: Any) -> nn.Module | None:
         if isinstance(layer, nn.Module):
             return layer
     return None
-
-
-__all__ = ["MaskerScore", "named_metric", "signed_sum", "validation_metrics"]

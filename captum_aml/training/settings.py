@@ -266,14 +266,3 @@ class FitOptions(TypedDict, total=False):
     save_every: int | None
     cache_predictions: bool
     seed: int | None
-
-
-__all__ = [
-    "FitOptions",
-    "FitSettings",
-    "LossName",
-    "Precision",
-    "Scheduler",
-    "TrainingOptions",
-    "ValidationMetric",
-]

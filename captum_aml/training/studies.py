@@ -241,17 +241,3 @@ def record(trial: FrozenTrial, weights: Sequence[str]) -> Trial:
         seconds=noted["seconds"],
         error=noted["error"],
     )
-
-
-__all__ = [
-    "Owner",
-    "finished",
-    "missing_trials",
-    "n_running",
-    "note",
-    "open_study",
-    "presence",
-    "quiet",
-    "record",
-    "sampler_of",
-]

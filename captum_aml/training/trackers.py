@@ -100,6 +100,3 @@ def _tracker(given: object, folder: str | None) -> Any:  # Accelerate's trackers
             f"trackers: {given!r} writes files and needs checkpoint_dir, got None"
         )
     return make(PROJECT, os.path.join(folder, LOGS))
-
-
-__all__ = ["LOGS", "PROJECT", "TrackerLog"]

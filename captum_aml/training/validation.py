@@ -96,6 +96,3 @@ def share(batches: Batches, processes: Processes, *, seed: int) -> Iterator[Batc
     # What is drawn in between differs between the processes; what they read must not.
     drawn = Feed(batches, seed=seed).drawing(seed)
     return islice(drawn, processes.index, None, processes.count)
-
-
-__all__ = ["share", "sums_of_terms", "validation_means"]

@@ -88,14 +88,3 @@ def _patches(module: nn.Conv1d | nn.Conv2d, given: Tensor) -> Tensor:
 
 def _pair(sizes: Sequence[int], first: int) -> tuple[int, int]:
     return (first, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
-
-
-__all__ = [
-    "as_output",
-    "has_bias",
-    "input_rows",
-    "is_batched",
-    "is_matrix",
-    "matrix_shape",
-    "output_rows",
-]

@@ -164,6 +164,3 @@ def inputs_given(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, list[
             handle = module.register_forward_pre_hook(record, with_kwargs=True)
             stack.callback(handle.remove)
         yield seen
-
-
-__all__ = ["MatrixUpdate", "applied", "directions", "inputs_given"]

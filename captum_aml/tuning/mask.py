@@ -166,6 +166,3 @@ class _MaskLogits:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
-
-
-__all__ = ["Tunable", "TuningResult", "descend", "tune_mask"]

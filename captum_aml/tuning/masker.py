@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_aml._utils.modules import evaluating
+from captum_aml._utils.isolation import evaluating
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import MaskerInputs, MaskerWindows
 from captum_aml.masking.call import has_rows
@@ -221,6 +221,3 @@ def _first(inputs: MaskerInputs, n_examples: int, *, with_another: bool) -> Mask
         token_type_ids=cut(inputs.token_type_ids, 0),
         hidden_states=cut(inputs.hidden_states, second, turned=True),
     )
-
-
-__all__ = ["RANK", "tune_masker"]

@@ -70,6 +70,3 @@ class Table:
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
-
-
-__all__ = ["ScoredText", "Table", "TextCard"]

@@ -85,6 +85,3 @@ def template(name: str) -> Template:
         palette=PALETTE, ink=INK, card_segments=card_segments, printable=printable
     )
     return environment.get_template(name)
-
-
-__all__ = ["fragment", "page", "template"]

@@ -23,6 +23,3 @@ def blend(start: Rgb, end: Rgb, share: float) -> Rgb:
 def hex_color(color: Rgb) -> str:
     """The colour as HTML and matplotlib take it."""
     return "#{:02x}{:02x}{:02x}".format(*color)
-
-
-__all__ = ["INK", "PALETTE", "Rgb", "blend", "hex_color"]

@@ -52,6 +52,3 @@ def captum_record(
 
 def _escaped(text: str) -> str:
     return html.escape(printable(text), quote=True)
-
-
-__all__ = ["captum_record"]

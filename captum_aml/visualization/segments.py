@@ -142,6 +142,3 @@ def _control_pictures() -> dict[int, str]:
     return pictures | dict.fromkeys(
         chain(replaced, range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}"
     )
-
-
-__all__ = ["Segment", "card_segments", "printable", "segments"]

@@ -70,6 +70,3 @@ def _marked(part: Sequence[Segment], important: float) -> str:
 
 def _is_blank(stretch: tuple[str, list[str]]) -> bool:
     return stretch[0] == "" and all(text.isspace() for text in stretch[1])
-
-
-__all__ = ["plain_text", "terminal_text"]

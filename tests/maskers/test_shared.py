@@ -26,7 +26,7 @@ from transformers import (
 from captum_aml import AMLAttribution, LayerAMLAttribution, SharedMasker
 from captum_aml.exceptions import CheckpointError, InvalidInputError, LayerNotReachedError
 from captum_aml.maskers import ExplainedLayers, MaskerInputs
-from captum_aml.maskers.hidden import explained_layers_of
+from captum_aml.maskers.base import explained_layers_of
 from captum_aml.masking.call import parse_call
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.masking.sites import InputSite

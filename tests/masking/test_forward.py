@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_aml._utils.modules import unwrapped
+from captum_aml._utils.hooks import unwrapped
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import parse_call
 from captum_aml.masking.forward import (

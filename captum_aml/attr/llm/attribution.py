@@ -25,8 +25,7 @@ from captum_aml._captum import (
     pretty_tokens,
 )
 from captum_aml._utils.checks import as_count
-from captum_aml._utils.modules import evaluating, frozen_weights
-from captum_aml._utils.random import isolated_rng
+from captum_aml._utils.isolation import evaluating, frozen_weights, isolated_rng
 from captum_aml._utils.tokenizers import baseline_id
 from captum_aml.attr.aml import AMLAttribution
 from captum_aml.attr.la import LEARNED, LAAttribution
@@ -360,6 +359,3 @@ def _shared_masker(model: nn.Module, device: torch.device, *, seed: int) -> Shar
     except InvalidInputError:
         return None
     return masker.to(device)
-
-
-__all__ = ["LLMAMLAttribution"]

@@ -96,6 +96,3 @@ def check_removal(
             "attention takes an additive mask of four dimensions in place of its own (not one "
             "with flash attention, nor prompts beyond a sliding window); use 'blend'"
         )
-
-
-__all__ = ["check_removal", "checked_embedding_layer"]

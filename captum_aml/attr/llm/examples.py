@@ -168,6 +168,3 @@ def _check_ids(name: str, ids: Tensor, layer: nn.Module) -> None:
             f"{name}: expected token ids from 0 to {size - 1}, got {int(ids.min())} to "
             f"{int(ids.max())}; does the tokenizer belong to the model?"
         )
-
-
-__all__ = ["TextInput", "example_of", "examples_of"]

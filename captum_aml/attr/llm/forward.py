@@ -102,6 +102,3 @@ class TargetLogProbability:
 
     def _takes(self, name: str) -> bool:
         return name in self._named or self._takes_any
-
-
-__all__ = ["TargetLogProbability"]

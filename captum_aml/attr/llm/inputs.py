@@ -230,6 +230,3 @@ def _baseline_values(inp: Any) -> list[str]:
             f"inp: expected one baseline for each of the {len(inp.values)} values, got {len(given)}"
         )
     return list(given)
-
-
-__all__ = ["Prompt", "as_prompt"]

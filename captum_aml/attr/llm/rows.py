@@ -179,15 +179,3 @@ def validation_batches(
         rows += [Row(e, i % len(e.target)) for i, e in chosen if len(e.target) > 1]
         batches.append(collate(rows, device))
     return batches
-
-
-__all__ = [
-    "Example",
-    "Row",
-    "RowBatch",
-    "TrainingBatches",
-    "all_rows",
-    "collate",
-    "feature_scores",
-    "validation_batches",
-]

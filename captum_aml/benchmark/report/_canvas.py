@@ -224,19 +224,3 @@ def _candidates(width: float, height: float) -> Iterator[tuple[Place, float]]:
             x = across * distance + round(across) * width / 2
             y = up * distance + round(up) * height / 4
             yield Place(x, y, distance > _NEAR), distance
-
-
-__all__ = [
-    "COLORS",
-    "FONT_SIZE",
-    "GRID",
-    "QUIET",
-    "Box",
-    "Mode",
-    "Place",
-    "drawing",
-    "empty_figure",
-    "place_labels",
-    "shown",
-    "to_svg",
-]

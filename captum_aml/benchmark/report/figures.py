@@ -307,6 +307,3 @@ def _height(curve: Curve) -> float:
         return points[0][1]
     area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(points))
     return area / (points[-1][0] - points[0][0])
-
-
-__all__ = ["Mode", "cost_figure", "removal_figure"]

@@ -190,6 +190,3 @@ def _example(card: TextCard) -> Iterator[str]:
     fence = "`" * max(3, longest + 1)
     yield f"\n{escaped(card.predicted)}, {100 * card.probability:.1f} %\n"
     yield f"{fence}text\n{body}\n{fence}"
-
-
-__all__ = ["escaped", "legend", "table", "to_markdown"]

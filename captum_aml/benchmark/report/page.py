@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 
-from captum_aml.benchmark.report._canvas import shown
-from captum_aml.benchmark.report.figures import Mode, cost_figure, removal_figure
+from captum_aml.benchmark.report._canvas import Mode, shown
+from captum_aml.benchmark.report.figures import cost_figure, removal_figure
 from captum_aml.benchmark.report.markdown import legend
 from captum_aml.benchmark.report.tables import result_tables, summary
 from captum_aml.benchmark.results import BenchmarkResults
@@ -73,6 +73,3 @@ def _main_metric(results: BenchmarkResults) -> Metric | None:
 @cache
 def _script() -> str:
     return files("captum_aml.benchmark.report").joinpath("sort_tables.js").read_text("utf-8")
-
-
-__all__ = ["to_html"]

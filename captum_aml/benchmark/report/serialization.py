@@ -208,6 +208,3 @@ def _encodable(record: Mapping[str, JSON]) -> dict[str, JSON]:
         return value
 
     return {name: clean(value) for name, value in record.items()}
-
-
-__all__ = ["results_from_json", "results_to_json"]

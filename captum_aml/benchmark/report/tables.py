@@ -305,20 +305,3 @@ def _numbers(values: Sequence[float | None], *, decimals: int | None = None) -> 
             places = min(decimals_for([value]), 3) if decimals is None else decimals
             entries.append(Entry(number(value, places), value=value))
     return entries
-
-
-__all__ = [
-    "MOST_IN_ONE",
-    "SIGNIFICANCE",
-    "Column",
-    "Entry",
-    "Line",
-    "ResultTable",
-    "Verdict",
-    "decimals_for",
-    "number",
-    "p_text",
-    "result_tables",
-    "summary",
-    "verdict",
-]

@@ -68,6 +68,3 @@ def extended_mask(attention_mask: Tensor | None, ids: Tensor, n_more: int) -> Te
     within = torch.ones(n_more, n_more, dtype=torch.bool, device=ids.device).tril()
     mask[:, :, length:, length:].masked_fill_(within, seen)
     return mask
-
-
-__all__ = ["extended_mask", "last_tokens", "positions", "shown_tokens"]

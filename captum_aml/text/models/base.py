@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
 from captum_aml._utils.batching import length_batches
-from captum_aml._utils.modules import evaluating
+from captum_aml._utils.isolation import evaluating
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import (
     BaselineToken,
@@ -30,8 +30,8 @@ from captum_aml.text.encoding import (
     tokenize,
 )
 from captum_aml.text.inputs import TextLike
-from captum_aml.text.models._template import PromptConfig
 from captum_aml.text.models.loading import load_classifier, resolve_device
+from captum_aml.text.models.template import PromptConfig
 
 _Kind = TypeVar("_Kind", bound="TextModel")
 
@@ -381,6 +381,3 @@ def text_model_kind(
         names = tuple(architectures())
         kinds = [k for k in kinds if any(name.endswith(k.architecture) for name in names or ("",))]
     return max(kinds, key=lambda kind: len(kind.architecture))
-
-
-__all__ = ["TextModel", "checked_length", "register_text_model", "text_model_kind"]

@@ -137,6 +137,3 @@ def _padding_known(config: PreTrainedConfig) -> Iterator[None]:
         yield
     finally:
         text_config.pad_token_id = None
-
-
-__all__ = ["TextClassifier"]

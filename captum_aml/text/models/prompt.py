@@ -29,7 +29,9 @@ from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import TokenizedText
 from captum_aml.text.inputs import Text, TextLike, each_text
 from captum_aml.text.models._causal import extended_mask, last_tokens, positions, shown_tokens
-from captum_aml.text.models._template import (
+from captum_aml.text.models.base import TextModel, checked_length, register_text_model
+from captum_aml.text.models.loading import load_language_model
+from captum_aml.text.models.template import (
     PromptConfig,
     PromptTemplate,
     beginning,
@@ -37,8 +39,6 @@ from captum_aml.text.models._template import (
     read_words,
     text_offsets,
 )
-from captum_aml.text.models.base import TextModel, checked_length, register_text_model
-from captum_aml.text.models.loading import load_language_model
 
 
 @register_text_model
@@ -319,6 +319,3 @@ class PromptClassifier(TextModel):
             parts=text.parts,
             words=text.words,
         )
-
-
-__all__ = ["PromptClassifier", "PromptConfig"]

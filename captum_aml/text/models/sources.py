@@ -10,9 +10,9 @@ import torch
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.models._template import PromptConfig
 from captum_aml.text.models.base import TextModel, text_model_kind
 from captum_aml.text.models.loading import architectures, resolve_device
+from captum_aml.text.models.template import PromptConfig
 
 #: What a model is given as.
 ModelLike = PreTrainedModel | TextModel | Pipeline | str | os.PathLike[str]
@@ -107,6 +107,3 @@ def prompt_config(
             f"{missing}: expected it together with {there}, to classify by prompt, got None"
         )
     return PromptConfig(template=template, labels=labels)
-
-
-__all__ = ["ModelLike", "prompt_config", "prompt_of", "text_model"]

@@ -246,14 +246,3 @@ def read_words(ids: Sequence[tuple[int, ...]], names: Sequence[str]) -> tuple[li
     for row, branch in enumerate(branches):
         table[row, : len(branch)] = torch.tensor(branch, dtype=torch.long)
     return words, table
-
-
-__all__ = [
-    "PromptConfig",
-    "PromptTemplate",
-    "Word",
-    "beginning",
-    "named_words",
-    "read_words",
-    "text_offsets",
-]

@@ -1,19 +1,19 @@
-"""Any ``nn.Module``: its wrapper, modes, weights and hooks."""
+"""Isolation of the caller's: modes, weights and hooks of a module, and random numbers."""
 
 from __future__ import annotations
 
 import copy
+import random
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 _Module = TypeVar("_Module", bound=nn.Module)
-
-#: The wrappers that run the module they wrap, and hold it as their attribute ``module``.
-PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 #: Where a module keeps its hooks, by number.
 _HOOKS = (
@@ -25,11 +25,6 @@ _HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
-
-
-def unwrapped(module: object) -> object:
-    """The module in ``DataParallel`` or ``DistributedDataParallel``, any other as it is."""
-    return module.module if isinstance(module, PARALLEL) else module
 
 
 @contextmanager
@@ -120,12 +115,30 @@ def without_inference_tensors(module: _Module) -> _Module:
     return module
 
 
-__all__ = [
-    "PARALLEL",
-    "copy_without_hooks",
-    "evaluating",
-    "frozen_weights",
-    "unwrapped",
-    "without_hooks",
-    "without_inference_tensors",
-]
+@contextmanager
+def isolated_rng(seed: int) -> Iterator[None]:
+    """Seeds torch's generators for a block and gives them back their state afterwards."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        # Not torch.manual_seed: it would leave a seed behind for devices that start later.
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed_all(seed)
+        yield
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the generators of torch, NumPy and Python for a block, and gives back their states.
+
+    Captum draws from torch's and NumPy's global generators and takes no others.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with isolated_rng(seed):
+        try:
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from captum_aml._utils.random import isolated_rng, seeded
+from captum_aml._utils.isolation import isolated_rng, seeded
 
 
 def test_a_seed_gives_what_the_seed_alone_gives_and_leaves_the_state() -> None:
