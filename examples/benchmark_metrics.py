@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from captum_aml.masking.call import parse_call
 from captum_aml.metrics import (
     PRESETS,
     RemovalEvaluator,
@@ -116,9 +117,11 @@ class Workload:
         for rows in torch.arange(len(self.ids)).split(8 * batch_size):
             evaluator = RemovalEvaluator(
                 self.forward,
-                self.ids[rows],
-                self.reference[rows],
-                (self.attention_mask[rows],),
+                parse_call(
+                    self.ids[rows],
+                    self.reference[rows],
+                    additional_forward_args=self.attention_mask[rows],
+                ),
                 batch_size=batch_size,
             )
             metrics = (comprehensiveness_of, sufficiency_of, log_odds_of)

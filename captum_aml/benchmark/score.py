@@ -23,6 +23,7 @@ from captum_aml.benchmark.explain import Record
 from captum_aml.benchmark.plan import Plan, label_indices, ranges
 from captum_aml.benchmark.settings import BenchmarkSettings
 from captum_aml.benchmark.store import JSON, MethodFile
+from captum_aml.masking.call import parse_call
 from captum_aml.metrics import AOPCLimits, Convention, Removal, RemovalEvaluator
 from captum_aml.metrics.conventions import resolve_convention
 from captum_aml.metrics.curves import CURVE_POINTS, curve_of
@@ -187,10 +188,12 @@ class Scorer:
         with self.classifier.evaluating():
             evaluator = RemovalEvaluator(
                 self.classifier,
-                batch.input_ids,
-                self.classifier.baselines(batch),
-                batch.forward_args,
-                None if self.targets is None else [self.targets[row] for row in rows],
+                parse_call(
+                    batch.input_ids,
+                    self.classifier.baselines(batch),
+                    None if self.targets is None else [self.targets[row] for row in rows],
+                    batch.forward_args,
+                ),
                 output="logits",
                 batch_size=self.plan.batch_size,
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,27 +23,13 @@ if TYPE_CHECKING:
 _CHUNK = 4 * 1024 * 1024
 
 
-class Interval(NamedTuple):
-    """A mean and where it may lie.
-
-    Attributes:
-        mean: The mean; NaN without any value.
-        low: Lower end; NaN with fewer than two examples, from which nothing can be resampled.
-        high: Upper end, likewise.
-    """
-
-    mean: float
-    low: float
-    high: float
-
-
 def bootstrap_interval(
     values: npt.ArrayLike,
     *,
     n_resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
-) -> Interval:
+) -> tuple[float, float, float]:
     r"""Mean over examples and seeds with a two-level percentile bootstrap interval.
 
     .. math::
@@ -64,8 +50,9 @@ def bootstrap_interval(
         seed: Seed of the resampling. Default: 0.
 
     Returns:
-        Mean, lower and upper end. An infinite value makes the mean infinite and leaves no
-        interval.
+        Mean, lower and upper end. The mean is NaN without any value; the ends are NaN with fewer
+        than two examples, from which nothing can be resampled. An infinite value makes the mean
+        infinite and leaves no interval.
 
     Raises:
         InvalidInputError: A wrong shape, or an option out of its range.
@@ -80,14 +67,14 @@ def bootstrap_interval(
     present = ~np.isnan(table)
     table = table[present.any(axis=1)][:, present.any(axis=0)]
     if table.size == 0:
-        return Interval(math.nan, math.nan, math.nan)
+        return math.nan, math.nan, math.nan
     mean = float(example_means(table).mean())
     if table.shape[1] < 2 or not math.isfinite(mean):
-        return Interval(mean, math.nan, math.nan)
+        return mean, math.nan, math.nan
     means = _resampled_means(table, n_resamples, np.random.default_rng(seed))
     tail = 100 * (1 - confidence) / 2
     low, high = np.nanpercentile(means, [tail, 100 - tail])
-    return Interval(mean, float(low), float(high))
+    return mean, float(low), float(high)
 
 
 def example_means(values: npt.ArrayLike) -> npt.NDArray[np.float64]:

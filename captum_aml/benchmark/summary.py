@@ -127,10 +127,10 @@ def method_rows(
         cells = {}
         for metric in metrics:
             table = tables[name][metric.name]
-            interval = bootstrap_interval(table, seed=seed)
-            if not math.isnan(interval.mean):
+            mean, low, high = bootstrap_interval(table, seed=seed)
+            if not math.isnan(mean):
                 n = int((~np.isnan(table)).any(axis=0).sum())
-                cells[metric.name] = Cell(interval.mean, interval.low, interval.high, n)
+                cells[metric.name] = Cell(mean, low, high, n)
         tally = tallies.get(name, Tally())
         rows.append(
             replace(

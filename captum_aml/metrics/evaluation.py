@@ -17,12 +17,12 @@ from torch import Tensor
 
 from captum_aml._utils.checks import as_count, is_integral
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.masking.call import Call, parse_call
+from captum_aml.masking.call import Call
 from captum_aml.masking.forward import argument_named, run_forward
 from captum_aml.metrics.layout import VariantLayout, Variants
 from captum_aml.metrics.removal import Removal, resolve_removal
 from captum_aml.readout import Readout, check_finite, check_output_kind, output_tensor, select
-from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
+from captum_aml.typing import ForwardFunc
 
 
 class RemovalEvaluator:
@@ -38,13 +38,12 @@ class RemovalEvaluator:
 
     Args:
         forward_func: What is explained.
-        inputs: Ids (N, L), embeddings (N, L, D) or other floats (N, ...).
-        baselines: As in Captum. Default: None, zero.
-        additional_forward_args: The forward function's further arguments. Tensors with N rows go
+        call: The arguments, from :func:`~captum_aml.masking.call.parse_call`: one tensor of ids
+            (N, L), embeddings (N, L, D) or other floats (N, ...). Further arguments with N rows go
             with their examples; those of shape (N, L, ...) or (1, L, ...) with the tokens.
-        target: Class or output index, as in Captum. Default: None, each example's predicted class.
         output: What the forward function returns, see :mod:`captum_aml.readout`. Default: "auto".
         batch_size: The most variants in a pass of the model. Default: 32.
+        mask_index: Which further argument is the attention mask. Default: None, found by name.
 
     Attributes:
         forward_func: What is explained.
@@ -59,39 +58,53 @@ class RemovalEvaluator:
     def __init__(
         self,
         forward_func: ForwardFunc,
-        inputs: TensorOrTuple,
-        baselines: Baselines = None,
-        additional_forward_args: object | None = None,
-        target: Target = None,
+        call: Call,
         *,
         output: str = "auto",
         batch_size: int = 32,
-    ) -> None:
-        call = parse_call(inputs, baselines, target, additional_forward_args)
-        self._setup(forward_func, call, output, batch_size)
-
-    @classmethod
-    def from_call(
-        cls,
-        forward_func: ForwardFunc,
-        call: Call,
-        *,
-        output: str,
-        batch_size: int,
         mask_index: int | None = None,
-    ) -> RemovalEvaluator:
-        """An evaluator for arguments that are checked already.
-
-        Args:
-            forward_func: What is explained.
-            call: The arguments.
-            output: What the forward function returns.
-            batch_size: The most variants in a pass of the model.
-            mask_index: Which further argument is the attention mask. Default: None, found by name.
-        """
-        evaluator = cls.__new__(cls)
-        evaluator._setup(forward_func, call, output, batch_size, mask_index)
-        return evaluator
+    ) -> None:
+        if len(call.inputs) != 1:
+            raise InvalidInputError(
+                f"inputs: expected one tensor, got a tuple of {len(call.inputs)}"
+            )
+        self.batch_size = as_count("batch_size", batch_size, least=1)
+        self.n_passes = 0
+        self.forward_func = forward_func
+        self.inputs = call.inputs[0]
+        dim = self.inputs.dim()
+        self._has_positions = dim == 3 or (dim == 2 and is_integral(self.inputs))
+        self._args = tuple(self._for_each_example(arg) for arg in call.additional_forward_args)
+        # Which arguments go with the examples, and which of these with the positions.
+        sizes = [tuple(a.shape) if isinstance(a, Tensor) else () for a in self._args]
+        places = tuple(self.inputs.shape[:2])
+        self._by_position = [
+            i for i, size in enumerate(sizes) if self._has_positions and size[:2] == places
+        ]
+        batched = tuple(sorted({*call.batched, *self._by_position}))
+        self._call = replace(call, additional_forward_args=self._args, batched=batched)
+        self._mask_index = self._find_attention_mask() if mask_index is None else mask_index
+        changeable = self.inputs != call.baselines[0]
+        if dim == 3:
+            changeable = changeable.any(dim=2)
+        attended = (
+            torch.ones_like(changeable)
+            if self._mask_index is None
+            else self._args[self._mask_index].to(changeable.device) != 0
+        )
+        #: Which units can be removed, (N, U).
+        self.tokens = (changeable & attended).reshape(call.n_examples, -1)
+        self._layout = VariantLayout(
+            self._call,
+            attended,
+            by_position=self._by_position if self._has_positions else None,
+            mask_index=self._mask_index,
+            batch_size=self.batch_size,
+        )
+        self._removals: list[Removal] = []
+        self._cache: dict[tuple[int, int, bytes], float] = {}
+        self._known: dict[tuple[tuple[int, ...], bytes], float] = {}
+        self._read_originals(call.target, check_output_kind(output))
 
     def extended(
         self, wrap: Callable[[ForwardFunc], ForwardFunc], argument: Tensor
@@ -108,69 +121,13 @@ class RemovalEvaluator:
             target=self._readout.target,
             batched=(*self._call.batched, len(self._args)),
         )
-        return self.from_call(
+        return RemovalEvaluator(
             wrap(self.forward_func),
             call,
             output=self._readout.kind,
             batch_size=self.batch_size,
             mask_index=self._mask_index,
         )
-
-    def _setup(
-        self,
-        forward_func: ForwardFunc,
-        call: Call,
-        output: str,
-        batch_size: int,
-        mask_index: int | None = None,
-    ) -> None:
-        if len(call.inputs) != 1:
-            raise InvalidInputError(
-                f"inputs: expected one tensor, got a tuple of {len(call.inputs)}"
-            )
-        self.batch_size = as_count("batch_size", batch_size, least=1)
-        self.n_passes = 0
-        self.forward_func = forward_func
-        self.inputs, self._baselines = call.inputs[0], call.baselines[0]
-        self._has_positions = self.inputs.dim() == 3 or (
-            self.inputs.dim() == 2 and is_integral(self.inputs)
-        )
-        places = tuple(self.inputs.shape[:2])
-        args = call.additional_forward_args
-        self._args = tuple(self._for_each_example(arg) for arg in args)
-        # Which arguments go with the examples, and which of these with the positions.
-        sizes = [tuple(a.shape) if isinstance(a, Tensor) else () for a in self._args]
-        self._by_position = [
-            i for i, size in enumerate(sizes) if self._has_positions and size[:2] == places
-        ]
-        batched = sorted({*call.batched, *self._by_position})
-        self._call = replace(call, additional_forward_args=self._args, batched=tuple(batched))
-        self._mask_index = self._find_attention_mask() if mask_index is None else mask_index
-        changeable = self.inputs != self._baselines
-        if self.inputs.dim() == 3:
-            changeable = changeable.any(dim=2)
-        attended = (
-            torch.ones_like(changeable)
-            if self._mask_index is None
-            else self._args[self._mask_index].to(changeable.device) != 0
-        )
-        #: Which units can be removed, (N, U).
-        self.tokens = (changeable & attended).reshape(call.n_examples, -1)
-        self._layout = VariantLayout(
-            self.inputs,
-            self._baselines,
-            self._args,
-            batched=batched,
-            by_position=self._by_position,
-            mask_index=self._mask_index,
-            attended=attended,
-            has_positions=self._has_positions,
-            batch_size=self.batch_size,
-        )
-        self._removals: list[Removal] = []
-        self._cache: dict[tuple[int, int, bytes], float] = {}
-        self._known: dict[tuple[tuple[int, ...], bytes], float] = {}
-        self._read_originals(call.target, check_output_kind(output))
 
     @property
     def n_examples(self) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_aml.masking.call import Call
 from captum_aml.metrics.removal import Removal
 
 #: Variants that are laid out at once, in batches: enough to find duplicates and equal lengths.
@@ -52,43 +53,40 @@ class VariantLayout:
     """Lays out variants of N examples.
 
     Args:
-        inputs: (N, ...).
-        baselines: Of the same shape.
-        args: The further arguments.
-        batched: Which of them go with the examples.
-        by_position: Which of these go with the positions too.
+        call: The arguments, with one tensor of inputs (N, ...).
+        attended: Which units the attention mask shows, (N, L), or of the inputs' shape without
+            positions.
+        by_position: Which of the further arguments go with the positions (N, L) of tokens in a row;
+            None where the inputs have none.
         mask_index: Which of them is the attention mask (N, L), or None.
-        attended: Which units it shows, (N, L), or of the inputs' shape without positions.
-        has_positions: Whether dimension 1 of the inputs numbers tokens in a row.
         batch_size: The most variants in a batch.
     """
 
     def __init__(
         self,
-        inputs: Tensor,
-        baselines: Tensor,
-        args: Sequence[Any],  # the user's own arguments
-        *,
-        batched: Sequence[int],
-        by_position: Sequence[int],
-        mask_index: int | None,
+        call: Call,
         attended: Tensor,
-        has_positions: bool,
+        *,
+        by_position: Sequence[int] | None,
+        mask_index: int | None,
         batch_size: int,
     ) -> None:
-        self._inputs, self._baselines = inputs, baselines
-        self._args = tuple(args)
-        self._batched, self._by_position = list(batched), list(by_position)
+        self._inputs, self._baselines = call.inputs[0], call.baselines[0]
+        self._args, self._batched = call.additional_forward_args, call.batched
+        self._by_position = by_position or ()
         self._mask_index = mask_index
         self._attended = attended
-        self._has_positions = has_positions
+        self._has_positions = by_position is not None
         self._batch_size = batch_size
-        self._text = _text_places(attended) if has_positions else attended
+        self._text = _text_places(attended) if self._has_positions else attended
         self._pad = self._padding_value()
 
     def slabs(self, rows: Tensor, keep: Tensor, removal: Removal) -> Iterator[Variants]:
         """The variants laid out as the model takes them, shortest first, many batches at once."""
-        laid = self._laid_out(rows, keep, removal)
+        # The places that the model is given, (V, U).
+        laid = self._text[rows].reshape(len(rows), -1)
+        if removal.place == "gone" and self._has_positions:
+            laid = laid & keep
         lengths = laid.sum(dim=1)
         order = torch.argsort(lengths, stable=True)
         most = max(1, _SLAB_ELEMENTS // max(1, self._inputs[0].numel()))
@@ -100,7 +98,7 @@ class VariantLayout:
             inputs = self._inputs[chosen]
             if removal.place != "gone":
                 inputs = removal.replace(inputs, self._baselines[chosen], expanded)
-            args = self._arguments(chosen)
+            args = self._chosen(self._args, chosen)
             attended = self._attended[chosen] & laid[members].reshape(kept.shape)
             if removal.place == "hidden" and self._mask_index is not None:
                 mask = args[self._mask_index]
@@ -166,17 +164,9 @@ class VariantLayout:
         example, position = (int(i) for i in padding.nonzero()[0])
         return self._inputs[example, position]
 
-    def _laid_out(self, rows: Tensor, keep: Tensor, removal: Removal) -> Tensor:
-        """True at the places that the model is given, (V, U)."""
-        text = self._text[rows].reshape(len(rows), -1)
-        return text & keep if removal.place == "gone" and self._has_positions else text
-
-    def _arguments(self, rows: Tensor) -> list[Any]:  # the user's own arguments
-        """The further arguments of some examples."""
-        args = list(self._args)
-        for index in self._batched:
-            args[index] = args[index][rows.to(args[index].device)]
-        return args
+    def _chosen(self, args: Sequence[Any], rows: Tensor) -> list[Any]:  # the user's own arguments
+        """Further arguments with those rows of what goes with the examples."""
+        return [a[rows.to(a.device)] if i in self._batched else a for i, a in enumerate(args)]
 
     def _compact(self, layout: Variants, laid: Tensor) -> Variants:
         """The same with the laid out places side by side, and padding to the longest behind."""
@@ -202,11 +192,9 @@ class VariantLayout:
         chosen = torch.tensor(list(indices), device=slab.rows.device)
         lengths = slab.lengths[chosen]
         width = int(lengths.max()) if self._has_positions else None
-        args = list(slab.args)
-        for index in self._batched:
-            args[index] = args[index][chosen.to(args[index].device)]
-            if index in self._by_position:
-                args[index] = args[index][:, :width]
+        args = self._chosen(slab.args, chosen)
+        for index in self._by_position:
+            args[index] = args[index][:, :width]
         inputs = slab.inputs[chosen]
         return Variants(
             rows=slab.rows[chosen],

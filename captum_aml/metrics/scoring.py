@@ -80,9 +80,7 @@ def evaluators(
     starts = range(0, n_examples, size)
     for start in tqdm(starts, desc="Evaluating", unit="window", disable=not show_progress):
         rows = call.rows(start, min(start + size, n_examples))
-        evaluator = RemovalEvaluator.from_call(
-            forward_func, rows, output=output, batch_size=batch_size
-        )
+        evaluator = RemovalEvaluator(forward_func, rows, output=output, batch_size=batch_size)
         output = evaluator.output_kind
         yield evaluator
 

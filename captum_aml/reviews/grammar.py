@@ -1,6 +1,6 @@
 """The grammar of the synthetic reviews: from a source of random numbers to one marked text.
 
-Words, templates and rates stand in ``data/grammar.json``; :class:`Grammar` describes the file. A
+Words, templates and rates stand in ``data/grammar.json``; ``GRAMMAR`` describes the file. A
 text is written with its deciding words in square brackets, as in
 ``"The plot was [not] very [clever]."``; :mod:`captum_aml.reviews.generator` turns the brackets
 into character spans.
@@ -16,56 +16,11 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import NamedTuple, TypedDict, TypeVar
+from typing import Any, NamedTuple, TypedDict, TypeVar
 
 T = TypeVar("T")
-
-
-class WordPair(TypedDict):
-    """Words of the two polarities, equally many of each."""
-
-    negative: str
-    positive: str
-
-
-class Adjectives(TypedDict):
-    """Adjectives for one kind of thing.
-
-    A *mild* one is gradable ("good", "slow"): it takes "very" and can be denied ("not good" is
-    negative). A *strong* one ("superb", "awful") is never denied, because "not superb" is not
-    clearly negative.
-    """
-
-    mild: WordPair
-    strong: WordPair
-
-
-class Parts(TypedDict):
-    """Nouns for parts of a thing that can be praised or blamed, and the verb that they take.
-
-    ``kind`` is a key of the grammar's ``adjectives``.
-    """
-
-    kind: str
-    was: str
-    nouns: str
-
-
-class Domain(TypedDict):
-    """One kind of thing that reviews are written about.
-
-    ``facts`` are neutral sentences. Of the ``phrases``, tails may follow the thing ("about two
-    brothers"), makings pair a subject and its verb with a participle ("the film was", "shot"), and
-    halves are two things in the singular that can be told apart.
-    """
-
-    kind: str
-    things: str
-    parts: list[Parts]
-    facts: list[str]
-    phrases: dict[str, list[str | list[str]]]
 
 
 class Draw(TypedDict, total=False):
@@ -99,50 +54,23 @@ class Draw(TypedDict, total=False):
     denied_if: str
 
 
-class Rule(TypedDict):
-    """How an opinion is written: values drawn in this order, then one of the templates."""
-
-    draws: dict[str, Draw]
-    texts: str | list[str] | dict[str, str | list[str]]
-
-
-class Shape(TypedDict):
-    """Rules of one shape of sentence, and how likely the shape is."""
-
-    weight: float
-    rules: str | list[str]
-
-
-class FactCount(TypedDict):
-    """Numbers of facts before and after the opinion, and how likely they are."""
-
-    weight: float
-    before: int
-    after: int
-
-
-class Grammar(TypedDict):
-    """What ``data/grammar.json`` holds. A list of words may be one text with spaces."""
-
-    shapes: list[Shape]
-    facts: list[FactCount]
-    rates: dict[str, float]
-    rules: dict[str, Rule]
-    predicates: dict[str, list[str]]
-    denials: list[str]
-    preverbal_denials: list[str]
-    intensifiers: dict[str, str]
-    negators: str
-    words: dict[str, WordPair]
-    adjectives: dict[str, Adjectives]
-    domains: list[Domain]
-    general_facts: list[str]
-    openings: list[str]
-    clause_starts: list[str]
-    slots: dict[str, str | list[str]]
-
-
-GRAMMAR: Grammar = json.loads(
+#: What ``data/grammar.json`` holds. A list of words may be one text with spaces; a pair of lists
+#: has equally many words under ``negative`` and ``positive``.
+#:
+#: ``shapes`` of a sentence name their rules; ``facts`` are numbers of facts before and after the
+#: opinion; both have a ``weight``. A rule draws the values of ``draws`` in this order (see
+#: :class:`Draw`), then fills in one of its ``texts``, which may differ by "denied" and "affirmed".
+#:
+#: ``adjectives`` go by kind of thing. A *mild* one is gradable ("good", "slow"): it takes "very"
+#: and can be denied ("not good" is negative). A *strong* one ("superb", "awful") is never denied,
+#: because "not superb" is not clearly negative.
+#:
+#: ``domains`` are what reviews are written about. ``parts`` of a thing are nouns with the kind of
+#: their adjectives and the verb that they take. ``facts`` are neutral sentences. Of the
+#: ``phrases``, tails may follow the thing ("about two brothers"), makings pair a subject and its
+#: verb with a participle ("the film was", "shot"), and halves are two things in the singular that
+#: can be told apart.
+GRAMMAR: dict[str, Any] = json.loads(
     resources.files("captum_aml.reviews").joinpath("data/grammar.json").read_text(encoding="utf-8")
 )
 
@@ -245,7 +173,7 @@ class _Writer:
                 templates.append(template)
         return [self._fill(template) for template in templates]
 
-    def _opinion(self, rule: Rule) -> str:
+    def _opinion(self, rule: Mapping[str, Any]) -> str:
         denied = self._source.chance("denial")
         form = "denied" if denied else "affirmed"
         for names, draw in rule["draws"].items():
@@ -287,7 +215,7 @@ class _Writer:
             return f"{self._denials(self._values[draw['denial']])[0]} " if denied else ""
         return self._adjective(self._parts[draw["adjective"]].kind, draw, denied=denied)
 
-    def _word(self, mild: WordPair, strong: WordPair, *, denied: bool) -> str:
+    def _word(self, mild: Mapping[str, str], strong: Mapping[str, str], *, denied: bool) -> str:
         """A deciding word; if a negator comes before it, a mild one of the other polarity."""
         if denied or self._source.chance("mild_word"):
             return f"[{self._source.one_of(_of(mild, self._label ^ denied))}]"
@@ -317,7 +245,9 @@ class _Writer:
         """What is said of a part: "was truly [superb]", "did [not] seem [dull]"."""
         adjective = self._adjective(part.kind, {}, denied=denied)
         denial, preverbal = self._denials(adjective) if denied else ("", "")
-        template = self._source.one_of(GRAMMAR["predicates"]["denied" if denied else "affirmed"])
+        template: str = self._source.one_of(
+            GRAMMAR["predicates"]["denied" if denied else "affirmed"]
+        )
         return template.format(
             was=part.was, adjective=adjective, denial=denial, preverbal=preverbal
         )
@@ -347,7 +277,7 @@ def _words(words: str | list[str]) -> list[str]:
     return words.split() if isinstance(words, str) else words
 
 
-def _of(pair: WordPair, label: int) -> list[str]:
+def _of(pair: Mapping[str, str], label: int) -> list[str]:
     return _words(pair["positive" if label else "negative"])
 
 

@@ -183,7 +183,7 @@ class MaskerScore:
             raise InvalidInputError(
                 "val_batches: expected the batches that the metric is for, got others"
             )
-        evaluator = RemovalEvaluator.from_call(
+        evaluator = RemovalEvaluator(
             attribution.forward_func, call, output=attribution.output, batch_size=self._batch_size
         )
         inputs = MetricInputs(

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
+from captum_aml.masking.call import parse_call
+from captum_aml.metrics import RemovalEvaluator
+from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 from tests._helpers.models import MAX_LENGTH, VOCABULARY, tiny_encoder
 from tests._helpers.text_models import BagOfTokens
 
@@ -27,6 +30,19 @@ TEXT = [4, 5, 6, 7, 8]  # p(X) = 1/4 + 1/4 + 1/8 + 1/16 - 1/16 + 1/32 = 21/32
 def additive() -> BagOfTokens:
     """p(S) = 1/4 + the weights of the tokens in S, for class 1, in float64."""
     return BagOfTokens(WEIGHTS, offset=OFFSET, link="linear").double()
+
+
+def evaluator_of(
+    forward_func: ForwardFunc,
+    inputs: TensorOrTuple,
+    baselines: Baselines = None,
+    additional_forward_args: object | None = None,
+    target: Target = None,
+    **options: Any,
+) -> RemovalEvaluator:
+    """An evaluator from a call's arguments as the caller gives them."""
+    call = parse_call(inputs, baselines, target, additional_forward_args)
+    return RemovalEvaluator(forward_func, call, **options)
 
 
 def bert(kind: str = "bert") -> nn.Module:

@@ -30,6 +30,7 @@ from tests._helpers.removals import (
     Text,
     additive,
     bert,
+    evaluator_of,
     gpt2,
     padded,
     predicted,
@@ -64,7 +65,7 @@ def causal(model: nn.Module) -> Callable[..., Any]:
 
 
 def evaluator_for(forward: Callable[..., Any], batch: Batch, **options: Any) -> RemovalEvaluator:
-    return RemovalEvaluator(
+    return evaluator_of(
         forward, batch.ids, batch.references, (batch.attention_mask, batch.types), **options
     )
 
@@ -128,7 +129,7 @@ def test_without_an_attention_mask_texts_of_one_length_are_their_own_batch() -> 
     batch = padded(texts)
     subsets = some_subsets(texts, seed=2)
     rows, keep = as_tensors(subsets, texts, 8, left=False)
-    evaluator = RemovalEvaluator(forward, batch.ids, batch.references, target=1)
+    evaluator = evaluator_of(forward, batch.ids, batch.references, target=1)
     for removal in ("delete", "mask"):
         expected = [probability(forward, texts[r], places, removal, 1) for r, places in subsets]
         got = evaluator.values(rows, keep, removal)
@@ -145,7 +146,7 @@ def test_baselines_that_hide_padding_need_no_attention_mask() -> None:
     def forward(ids: Tensor) -> Tensor:
         return model(ids, torch.ones_like(ids))
 
-    evaluator = RemovalEvaluator(forward, batch.ids, batch.references, target=1)
+    evaluator = evaluator_of(forward, batch.ids, batch.references, target=1)
     assert evaluator.n_tokens == [2, 5]
     rows, keep = torch.tensor([0, 1]), torch.zeros(2, 5, dtype=torch.bool)
     assert evaluator.values(rows, keep, "delete").tolist() == pytest.approx([1 / 4] * 2)
@@ -165,7 +166,7 @@ def test_positions_shared_by_all_examples_go_with_the_tokens() -> None:
     texts = words([2, 6, 9])
     batch = padded(texts)
     positions = torch.arange(11)[None]
-    evaluator = RemovalEvaluator(
+    evaluator = evaluator_of(
         forward,
         batch.ids,
         batch.references,
@@ -217,7 +218,7 @@ def test_arguments_of_an_example_go_with_it() -> None:
     )
     # p(X) - p({4}) = (11/16 - 1/2) / 2 for all of them.
     assert got.tolist() == pytest.approx([3 / 32] * 3, abs=1e-12)
-    evaluator = RemovalEvaluator(forward, ids, 9, args, target=1)
+    evaluator = evaluator_of(forward, ids, 9, args, target=1)
     assert evaluator.originals.tolist() == pytest.approx([11 / 32, 15 / 32, 13 / 32])
 
 
@@ -323,7 +324,7 @@ def test_floats_are_units_each() -> None:
     # Logits (0, x1 + 2 x2 - x3), by element.
     model = LinearLogits([1.0, 2.0, -1.0], 0.5)
     x = torch.tensor([[1.0, 1.0, 1.0], [0.0, 2.0, 1.0]]).double()
-    evaluator = RemovalEvaluator(model, x, target=1)
+    evaluator = evaluator_of(model, x, target=1)
     # The second example's first element equals its baseline.
     assert evaluator.n_tokens == [3, 2]
     keep = torch.tensor([[True, False, True], [False, True, False]])
@@ -338,13 +339,13 @@ def test_images_and_single_numbers_are_units_each() -> None:
     def total(x: Tensor) -> Tensor:
         return x.reshape(len(x), -1).sum(dim=1)
 
-    evaluator = RemovalEvaluator(total, image, baselines=-1.0)
+    evaluator = evaluator_of(total, image, baselines=-1.0)
     keep = torch.ones(1, 8, dtype=torch.bool)
     keep[0, :2] = False
     assert evaluator.originals.item() == 36
     # 1 and 2 become -1.
     assert evaluator.values(torch.tensor([0]), keep, "mask").item() == 31
-    numbers = RemovalEvaluator(lambda x: 2 * x, torch.tensor([3.0, 4.0]))
+    numbers = evaluator_of(lambda x: 2 * x, torch.tensor([3.0, 4.0]))
     got = numbers.values(torch.tensor([1]), torch.tensor([[False]]), "mask")
     assert (numbers.originals.tolist(), got.item()) == ([6, 8], 0)
 
@@ -365,7 +366,7 @@ def test_embeddings_are_tokens_by_position(removal: str) -> None:
     with torch.no_grad():
         embedded, references = table(batch.ids), table(batch.references)
     by_ids = evaluator_for(positional(model), batch, target=1)
-    evaluator = RemovalEvaluator(
+    evaluator = evaluator_of(
         forward, embedded, references, (batch.attention_mask, batch.types), target=1, batch_size=3
     )
     assert torch.equal(evaluator.tokens, by_ids.tokens)
@@ -384,7 +385,7 @@ def test_an_input_of_nothing(removal: str) -> None:
     # Without special tokens nothing may be left: the additive model then says 1/4.
     texts = words([2, 5, 1, 4], special=False, vocabulary=9)
     batch = padded(texts)
-    evaluator = RemovalEvaluator(
+    evaluator = evaluator_of(
         additive(), batch.ids, batch.references, batch.attention_mask, target=1
     )
     got = evaluator.values(torch.arange(4), torch.zeros(4, 5, dtype=torch.bool), removal)
@@ -468,7 +469,7 @@ def test_embeddings_of_bfloat16_are_told_apart() -> None:
         assert x.dtype == torch.bfloat16
         return x.sum(dim=(1, 2))
 
-    evaluator = RemovalEvaluator(forward, x.bfloat16())
+    evaluator = evaluator_of(forward, x.bfloat16())
     assert evaluator.originals.tolist() == [10, 10, 11]
     assert evaluator.n_passes == 2
 
@@ -539,7 +540,7 @@ def one(**options: Any) -> RemovalEvaluator:
         "additional_forward_args": torch.ones_like(ids),
         **options,
     }
-    return RemovalEvaluator(additive(), **arguments)
+    return evaluator_of(additive(), **arguments)
 
 
 @pytest.mark.parametrize(
@@ -584,18 +585,18 @@ def test_bad_subsets_are_named() -> None:
 
 
 def test_removals_that_the_inputs_do_not_allow_are_refused() -> None:
-    floats = RemovalEvaluator(LinearLogits([1.0, 2.0], 0.0), torch.ones(1, 2), target=1)
+    floats = evaluator_of(LinearLogits([1.0, 2.0], 0.0), torch.ones(1, 2), target=1)
     keep = torch.ones(1, 2, dtype=torch.bool)
     for removal in ("delete", "pad"):
         with pytest.raises(InvalidInputError, match=r"removal: .*needs token ids.*\(1, 2\)"):
             floats.values(torch.tensor([0]), keep, removal)
-    unmasked = RemovalEvaluator(PlantedClassifier(), torch.tensor([[1, 5]]))
+    unmasked = evaluator_of(PlantedClassifier(), torch.tensor([[1, 5]]))
     with pytest.raises(InvalidInputError, match=r"removal: 'pad' needs .*`attention_mask`"):
         unmasked.values(torch.tensor([0]), keep, "pad")
 
 
 def test_plain_values_have_no_logarithm() -> None:
-    evaluator = RemovalEvaluator(lambda x: x.sum(dim=1), -torch.ones(1, 2))
+    evaluator = evaluator_of(lambda x: x.sum(dim=1), -torch.ones(1, 2))
     assert evaluator.originals.item() == -2
     with pytest.raises(InvalidInputError, match=r"output: .*logarithm; got plain values"):
         _ = evaluator.log_originals
@@ -606,9 +607,9 @@ def test_plain_values_have_no_logarithm() -> None:
 def test_outputs_that_are_no_value_per_example_are_refused() -> None:
     x = torch.ones(3, 4)
     with pytest.raises(InvalidInputError, match=r"forward_func: .*3 examples.*\(1,\)"):
-        RemovalEvaluator(lambda x: x.sum().reshape(1), x * torch.arange(1, 4)[:, None])
+        evaluator_of(lambda x: x.sum().reshape(1), x * torch.arange(1, 4)[:, None])
     with pytest.raises(InvalidInputError, match=r"forward_func: .*NoneType"):
-        RemovalEvaluator(lambda _: None, x)
+        evaluator_of(lambda _: None, x)
     texts = words([2, 5])
     batch = padded(texts)
 
@@ -616,20 +617,18 @@ def test_outputs_that_are_no_value_per_example_are_refused() -> None:
         return ids[..., None].expand(*ids.shape, 2).float()
 
     with pytest.raises(InvalidInputError, match=r"forward_func: .*one shape"):
-        RemovalEvaluator(
-            by_place, batch.ids, MASK, batch.attention_mask, target=(1, 1), batch_size=1
-        )
+        evaluator_of(by_place, batch.ids, MASK, batch.attention_mask, target=(1, 1), batch_size=1)
 
 
 def test_a_value_that_is_not_finite_says_where() -> None:
     def forward(x: Tensor) -> Tensor:
         return 1 / x.sum(dim=1)
 
-    evaluator = RemovalEvaluator(forward, torch.tensor([[1.0, -2.0]]))
+    evaluator = evaluator_of(forward, torch.tensor([[1.0, -2.0]]))
     with pytest.raises(NonFiniteError, match="removal by mask"):
         evaluator.values(torch.tensor([0]), torch.zeros(1, 2, dtype=torch.bool), "mask")
     with pytest.raises(NonFiniteError, match="unmasked inputs"):
-        RemovalEvaluator(forward, torch.tensor([[1.0, -1.0]]))
+        evaluator_of(forward, torch.tensor([[1.0, -1.0]]))
 
 
 def test_errors_of_the_model_are_its_own() -> None:
@@ -637,7 +636,7 @@ def test_errors_of_the_model_are_its_own() -> None:
         raise KeyError("mine")
 
     with pytest.raises(KeyError, match="mine"):
-        RemovalEvaluator(forward, torch.ones(1, 2))
+        evaluator_of(forward, torch.ones(1, 2))
 
 
 def test_special_tokens_and_padding_are_no_tokens() -> None:

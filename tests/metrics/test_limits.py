@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.metrics import (
     AOPCLimits,
-    RemovalEvaluator,
     aopc_limits,
     comprehensiveness,
     normalized_aopc,
@@ -35,6 +34,7 @@ from tests._helpers.removals import (
     Text,
     additive,
     bert,
+    evaluator_of,
     padded,
     predicted,
     probability,
@@ -248,7 +248,7 @@ def test_the_search_takes_no_more_passes_than_said() -> None:
 
 def test_examples_that_are_too_long_are_left_out() -> None:
     batch = padded(words([2, 9, 4]))
-    evaluator = RemovalEvaluator(
+    evaluator = evaluator_of(
         forward_of(bert()), batch.ids, batch.references, (batch.attention_mask, batch.types)
     )
     limits = limits_of(evaluator, "mask", LimitSearch(beam_size=2, max_tokens=4))

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.metrics import Removal, RemovalEvaluator, comprehensiveness
+from captum_aml.metrics import Removal, comprehensiveness
 from captum_aml.metrics.removal import REMOVALS, replace_by_baseline, resolve_removal
-from tests._helpers.removals import TEXT, additive
+from tests._helpers.removals import TEXT, additive, evaluator_of
 
 
 def test_named_operators() -> None:
@@ -67,7 +67,7 @@ def test_an_operator_of_ones_own() -> None:
 
 def test_operators_of_one_name_are_not_taken_for_each_other() -> None:
     ids, _, baselines = call()
-    evaluator = RemovalEvaluator(additive(), ids, baselines, torch.ones_like(ids))
+    evaluator = evaluator_of(additive(), ids, baselines, torch.ones_like(ids))
     keep = torch.tensor([[False, True, True, True, True]])
     row = torch.tensor([0])
     # p(X) is 21/32; the first token's 1/4 is replaced by 1/8, and by 0.

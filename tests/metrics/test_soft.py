@@ -13,10 +13,19 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from captum_aml.exceptions import InvalidInputError, LayerNotReachedError, NonFiniteError
-from captum_aml.metrics import RemovalEvaluator, soft_comprehensiveness, soft_sufficiency
+from captum_aml.metrics import soft_comprehensiveness, soft_sufficiency
 from captum_aml.metrics.soft import soft_of
 from tests._helpers.models import LinearLogits, tiny_encoder
-from tests._helpers.removals import FIRST, LAST, MASK, Counting, additive, padded, words
+from tests._helpers.removals import (
+    FIRST,
+    LAST,
+    MASK,
+    Counting,
+    additive,
+    evaluator_of,
+    padded,
+    words,
+)
 
 METRICS = {"sufficiency": soft_sufficiency, "comprehensiveness": soft_comprehensiveness}
 #: Ids whose weights are 8, 4, 2 and 1 of 32: p(X) = 23/32, p(0) = 8/32.
@@ -281,7 +290,7 @@ def test_passes_are_bounded_and_counted() -> None:
 
     ids = torch.tensor([[4, 5], [5, 4], [4, 5]])
     scores = torch.tensor([[1.0, 2.0], [1.0, 2.0], [1.0, 2.0]])
-    evaluator = RemovalEvaluator(forward, ids, MASK, torch.ones_like(ids), batch_size=2)
+    evaluator = evaluator_of(forward, ids, MASK, torch.ones_like(ids), batch_size=2)
     soft_of(
         evaluator,
         scores,

@@ -17,9 +17,9 @@ from captum_aml.reviews import (
     generate_reviews,
     review_splits,
 )
-from captum_aml.reviews.grammar import GRAMMAR, WordPair
+from captum_aml.reviews.grammar import GRAMMAR
 
-WORD_PAIRS: list[WordPair] = [
+WORD_PAIRS: list[dict[str, str]] = [
     *GRAMMAR["words"].values(),
     *(adjectives["mild"] for adjectives in GRAMMAR["adjectives"].values()),
     *(adjectives["strong"] for adjectives in GRAMMAR["adjectives"].values()),
