@@ -123,6 +123,18 @@ def _recorded(points: Sequence[LayerPoint], run: Callable[[], Any]) -> tuple[lis
     return records, output
 
 
+def joined(
+    by_device: Mapping[torch.device, tuple[Tensor, ...]], device_ids: Sequence[int] | None
+) -> tuple[Tensor, ...]:
+    """The tensors of a ``DataParallel`` model's replicas joined, in the order of its devices."""
+    ranks = {index: rank for rank, index in enumerate(device_ids or ())}
+    devices = sorted(by_device, key=lambda d: ranks.get(d.index or 0, 0))
+    return tuple(
+        torch.cat([first, *(more.to(first.device) for more in rest)]) if rest else first
+        for first, *rest in zip(*(by_device[device] for device in devices), strict=True)
+    )
+
+
 @dataclass(frozen=True)
 class Tap:
     """Points of a forward pass, with the call that counts where a layer runs more than once.
@@ -216,18 +228,10 @@ class Tap:
 
     def _gathered(self, records: Sequence[_Record]) -> tuple[tuple[Tensor, ...], ...]:
         """The tensors of the calls that count, those of several devices joined in their order."""
-        ranks = {index: rank for rank, index in enumerate(self.device_ids or ())}
-        gathered = []
-        for record, wanted in zip(records, self.calls, strict=True):
-            devices = sorted(record.values, key=lambda d: ranks.get(d.index or 0, 0))
-            first, *others = (record.values[device][wanted] for device in devices)
-            gathered.append(
-                tuple(
-                    torch.cat([t, *(more.to(t.device) for more in rest)]) if rest else t
-                    for t, *rest in zip(first, *others, strict=True)
-                )
-            )
-        return tuple(gathered)
+        return tuple(
+            joined({d: calls[wanted] for d, calls in record.values.items()}, self.device_ids)
+            for record, wanted in zip(records, self.calls, strict=True)
+        )
 
 
 def _chosen_call(

@@ -10,20 +10,12 @@ Source: Barkan et al., "LLM Explainability via Attributive Masking Learning", Fi
 
 from __future__ import annotations
 
-from torch import nn
-from typing_extensions import Unpack
-
-from captum_aml._captum import LayerAttribution
 from captum_aml.attr.base import MaskAttribution
-from captum_aml.attr.input import attribute as attribute_to_inputs
-from captum_aml.attr.input import checked_embedding_layers, input_site
-from captum_aml.attr.layer import attribute as attribute_to_layer
-from captum_aml.attr.layer import checked_layer, layer_site
-from captum_aml.attr.settings import AttributionOptions
-from captum_aml.typing import ForwardFunc
+from captum_aml.attr.input import InputAttribution
+from captum_aml.attr.layer import LayerMaskAttribution
 
 
-class AMLAttribution(MaskAttribution):
+class AMLAttribution(InputAttribution, MaskAttribution):
     """Attributive Masking Learning for a forward function's inputs.
 
     Args:
@@ -38,21 +30,9 @@ class AMLAttribution(MaskAttribution):
     """
 
     _method = "aml"
-    _site = input_site
-    attribute = attribute_to_inputs
-
-    def __init__(
-        self,
-        forward_func: ForwardFunc,
-        *,
-        embedding_layer: nn.Module | tuple[nn.Module, ...] | None = None,
-        **options: Unpack[AttributionOptions],
-    ) -> None:
-        super().__init__(forward_func, **options)
-        self.embedding_layers = checked_embedding_layers(embedding_layer)
 
 
-class LayerAMLAttribution(LayerAttribution, MaskAttribution):
+class LayerAMLAttribution(LayerMaskAttribution, MaskAttribution):
     """Attributive Masking Learning for the input or output of a layer.
 
     Args:
@@ -68,15 +48,3 @@ class LayerAMLAttribution(LayerAttribution, MaskAttribution):
     """
 
     _method = "aml"
-    _site = layer_site
-    attribute = attribute_to_layer
-
-    def __init__(
-        self,
-        forward_func: ForwardFunc,
-        layer: nn.Module | list[nn.Module],
-        device_ids: list[int] | None = None,
-        **options: Unpack[AttributionOptions],
-    ) -> None:
-        LayerAttribution.__init__(self, forward_func, checked_layer(layer), device_ids)
-        MaskAttribution.__init__(self, forward_func, **options)

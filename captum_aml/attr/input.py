@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from captum_aml._captum import log_usage
+from captum_aml.attr.base import MaskAttribution
+from captum_aml.attr.settings import AttributionOptions
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.sites import InputSite, Site
-from captum_aml.typing import Baselines, Target, TensorOrTuple
-
-if TYPE_CHECKING:
-    from captum_aml.attr.aml import AMLAttribution
-    from captum_aml.attr.la import LAAttribution
+from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 
 
 def checked_embedding_layers(
@@ -33,96 +32,105 @@ def checked_embedding_layers(
     return tuple(layer for layer in layers if layer is not None)
 
 
-def input_site(self: AMLAttribution | LAAttribution) -> Site:
-    """The forward function's inputs as the place of the mask."""
-    return InputSite(self.forward_func, self.embedding_layers)
+class InputAttribution(MaskAttribution):
+    """Attribution by a learned mask over a forward function's inputs."""
 
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        *,
+        embedding_layer: nn.Module | tuple[nn.Module, ...] | None = None,
+        **options: Unpack[AttributionOptions],
+    ) -> None:
+        super().__init__(forward_func, **options)
+        self.embedding_layers = checked_embedding_layers(embedding_layer)
 
-# Any in the first form: an argument list once more would say nothing but the type of the result.
-@overload
-def attribute(
-    self: AMLAttribution | LAAttribution,
-    inputs: TensorOrTuple,
-    *args: Any,
-    return_convergence_delta: Literal[True],
-    **kwargs: Any,
-) -> tuple[TensorOrTuple, Tensor]: ...
+    def _site(self) -> Site:
+        return InputSite(self.forward_func, self.embedding_layers)
 
+    # Any in the first form: its argument list would say nothing but the type of the result.
+    @overload
+    def attribute(
+        self,
+        inputs: TensorOrTuple,
+        *args: Any,
+        return_convergence_delta: Literal[True],
+        **kwargs: Any,
+    ) -> tuple[TensorOrTuple, Tensor]: ...
 
-@overload
-def attribute(
-    self: AMLAttribution | LAAttribution,
-    inputs: TensorOrTuple,
-    baselines: Baselines = ...,
-    target: Target = ...,
-    additional_forward_args: object | None = ...,
-    feature_mask: TensorOrTuple | None = ...,
-    n_steps: int | None = ...,
-    internal_batch_size: int | None = ...,
-    return_convergence_delta: Literal[False] = ...,
-    show_progress: bool = ...,
-) -> TensorOrTuple: ...
+    @overload
+    def attribute(
+        self,
+        inputs: TensorOrTuple,
+        baselines: Baselines = ...,
+        target: Target = ...,
+        additional_forward_args: object | None = ...,
+        feature_mask: TensorOrTuple | None = ...,
+        n_steps: int | None = ...,
+        internal_batch_size: int | None = ...,
+        return_convergence_delta: Literal[False] = ...,
+        show_progress: bool = ...,
+    ) -> TensorOrTuple: ...
 
+    @log_usage(part_of_slo=True)
+    def attribute(
+        self,
+        inputs: TensorOrTuple,
+        baselines: Baselines = None,
+        target: Target = None,
+        additional_forward_args: object | None = None,
+        feature_mask: TensorOrTuple | None = None,
+        n_steps: int | None = None,
+        internal_batch_size: int | None = None,
+        return_convergence_delta: bool = False,
+        show_progress: bool = False,
+    ) -> TensorOrTuple | tuple[TensorOrTuple, Tensor]:
+        """Scores every token by the share of it that the learned mask keeps.
 
-@log_usage(part_of_slo=True)
-def attribute(  # noqa: D417  (a method of both classes)
-    self: AMLAttribution | LAAttribution,
-    inputs: TensorOrTuple,
-    baselines: Baselines = None,
-    target: Target = None,
-    additional_forward_args: object | None = None,
-    feature_mask: TensorOrTuple | None = None,
-    n_steps: int | None = None,
-    internal_batch_size: int | None = None,
-    return_convergence_delta: bool = False,
-    show_progress: bool = False,
-) -> TensorOrTuple | tuple[TensorOrTuple, Tensor]:
-    """Scores every token by the share of it that the learned mask keeps.
+        Args:
+            inputs (Tensor or tuple[Tensor, ...]): Integer ids (N, ...), which need an embedding
+                layer, or floating point values (N, ...), with N examples along dimension 0.
+            baselines (scalar, Tensor, tuple of scalar or Tensor, optional): What a removed token is
+                replaced with, in every form that Captum takes. Positions that equal their baseline
+                are not masked and score 0. Default: None, which stands for 0
+            target (int, tuple, Tensor or list, optional): Index of the output, in every form that
+                Captum takes. Default: None, the predicted class of each example
+            additional_forward_args (Any, optional): Further positional arguments of the forward
+                function; tensors have N examples along dimension 0. Default: None
+            feature_mask (Tensor or tuple[Tensor, ...], optional): Integer group ids: elements of
+                one group share a mask value and a score, those that equal their baseline too.
+                Default: None
+            n_steps (int, optional): Tuning steps for these very inputs; 0 takes the fitted masker's
+                proposal as it is. Default: 0 with a fitted masker, otherwise 50
+            internal_batch_size (int, optional): The most rows of a forward call. Default: None,
+                all at once: twice the number of examples while tuning AML
+            return_convergence_delta (bool, optional): Whether to return the scores' sum minus
+                ``F(inputs) - F(baselines)`` too. Default: False
+            show_progress (bool, optional): Whether to show a progress bar. Default: False
 
-    Args:
-        inputs (Tensor or tuple[Tensor, ...]): Integer ids (N, ...), which need an embedding
-            layer, or floating point values (N, ...), with N examples along dimension 0.
-        baselines (scalar, Tensor, tuple of scalar or Tensor, optional): What a removed token is
-            replaced with, in every form that Captum takes. Positions that equal their baseline
-            are not masked and score 0. Default: None, which stands for 0
-        target (int, tuple, Tensor or list, optional): Index of the output, in every form that
-            Captum takes. Default: None, the predicted class of each example
-        additional_forward_args (Any, optional): Further positional arguments of the forward
-            function; tensors have N examples along dimension 0. Default: None
-        feature_mask (Tensor or tuple[Tensor, ...], optional): Integer group ids: elements of
-            one group share a mask value and a score, those that equal their baseline too.
-            Default: None
-        n_steps (int, optional): Tuning steps for these very inputs; 0 takes the fitted masker's
-            proposal as it is. Default: 0 with a fitted masker, otherwise 50
-        internal_batch_size (int, optional): The most rows of a forward call. Default: None,
-            all at once: twice the number of examples while tuning AML
-        return_convergence_delta (bool, optional): Whether to return the scores' sum minus
-            ``F(inputs) - F(baselines)`` too. Default: False
-        show_progress (bool, optional): Whether to show a progress bar. Default: False
+        Returns:
+            **attributions**, or the pair of **attributions** and **delta**:
 
-    Returns:
-        **attributions**, or the pair of **attributions** and **delta**:
+            - attributions (Tensor or tuple[Tensor, ...]): one score per id, or scores in the shape
+              and dtype of float inputs (float32 for half precision, as Captum's own). Of (N, L, D)
+              a token's score is spread evenly over its D channels, so that the sum over the last
+              dimension gives it. In [0, 1], higher is more important, unless
+              ``scores="contribution"``.
+            - delta (Tensor): (N,).
 
-        - attributions (Tensor or tuple[Tensor, ...]): one score per id, or scores in the shape
-          and dtype of float inputs (float32 for half precision, as Captum's own). Of (N, L, D)
-          a token's score is spread evenly over its D channels, so that the sum over the last
-          dimension gives it. In [0, 1], higher is more important, unless
-          ``scores="contribution"``.
-        - delta (Tensor): (N,).
-
-    Raises:
-        InvalidInputError: An argument is not as described; the message names it.
-        NoGradientError: The forward function cannot be differentiated (when tuning).
-        NonFiniteError: The forward function gave NaN or an infinite value.
-        NotFittedError: ``n_steps=0``, or ``tune="masker"``, without a fitted masker.
-    """
-    call, result = self._explain(
-        self._site(),
-        (inputs, baselines, target, additional_forward_args, feature_mask),
-        n_steps=n_steps,
-        internal_batch_size=internal_batch_size,
-        with_delta=return_convergence_delta,
-        show_progress=show_progress,
-    )
-    attributions = result.attributions if call.is_tuple else result.attributions[0]
-    return attributions if result.delta is None else (attributions, result.delta)
+        Raises:
+            InvalidInputError: An argument is not as described; the message names it.
+            NoGradientError: The forward function cannot be differentiated (when tuning).
+            NonFiniteError: The forward function gave NaN or an infinite value.
+            NotFittedError: ``n_steps=0``, or ``tune="masker"``, without a fitted masker.
+        """
+        call, result = self._explain(
+            self._site(),
+            (inputs, baselines, target, additional_forward_args, feature_mask),
+            n_steps=n_steps,
+            internal_batch_size=internal_batch_size,
+            with_delta=return_convergence_delta,
+            show_progress=show_progress,
+        )
+        attributions = result.attributions if call.is_tuple else result.attributions[0]
+        return attributions if result.delta is None else (attributions, result.delta)

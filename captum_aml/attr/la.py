@@ -11,21 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import nn
-from typing_extensions import Unpack
-
-from captum_aml._captum import LayerAttribution
 from captum_aml.attr.aml import AMLAttribution
 from captum_aml.attr.base import MaskAttribution
-from captum_aml.attr.input import attribute as attribute_to_inputs
-from captum_aml.attr.input import checked_embedding_layers, input_site
-from captum_aml.attr.layer import attribute as attribute_to_layer
-from captum_aml.attr.layer import checked_layer, layer_site
-from captum_aml.attr.settings import AttributionOptions
-from captum_aml.typing import ForwardFunc
+from captum_aml.attr.input import InputAttribution
+from captum_aml.attr.layer import LayerMaskAttribution
 
 
-class LAAttribution(MaskAttribution):
+class LAAttribution(InputAttribution, MaskAttribution):
     """Learning Attributions for a forward function's inputs.
 
     Arguments are those of :class:`captum_aml.attr.AMLAttribution`.
@@ -36,21 +28,9 @@ class LAAttribution(MaskAttribution):
     """
 
     _method = "la"
-    _site = input_site
-    attribute = attribute_to_inputs
-
-    def __init__(
-        self,
-        forward_func: ForwardFunc,
-        *,
-        embedding_layer: nn.Module | tuple[nn.Module, ...] | None = None,
-        **options: Unpack[AttributionOptions],
-    ) -> None:
-        super().__init__(forward_func, **options)
-        self.embedding_layers = checked_embedding_layers(embedding_layer)
 
 
-class LayerLAAttribution(LayerAttribution, MaskAttribution):
+class LayerLAAttribution(LayerMaskAttribution, MaskAttribution):
     """Learning Attributions for the input or output of a layer.
 
     Arguments are those of :class:`captum_aml.attr.LayerAMLAttribution`.
@@ -61,18 +41,6 @@ class LayerLAAttribution(LayerAttribution, MaskAttribution):
     """
 
     _method = "la"
-    _site = layer_site
-    attribute = attribute_to_layer
-
-    def __init__(
-        self,
-        forward_func: ForwardFunc,
-        layer: nn.Module | list[nn.Module],
-        device_ids: list[int] | None = None,
-        **options: Unpack[AttributionOptions],
-    ) -> None:
-        LayerAttribution.__init__(self, forward_func, checked_layer(layer), device_ids)
-        MaskAttribution.__init__(self, forward_func, **options)
 
 
 #: The methods for inputs by name.

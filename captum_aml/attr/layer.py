@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from captum_aml._captum import log_usage
+from captum_aml._captum import LayerAttribution, log_usage
+from captum_aml.attr.base import MaskAttribution
+from captum_aml.attr.settings import AttributionOptions
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.sites import LayerSite, Site
-from captum_aml.typing import Baselines, Target, TensorOrTuple
-
-if TYPE_CHECKING:
-    from captum_aml.attr.aml import LayerAMLAttribution
-    from captum_aml.attr.la import LayerLAAttribution
+from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 
 LayerScores = TensorOrTuple | list[TensorOrTuple]
 
@@ -36,97 +35,107 @@ def checked_layer(layer: nn.Module | list[nn.Module]) -> nn.Module | list[nn.Mod
     return layer
 
 
-def layer_site(self: LayerAMLAttribution | LayerLAAttribution, *, at_input: bool = False) -> Site:
-    """The output, or the input, of the layers as the place of the mask."""
-    layers = self.layer if isinstance(self.layer, list) else [self.layer]
-    return LayerSite(
-        self.forward_func, tuple(layers), at_input=at_input, device_ids=self.device_ids
-    )
+class LayerMaskAttribution(LayerAttribution, MaskAttribution):
+    """Attribution by a learned mask over the input or output of a layer."""
 
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        layer: nn.Module | list[nn.Module],
+        device_ids: list[int] | None = None,
+        **options: Unpack[AttributionOptions],
+    ) -> None:
+        LayerAttribution.__init__(self, forward_func, checked_layer(layer), device_ids)
+        MaskAttribution.__init__(self, forward_func, **options)
 
-# Any in the first form: an argument list once more would say nothing but the type of the result.
-@overload
-def attribute(
-    self: LayerAMLAttribution | LayerLAAttribution,
-    inputs: TensorOrTuple,
-    *args: Any,
-    return_convergence_delta: Literal[True],
-    **kwargs: Any,
-) -> tuple[LayerScores, Tensor]: ...
+    def _site(self, *, at_input: bool = False) -> Site:
+        layers = self.layer if isinstance(self.layer, list) else [self.layer]
+        return LayerSite(
+            self.forward_func, tuple(layers), at_input=at_input, device_ids=self.device_ids
+        )
 
+    # Any in the first form: its argument list would say nothing but the type of the result.
+    @overload
+    def attribute(
+        self,
+        inputs: TensorOrTuple,
+        *args: Any,
+        return_convergence_delta: Literal[True],
+        **kwargs: Any,
+    ) -> tuple[LayerScores, Tensor]: ...
 
-@overload
-def attribute(
-    self: LayerAMLAttribution | LayerLAAttribution,
-    inputs: TensorOrTuple,
-    baselines: Baselines = ...,
-    target: Target = ...,
-    additional_forward_args: object | None = ...,
-    feature_mask: TensorOrTuple | None = ...,
-    n_steps: int | None = ...,
-    internal_batch_size: int | None = ...,
-    return_convergence_delta: Literal[False] = ...,
-    show_progress: bool = ...,
-    attribute_to_layer_input: bool = ...,
-) -> LayerScores: ...
+    @overload
+    def attribute(
+        self,
+        inputs: TensorOrTuple,
+        baselines: Baselines = ...,
+        target: Target = ...,
+        additional_forward_args: object | None = ...,
+        feature_mask: TensorOrTuple | None = ...,
+        n_steps: int | None = ...,
+        internal_batch_size: int | None = ...,
+        return_convergence_delta: Literal[False] = ...,
+        show_progress: bool = ...,
+        attribute_to_layer_input: bool = ...,
+    ) -> LayerScores: ...
 
+    @log_usage(part_of_slo=True)
+    def attribute(  # noqa: D417
+        self,
+        inputs: TensorOrTuple,
+        baselines: Baselines = None,
+        target: Target = None,
+        additional_forward_args: object | None = None,
+        feature_mask: TensorOrTuple | None = None,
+        n_steps: int | None = None,
+        internal_batch_size: int | None = None,
+        return_convergence_delta: bool = False,
+        show_progress: bool = False,
+        attribute_to_layer_input: bool = False,
+    ) -> LayerScores | tuple[LayerScores, Tensor]:
+        """Scores every position of the layer by the share of it that the learned mask keeps.
 
-@log_usage(part_of_slo=True)
-def attribute(  # noqa: D417  (a method of both classes)
-    self: LayerAMLAttribution | LayerLAAttribution,
-    inputs: TensorOrTuple,
-    baselines: Baselines = None,
-    target: Target = None,
-    additional_forward_args: object | None = None,
-    feature_mask: TensorOrTuple | None = None,
-    n_steps: int | None = None,
-    internal_batch_size: int | None = None,
-    return_convergence_delta: bool = False,
-    show_progress: bool = False,
-    attribute_to_layer_input: bool = False,
-) -> LayerScores | tuple[LayerScores, Tensor]:
-    """Scores every position of the layer by the share of it that the learned mask keeps.
+        The baselines are passed through the layer, as Layer Integrated Gradients does.
 
-    The baselines are passed through the layer, as Layer Integrated Gradients does.
+        Args:
+            inputs (Tensor or tuple[Tensor, ...]): The forward function's inputs, with N examples
+                along dimension 0.
+            baselines (scalar, Tensor, tuple of scalar or Tensor, optional): The forward function's
+                inputs with everything removed, in every form that Captum takes. Positions where
+                the layer holds the same for both are not masked and score 0. Default: None, which
+                stands for 0
+            feature_mask (Tensor or tuple[Tensor, ...], optional): Integer group ids for the layer's
+                tensors, by element or, of (N, L, D), by position (N, L). Default: None
+            target, additional_forward_args, n_steps, internal_batch_size, return_convergence_delta,
+            show_progress: As for :meth:`captum_aml.attr.AMLAttribution.attribute`, with its
+                defaults
+            attribute_to_layer_input (bool, optional): Whether to attribute to the layer's input
+                rather than its output. Default: False
 
-    Args:
-        inputs (Tensor or tuple[Tensor, ...]): The forward function's inputs, with N examples
-            along dimension 0.
-        baselines (scalar, Tensor, tuple of scalar or Tensor, optional): The forward function's
-            inputs with everything removed, in every form that Captum takes. Positions where
-            the layer holds the same for both are not masked and score 0. Default: None, which
-            stands for 0
-        feature_mask (Tensor or tuple[Tensor, ...], optional): Integer group ids for the layer's
-            tensors, by element or, of (N, L, D), by position (N, L). Default: None
-        target, additional_forward_args, n_steps, internal_batch_size, return_convergence_delta,
-        show_progress: As for :meth:`captum_aml.attr.AMLAttribution.attribute`, with its defaults
-        attribute_to_layer_input (bool, optional): Whether to attribute to the layer's input
-            rather than its output. Default: False
+        Returns:
+            **attributions**, or the pair of **attributions** and **delta**:
 
-    Returns:
-        **attributions**, or the pair of **attributions** and **delta**:
+            - attributions (Tensor, tuple[Tensor, ...] or list): scores as for inputs, in the shape
+              and dtype of the layer's tensor; a tuple where it has several, a list where several
+              layers were given.
+            - delta (Tensor): (N,).
 
-        - attributions (Tensor, tuple[Tensor, ...] or list): scores as for inputs, in the shape and
-          dtype of the layer's tensor; a tuple where it has several, a list where several layers
-          were given.
-        - delta (Tensor): (N,).
-
-    Raises:
-        LayerNotReachedError: The forward function did not run the layer, or not just once.
-        InvalidInputError, NoGradientError, NonFiniteError, NotFittedError: As for inputs.
-    """
-    _, result = self._explain(
-        self._site(at_input=attribute_to_layer_input),
-        (inputs, baselines, target, additional_forward_args, feature_mask),
-        n_steps=n_steps,
-        internal_batch_size=internal_batch_size,
-        with_delta=return_convergence_delta,
-        show_progress=show_progress,
-    )
-    rest = iter(result.attributions)
-    by_layer: list[TensorOrTuple] = []
-    for size in result.sizes:
-        tensors = tuple(itertools.islice(rest, size))
-        by_layer.append(tensors if size > 1 else tensors[0])
-    attributions = by_layer if isinstance(self.layer, list) else by_layer[0]
-    return attributions if result.delta is None else (attributions, result.delta)
+        Raises:
+            LayerNotReachedError: The forward function did not run the layer, or not just once.
+            InvalidInputError, NoGradientError, NonFiniteError, NotFittedError: As for inputs.
+        """
+        _, result = self._explain(
+            self._site(at_input=attribute_to_layer_input),
+            (inputs, baselines, target, additional_forward_args, feature_mask),
+            n_steps=n_steps,
+            internal_batch_size=internal_batch_size,
+            with_delta=return_convergence_delta,
+            show_progress=show_progress,
+        )
+        rest = iter(result.attributions)
+        by_layer: list[TensorOrTuple] = []
+        for size in result.sizes:
+            tensors = tuple(itertools.islice(rest, size))
+            by_layer.append(tensors if size > 1 else tensors[0])
+        attributions = by_layer if isinstance(self.layer, list) else by_layer[0]
+        return attributions if result.delta is None else (attributions, result.delta)

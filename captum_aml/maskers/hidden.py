@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_aml._utils.hooks import LayerPoint, tensors_in, unwrapped
+from captum_aml._utils.hooks import LayerPoint, joined, tensors_in, unwrapped
 from captum_aml.exceptions import InvalidInputError, LayerNotReachedError
 
 
@@ -118,7 +118,7 @@ class HiddenStateReader:
         self, points: Sequence[LayerPoint], *, device_ids: Sequence[int] | None = None
     ) -> None:
         self._points = tuple(dict.fromkeys(points))
-        self._ranks = {index: rank for rank, index in enumerate(device_ids or ())}
+        self._device_ids = device_ids
         # By device, since the replicas of a DataParallel model run the same hooks.
         self._seen: dict[LayerPoint, dict[torch.device, Tensor]] = {p: {} for p in self._points}
         self._last: dict[tuple[nn.Module, torch.device], Tensor] = {}
@@ -147,11 +147,7 @@ class HiddenStateReader:
                     "ran; make the masker from the very model that is explained (layers of traced "
                     "or compiled models run without their hooks)"
                 )
-            devices = sorted(by_device, key=lambda d: self._ranks.get(d.index or 0, 0))
-            parts = [by_device[device] for device in devices]
-            state = parts[0]
-            if len(parts) > 1:
-                state = torch.cat([part.to(state.device) for part in parts])
+            (state,) = joined({d: (part,) for d, part in by_device.items()}, self._device_ids)
             if state.dim() != 3 or state.shape[0] != n_examples:
                 raise LayerNotReachedError(
                     f"masker: expected hidden states ({n_examples}, L, D) at the {point}, got "

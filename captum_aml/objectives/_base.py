@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -133,36 +134,25 @@ def size_term(mask: Tensor, maskable: Tensor, penalty: SizePenalty) -> Tensor:
     return each.masked_fill(~maskable, 0.0).sum(dim=1) / maskable.sum(dim=1).clamp(min=1)
 
 
-def check_weights(**weights: float) -> None:
-    """Checks that weights are finite, not negative, and not all zero.
+def check_objective(weights: Mapping[str, float], penalty: str, eps: float) -> None:
+    """Checks the settings of an objective.
+
+    Args:
+        weights: The weights of the terms by name: finite, not negative, and not all zero.
+        penalty: The name of a size penalty.
+        eps: The constant under a logarithm, between 0 and 1.
 
     Raises:
-        InvalidInputError: Otherwise; the message names the weight.
+        InvalidInputError: One is not as described; the message names it.
     """
     for name, weight in weights.items():
         if not (isinstance(weight, int | float) and math.isfinite(weight) and weight >= 0):
             raise InvalidInputError(f"{name}: expected a number of at least 0, got {weight!r}")
     if all(weight == 0 for weight in weights.values()):
         raise InvalidInputError(f"{', '.join(weights)}: expected one above 0, got all 0")
-
-
-def check_penalty(penalty: str) -> None:
-    """Checks the name of a size penalty.
-
-    Raises:
-        InvalidInputError: The name is unknown.
-    """
     if penalty not in get_args(SizePenalty):
         raise InvalidInputError(
             f"size_penalty: expected one of {get_args(SizePenalty)}, got {penalty!r}"
         )
-
-
-def check_eps(eps: float) -> None:
-    """Checks the constant under a logarithm.
-
-    Raises:
-        InvalidInputError: It is not between 0 and 1.
-    """
     if not isinstance(eps, int | float) or not 0 < eps < 1:
         raise InvalidInputError(f"eps: expected a number between 0 and 1, got {eps!r}")

@@ -16,15 +16,13 @@ the target class is not the predicted one, ``aim`` is that class rather than the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from captum_aml.objectives._base import (
     MaskedOutcome,
     SizePenalty,
     Terms,
-    check_eps,
-    check_penalty,
-    check_weights,
+    check_objective,
     inverse_term,
     prediction_term,
     size_term,
@@ -53,13 +51,8 @@ class AMLObjective:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        check_weights(
-            prediction_weight=self.prediction_weight,
-            inverse_weight=self.inverse_weight,
-            size_weight=self.size_weight,
-        )
-        check_penalty(self.size_penalty)
-        check_eps(self.eps)
+        weights = {k: v for k, v in asdict(self).items() if k.endswith("_weight")}
+        check_objective(weights, self.size_penalty, self.eps)
 
     @property
     def uses_kept(self) -> bool:

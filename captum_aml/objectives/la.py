@@ -15,15 +15,13 @@ change the output substantially); its exact loss was not at hand.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from captum_aml.objectives._base import (
     MaskedOutcome,
     SizePenalty,
     Terms,
-    check_eps,
-    check_penalty,
-    check_weights,
+    check_objective,
     inverse_term,
     size_term,
 )
@@ -49,9 +47,8 @@ class LAObjective:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        check_weights(inverse_weight=self.inverse_weight, size_weight=self.size_weight)
-        check_penalty(self.size_penalty)
-        check_eps(self.eps)
+        weights = {k: v for k, v in asdict(self).items() if k.endswith("_weight")}
+        check_objective(weights, self.size_penalty, self.eps)
 
     @property
     def uses_kept(self) -> bool:
