@@ -22,7 +22,7 @@ from captum_aml.typing import ForwardFunc
 if TYPE_CHECKING:
     from captum_aml.attr.base import MaskAttribution
     from captum_aml.masking.sites import Site
-    from captum_aml.tuning import TuningResult
+    from captum_aml.tuning.mask import Tunable, TuningResult
 
 ScoreKind = Literal["mask", "contribution"]
 TuneKind = Literal["mask", "masker"]
@@ -175,28 +175,22 @@ def explain(
     steps = n_steps if bool(problem.layout.maskable_units.any()) else 0
     if n_steps > 0:
         # Not loaded for explanations in a single pass, nor for a fit.
-        from captum_aml.tuning import tune_mask, tune_masker
+        from captum_aml.tuning import MaskerWeights, MaskLogits, descend
 
+        tunable: Tunable
         if tune == "masker":
             assert masker is not None
-            result = tune_masker(
-                problem,
-                objective,
-                masker,
-                n_steps=steps,
-                learning_rate=learning_rate,
-                dtype=_mask_dtype(problem),
-                show_progress=show_progress,
-            )
+            tunable = MaskerWeights(problem, masker, n_steps=steps, dtype=_mask_dtype(problem))
         else:
-            result = tune_mask(
-                problem,
-                objective,
-                _initial_logits(problem, masker),
-                n_steps=steps,
-                learning_rate=learning_rate,
-                show_progress=show_progress,
-            )
+            tunable = MaskLogits(_initial_logits(problem, masker))
+        result = descend(
+            problem,
+            objective,
+            tunable,
+            n_steps=steps,
+            learning_rate=learning_rate,
+            show_progress=show_progress,
+        )
         mask = result.mask
     else:
         mask = torch.sigmoid(_initial_logits(problem, masker))

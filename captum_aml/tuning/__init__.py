@@ -4,7 +4,7 @@ Every example has its own parameters, its own loss and its own best step, so tha
 not depend on the others.
 """
 
-from captum_aml.tuning.mask import TuningResult, tune_mask
-from captum_aml.tuning.masker import tune_masker
+from captum_aml.tuning.mask import MaskLogits, TuningResult, descend
+from captum_aml.tuning.masker import MaskerWeights
 
-__all__ = ["TuningResult", "tune_mask", "tune_masker"]
+__all__ = ["MaskLogits", "MaskerWeights", "TuningResult", "descend"]

@@ -23,64 +23,33 @@ from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import MaskerInputs, MaskerWindows
 from captum_aml.masking.call import has_rows
 from captum_aml.masking.problem import MaskingProblem
-from captum_aml.objectives import Objective
 from captum_aml.tuning._rows import is_matrix
 from captum_aml.tuning._updates import MatrixUpdate, applied, inputs_given
-from captum_aml.tuning.mask import TuningResult, descend
 
 #: The number of directions in which each matrix of a masker can change.
 RANK = 16
 
 
-def tune_masker(
-    problem: MaskingProblem,
-    objective: Objective,
-    masker: nn.Module,
-    *,
-    n_steps: int,
-    learning_rate: float,
-    rank: int = RANK,
-    dtype: torch.dtype = torch.float32,
-    show_progress: bool = False,
-) -> TuningResult:
-    """Descends each example's objective by ``n_steps`` steps on the masker's weights.
+class MaskerWeights:
+    """A masker with weights of each example's own.
 
-    The masker itself is not changed; it runs in evaluation mode, without dropout. ``n_steps`` steps
-    cost as many forward and backward passes of masker and explained model, and one forward pass of
-    both more. Memory, beyond a pass's own, is about ``16 * rank`` bytes for each output of each
-    tuned matrix, per example: a coefficient, its gradient, and Adam's two moments.
+    The masker itself is not changed; it runs in evaluation mode, without dropout. Memory, beyond a
+    pass's own, is about ``16 * rank`` bytes for each output of each tuned matrix, per example: a
+    coefficient, its gradient, and Adam's two moments. Learning rates are for weights that are all
+    free; coefficients of fewer directions change faster in proportion.
 
     Args:
         problem: What is masked and explained.
-        objective: The loss.
         masker: The fitted masker. Its linear and convolutional modules must be given one or more
             rows of the leading dimension for each example, in the examples' order; others stay as
             they are. So do modules whose weights need no gradient, unless none does.
-        n_steps: The number of steps; 0 only scores the masker's proposal.
-        learning_rate: Adam's learning rate at the first step, for weights that are all free; it
-            falls linearly to zero. Coefficients of fewer directions change faster in proportion.
+        n_steps: The number of steps; with 0 nothing is looked for that could be tuned.
         rank: The number of directions in which a matrix can change. Default: 16
         dtype: The masks' dtype. Default: float32
-        show_progress: Whether to show a progress bar. Default: False
 
     Raises:
         InvalidInputError: Nothing of the masker can be tuned for each example by itself.
-        NoGradientError: The forward function's result does not depend on the mask.
-        NonFiniteError: The loss, the masker, or the forward function gave NaN or an infinite value.
     """
-    with evaluating(masker):
-        return descend(
-            problem,
-            objective,
-            _MaskerPerExample(problem, masker, n_steps=n_steps, rank=rank, dtype=dtype),
-            n_steps=n_steps,
-            learning_rate=learning_rate,
-            show_progress=show_progress,
-        )
-
-
-class _MaskerPerExample:
-    """A masker with weights of each example's own."""
 
     def __init__(
         self,
@@ -88,15 +57,16 @@ class _MaskerPerExample:
         masker: nn.Module,
         *,
         n_steps: int,
-        rank: int,
-        dtype: torch.dtype,
+        rank: int = RANK,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self._problem, self._masker, self._dtype = problem, masker, dtype
         n = problem.call.n_examples
         # Whoever freezes the whole masker wants it kept as it is, and it is: only the changes of
         # each example are tuned. Freezing a part of it says which part to tune.
         frozen = not any(parameter.requires_grad for parameter in masker.parameters())
-        tunable, parts = _tunable(problem, masker, frozen=frozen) if n_steps else ({}, None)
+        with evaluating(masker):
+            tunable, parts = _tunable(problem, masker, frozen=frozen) if n_steps else ({}, None)
         self._updates = [
             MatrixUpdate(module, factors, n, rank=rank, seed=index, frozen=frozen, parts=parts)
             for index, (module, factors) in enumerate(tunable.items())
@@ -108,19 +78,22 @@ class _MaskerPerExample:
         self._optimizer = torch.optim.Adam(groups or [torch.zeros(1)])
 
     def propose(self) -> Tensor:
-        with applied(self._updates):
+        """The masks now, (N, U)."""
+        with evaluating(self._masker), applied(self._updates):
             logits = self._problem.propose(self._masker)
         if torch.is_grad_enabled() and not logits.requires_grad:
             raise _nothing_to_tune(self._masker)
         return torch.sigmoid(logits.to(self._dtype))
 
     def differentiate(self, loss: Tensor) -> None:
+        """See ``Tunable``."""
         edges = [edge for update in self._updates for edge in update.edges]
         gradients = iter(torch.autograd.grad(loss, edges, allow_unused=True))
         for update in self._updates:
             update.note([next(gradients) for _ in update.edges])
 
     def step(self, learning_rate: float) -> None:
+        """See ``Tunable``."""
         for group, update in zip(self._optimizer.param_groups, self._updates, strict=True):
             group["lr"] = learning_rate * update.scale
         self._optimizer.step()

@@ -15,8 +15,8 @@ from torch import Tensor
 from captum_aml._utils.checks import check_learning_rate
 from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteError
 from captum_aml.masking.problem import MaskingProblem
-from captum_aml.objectives import AMLObjective, MaskedOutcome, Terms
-from captum_aml.tuning import TuningResult, tune_mask
+from captum_aml.objectives import AMLObjective, MaskedOutcome, Objective, Terms
+from captum_aml.tuning import MaskLogits, TuningResult, descend
 from tests._helpers import references
 from tests._helpers.models import LinearLogits, PlantedClassifier, planted_texts, problem_for
 
@@ -26,6 +26,12 @@ TERM_WEIGHTS = (1.0, 0.8, 0.3)
 OBJECTIVE = AMLObjective(
     prediction_weight=TERM_WEIGHTS[0], inverse_weight=TERM_WEIGHTS[1], size_weight=TERM_WEIGHTS[2]
 )
+
+
+def tune_mask(
+    problem: MaskingProblem, objective: Objective, start: Tensor, **options: Any
+) -> TuningResult:
+    return descend(problem, objective, MaskLogits(start), **options)
 
 
 def examples(seed: int, n: int) -> tuple[Tensor, Tensor, Tensor, list[int]]:

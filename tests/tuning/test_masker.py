@@ -15,7 +15,7 @@ from torch.func import functional_call
 from captum_aml import AMLObjective, EmbeddingMasker, MaskerInputs, TransformerMasker
 from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteError
 from captum_aml.masking.problem import MaskingProblem
-from captum_aml.tuning import TuningResult, tune_masker
+from captum_aml.tuning import MaskerWeights, TuningResult, descend
 from captum_aml.tuning._updates import directions
 from tests._helpers.models import PlantedClassifier, planted_texts, problem_for, tiny_encoder
 
@@ -26,6 +26,19 @@ N, LENGTH = 4, 7
 # Gradients of a batch are summed in another order than those of one example, and Adam divides
 # small ones by their own size.
 TOLERANCE = 2e-5
+
+
+def tune_masker(
+    problem: MaskingProblem,
+    objective: AMLObjective,
+    masker: nn.Module,
+    *,
+    n_steps: int,
+    learning_rate: float,
+    **options: Any,
+) -> TuningResult:
+    weights = MaskerWeights(problem, masker, n_steps=n_steps, **options)
+    return descend(problem, objective, weights, n_steps=n_steps, learning_rate=learning_rate)
 
 
 class Rows(nn.Module):
