@@ -14,6 +14,11 @@ from typing_extensions import Doc
 C = TypeVar("C")
 
 
+def comma_separated(given: str) -> list[str]:
+    """The names in an option that takes several."""
+    return [name.strip() for name in given.split(",") if name.strip()]
+
+
 def option_docs(options: type) -> dict[str, str]:
     """The documentation of a dataclass's fields by name, as far as they have any."""
     docs: dict[str, str] = {}

@@ -178,7 +178,9 @@ def _compared(
                 continue
             ours = example_means(tables[row.method][metric.name])
             theirs = example_means(tables[best][metric.name])
-            difference = float(np.nanmean(ours - theirs)) if _overlap(ours, theirs) else math.nan
+            differences = ours - theirs
+            known = not np.isnan(differences).all()
+            difference = float(np.nanmean(differences)) if known else math.nan
             better = difference > 0 if metric.higher_is_better else difference < 0
             comparison = Comparison(best, difference, paired_p_value(ours, theirs), better)
             made.append((place, metric.name, comparison))
@@ -211,10 +213,6 @@ def _means(rows: Sequence[MethodRow], metrics: Sequence[Metric]) -> dict[str, di
             if metric.name in row.cells:
                 table[row.method][metric.name] = full.get(row.method, worst)
     return table
-
-
-def _overlap(first: np.ndarray, second: np.ndarray) -> bool:
-    return bool((~np.isnan(first) & ~np.isnan(second)).any())
 
 
 def _best_baseline(rows: Sequence[MethodRow], metric: Metric) -> str | None:

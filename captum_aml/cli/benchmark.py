@@ -12,14 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from captum_aml._utils.options import comma_separated
 from captum_aml.cli.console import duration, show_table, shows_progress
-from captum_aml.cli.options import (
-    ModelOptions,
-    PassSize,
-    TextColumn,
-    comma_separated,
-    with_options,
-)
+from captum_aml.cli.options import ModelOptions, PassSize, TextColumn, with_options
 
 if TYPE_CHECKING:
     from captum_aml.benchmark import BenchmarkResults, BenchmarkSettings

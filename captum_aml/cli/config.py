@@ -12,15 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from captum_aml._utils.optional import require
+from captum_aml._utils.options import comma_separated
 from captum_aml._utils.rows import shown
-from captum_aml.cli.options import (
-    ModelOptions,
-    Seed,
-    TextColumn,
-    comma_separated,
-    flag,
-    with_parameters,
-)
+from captum_aml.cli.options import ModelOptions, Seed, TextColumn, flag, with_parameters
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.training.recipes import default_loss, default_rate
 from captum_aml.training.settings import FitSettings, LossName, TrainingOptions

@@ -79,11 +79,6 @@ class ModelOptions:
         )
 
 
-def comma_separated(given: str) -> list[str]:
-    """The names in an option that takes several."""
-    return [name.strip() for name in given.split(",") if name.strip()]
-
-
 def with_options(
     options: type, *, without: Collection[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -8,7 +8,6 @@ divided by, and in how tokens are removed. A :class:`Convention` states all of i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
@@ -65,14 +64,9 @@ class Convention:
                 raise InvalidInputError(f"{name}: expected a share in (0, 1], got {share!r}")
         if self.shares is not None and not self.shares:
             raise InvalidInputError("shares: expected at least one, got none")
-        if self.rounding not in get_args(Rounding):
-            raise InvalidInputError(
-                f"rounding: expected one of {get_args(Rounding)}, got {self.rounding!r}"
-            )
-        if self.divisor not in get_args(Divisor):
-            raise InvalidInputError(
-                f"divisor: expected one of {get_args(Divisor)}, got {self.divisor!r}"
-            )
+        for name, words in {"rounding": Rounding, "divisor": Divisor}.items():
+            if (given := getattr(self, name)) not in get_args(words):
+                raise InvalidInputError(f"{name}: expected one of {get_args(words)}, got {given!r}")
         if self.at_least not in (0, 1):
             raise InvalidInputError(f"at_least: expected 0 or 1, got {self.at_least!r}")
         resolve_removal(self.removal)
@@ -160,8 +154,7 @@ def resolve_convention(convention: str | Convention) -> Convention:
     if isinstance(convention, Convention):
         return convention
     if convention not in PRESETS:
-        known: Sequence[str] = tuple(PRESETS)
         raise InvalidInputError(
-            f"convention: expected a Convention or one of {', '.join(known)}, got {convention!r}"
+            f"convention: expected a Convention or one of {', '.join(PRESETS)}, got {convention!r}"
         )
     return PRESETS[convention]

@@ -120,9 +120,8 @@ class _State:
             # By way of .data, for the caller's graphs: the same bits as before are no change.
             tensor.data.copy_(value)
         for module, name, tensor in self.places:
-            if (
-                getattr(module, name, None) is not tensor
-            ):  # a buffer that was replaced, not written to
+            # A buffer that was replaced, not written to.
+            if getattr(module, name, None) is not tensor:
                 setattr(module, name, tensor)
 
 

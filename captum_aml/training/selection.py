@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml._utils.checks import as_count
+from captum_aml._utils.options import comma_separated
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import Call, parse_call
 from captum_aml.metrics import AOPCLimits, Convention, MetricInputs, Removal, RemovalEvaluator
@@ -41,7 +42,7 @@ def named_metric(select_by: str) -> ValidationMetric:
         InvalidInputError: A name is unknown, or of a metric that cannot choose from batches; the
             message lists those that can.
     """
-    names = [name.strip() for name in select_by.split(",") if name.strip()]
+    names = comma_separated(select_by)
     known = validation_metrics()
     for name in names or [select_by]:
         base = name.partition("@")[0]

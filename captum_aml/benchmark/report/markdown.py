@@ -8,10 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from captum_aml.benchmark.report.tables import (
     SIGNIFICANCE,
-    Column,
     Entry,
     Line,
-    ResultTable,
     result_tables,
     summary,
 )
@@ -58,7 +56,8 @@ def _lines(results: BenchmarkResults, texts: bool) -> Iterator[str]:
     yield legend(results)
     for part in result_tables(results):
         yield f"\n### {escaped(part.title)}\n"
-        yield _result_table(part)
+        head = [f"{escaped(column.title)} {column.arrow}".rstrip() for column in part.columns]
+        yield table(["Method", *head], map(_row, part.lines), numeric=len(head))
     if results.metrics:
         yield "\n## Metrics\n"
         directions = {True: "higher", False: "lower", None: "neither"}
@@ -116,15 +115,6 @@ def legend(results: BenchmarkResults) -> str:
             "mean is over other texts than those beside it."
         )
     return " ".join(parts)
-
-
-def _result_table(part: ResultTable) -> str:
-    head = ["Method", *map(_head, part.columns)]
-    return table(head, map(_row, part.lines), numeric=len(part.columns))
-
-
-def _head(column: Column) -> str:
-    return f"{escaped(column.title)} {column.arrow}".rstrip()
 
 
 def _row(line: Line) -> list[str]:

@@ -261,22 +261,15 @@ def _entry(cell: Cell | None, decimals: int, best: str, n_texts: int) -> Entry:
 
 def _cost(results: BenchmarkResults, rows: Sequence[MethodRow]) -> Iterator[_Filled]:
     costs = [row.cost for row in rows]
-    yield (
-        Column("Forward passes", description="Texts sent through the model or a masker, per text."),
-        _numbers([cost.forward_passes for cost in costs], decimals=1),
-    )
-    yield (
-        Column("Backward passes", description="Gradients taken through either, per text."),
-        _numbers([cost.backward_passes for cost in costs], decimals=1),
-    )
-    yield (
-        Column("ms per text", description="Wall time, without training."),
-        _numbers([1000 * cost.seconds for cost in costs]),
-    )
-    yield (
-        Column("Peak MiB", description="The highest use of memory beyond what was in use before."),
-        _numbers([cost.peak_memory_mib for cost in costs], decimals=1),
-    )
+    forward, backward = [c.forward_passes for c in costs], [c.backward_passes for c in costs]
+    memory = [c.peak_memory_mib for c in costs]
+    for title, description, values, decimals in (
+        ("Forward passes", "Texts sent through the model or a masker, per text.", forward, 1),
+        ("Backward passes", "Gradients taken through either, per text.", backward, 1),
+        ("ms per text", "Wall time, without training.", [1000 * c.seconds for c in costs], None),
+        ("Peak MiB", "The highest use of memory beyond what was in use before.", memory, 1),
+    ):
+        yield Column(title, description=description), _numbers(values, decimals=decimals)
     yield (
         Column("Failed", description="Explanations that could not be made, of all tried."),
         [
