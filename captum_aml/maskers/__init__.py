@@ -1,5 +1,8 @@
 """Maskers: networks that propose which tokens to keep."""
 
+from importlib import import_module
+from pkgutil import iter_modules
+
 from captum_aml.maskers.aligned import AlignedMasker
 from captum_aml.maskers.base import Masker, MaskerInputs, MaskerWindows
 from captum_aml.maskers.checkpoint import Checkpoint, TrainingCost
@@ -9,6 +12,10 @@ from captum_aml.maskers.hidden import ExplainedLayers
 from captum_aml.maskers.registry import register_masker
 from captum_aml.maskers.shared import SharedMasker
 from captum_aml.maskers.transformer import TransformerMasker
+
+# A module of this package registers its maskers where it is imported.
+for _module in iter_modules(__path__, prefix=f"{__name__}."):
+    import_module(_module.name)
 
 __all__ = [
     "AlignedMasker",

@@ -52,7 +52,7 @@ def register_masker(name: str, *, needs: tuple[Need, ...] = ()) -> Callable[[_Cl
     """
 
     def register(cls: _Class) -> _Class:
-        if name in _BY_NAME and _BY_NAME[name].cls.__qualname__ != cls.__qualname__:
+        if name in _BY_NAME and _origin(_BY_NAME[name].cls) != _origin(cls):
             raise ValueError(f"name: expected one that is free, got {name!r}")
         _BY_NAME[name] = _Entry(cls, name, needs)
         return cls
@@ -176,6 +176,11 @@ def build_masker(
     make: Any = _BY_NAME[name].cls  # its from_model is an optional member
     built: nn.Module = make.from_model(model, n_classes=n_classes, seed=seed)
     return built
+
+
+def _origin(cls: type[nn.Module]) -> tuple[str, str]:
+    """Where a class is defined: the same when its module is loaded again."""
+    return cls.__module__, cls.__qualname__
 
 
 def _entry_of(masker: nn.Module) -> _Entry | None:

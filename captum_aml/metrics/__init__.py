@@ -5,6 +5,9 @@ arguments and target go in, and one value per example comes out. Every docstring
 direction is better.
 """
 
+from importlib import import_module
+from pkgutil import iter_modules
+
 from captum.metrics import infidelity, sensitivity_max
 
 from captum_aml.metrics.complexity import effective_tokens, entropy
@@ -39,6 +42,10 @@ from captum_aml.metrics.registry import (
 from captum_aml.metrics.removal import Removal
 from captum_aml.metrics.scoring import EvaluationOptions
 from captum_aml.metrics.soft import SoftOptions, soft_comprehensiveness, soft_sufficiency
+
+# A module of this package registers its metrics where it is imported.
+for _module in iter_modules(__path__, prefix=f"{__name__}."):
+    import_module(_module.name)
 
 __all__ = [
     "PRESETS",

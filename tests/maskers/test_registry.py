@@ -132,4 +132,8 @@ def test_a_class_that_is_not_registered_is_custom() -> None:
 def test_a_name_belongs_to_one_class() -> None:
     with pytest.raises(ValueError, match="got 'shared'"):
         register_masker("shared")(LinearMasker)
+    namesake = type("SharedMasker", (LinearMasker,), {"__module__": "elsewhere"})
+    assert namesake.__qualname__ == SharedMasker.__qualname__
+    with pytest.raises(ValueError, match="got 'shared'"):
+        register_masker("shared")(namesake)
     register_masker("shared")(SharedMasker)  # as when its module is loaded again
