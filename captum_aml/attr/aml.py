@@ -10,12 +10,14 @@ Source: Barkan et al., "LLM Explainability via Attributive Masking Learning", Fi
 
 from __future__ import annotations
 
-from captum_aml.attr.base import MaskAttribution
-from captum_aml.attr.input import InputAttribution
+from typing_extensions import final
+
+from captum_aml.attr.input import InputMaskAttribution
 from captum_aml.attr.layer import LayerMaskAttribution
 
 
-class AMLAttribution(InputAttribution, MaskAttribution):
+@final
+class AMLAttribution(InputMaskAttribution):
     """Attributive Masking Learning for a forward function's inputs.
 
     Args:
@@ -32,7 +34,8 @@ class AMLAttribution(InputAttribution, MaskAttribution):
     _method = "aml"
 
 
-class LayerAMLAttribution(LayerMaskAttribution, MaskAttribution):
+@final
+class LayerAMLAttribution(LayerMaskAttribution):
     """Attributive Masking Learning for the input or output of a layer.
 
     Args:

@@ -32,8 +32,8 @@ def checked_embedding_layers(
     return tuple(layer for layer in layers if layer is not None)
 
 
-class InputAttribution(MaskAttribution):
-    """Attribution by a learned mask over a forward function's inputs."""
+class InputMaskAttribution(MaskAttribution):
+    """Attribution by a learned mask over the inputs; the final classes name the objective."""
 
     def __init__(
         self,

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from typing_extensions import final
+
 from captum_aml.attr.aml import AMLAttribution
-from captum_aml.attr.base import MaskAttribution
-from captum_aml.attr.input import InputAttribution
+from captum_aml.attr.input import InputMaskAttribution
 from captum_aml.attr.layer import LayerMaskAttribution
 
 
-class LAAttribution(InputAttribution, MaskAttribution):
+@final
+class LAAttribution(InputMaskAttribution):
     """Learning Attributions for a forward function's inputs.
 
     Arguments are those of :class:`captum_aml.attr.AMLAttribution`.
@@ -30,7 +32,8 @@ class LAAttribution(InputAttribution, MaskAttribution):
     _method = "la"
 
 
-class LayerLAAttribution(LayerMaskAttribution, MaskAttribution):
+@final
+class LayerLAAttribution(LayerMaskAttribution):
     """Learning Attributions for the input or output of a layer.
 
     Arguments are those of :class:`captum_aml.attr.LayerAMLAttribution`.

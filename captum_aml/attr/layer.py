@@ -36,7 +36,7 @@ def checked_layer(layer: nn.Module | list[nn.Module]) -> nn.Module | list[nn.Mod
 
 
 class LayerMaskAttribution(LayerAttribution, MaskAttribution):
-    """Attribution by a learned mask over the input or output of a layer."""
+    """Attribution by a learned mask at a layer; the final classes name the objective."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
     ) -> LayerScores: ...
 
     @log_usage(part_of_slo=True)
-    def attribute(  # noqa: D417
+    def attribute(
         self,
         inputs: TensorOrTuple,
         baselines: Baselines = None,
@@ -104,11 +104,15 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
                 inputs with everything removed, in every form that Captum takes. Positions where
                 the layer holds the same for both are not masked and score 0. Default: None, which
                 stands for 0
+            target (int, tuple, Tensor or list, optional): As for inputs, see
+                :meth:`captum_aml.attr.AMLAttribution.attribute`. Default: None
+            additional_forward_args (Any, optional): As for inputs. Default: None
             feature_mask (Tensor or tuple[Tensor, ...], optional): Integer group ids for the layer's
                 tensors, by element or, of (N, L, D), by position (N, L). Default: None
-            target, additional_forward_args, n_steps, internal_batch_size, return_convergence_delta,
-            show_progress: As for :meth:`captum_aml.attr.AMLAttribution.attribute`, with its
-                defaults
+            n_steps (int, optional): As for inputs. Default: 0 with a fitted masker, otherwise 50
+            internal_batch_size (int, optional): As for inputs. Default: None
+            return_convergence_delta (bool, optional): As for inputs. Default: False
+            show_progress (bool, optional): As for inputs. Default: False
             attribute_to_layer_input (bool, optional): Whether to attribute to the layer's input
                 rather than its output. Default: False
 

@@ -87,6 +87,12 @@ def test_files_that_the_page_on_architecture_names_are_there() -> None:
     for path in named:
         root = DOCS.parent if path.startswith("tests/") else package
         assert (root / path).is_file(), path
+    # A line of a drawing: a file, then names in it before a colon.
+    shown = re.findall(r"^[ │├└]*((?:\w+/)*\w+\.py) +([\w, .]+?)(?:$|:)", page, re.MULTILINE)
+    for path, names in shown:
+        code = (package / path).read_text(encoding="utf-8")
+        for name in re.findall(r"\b(?:\w*_\w+|[A-Z]\w+[a-z][A-Z]\w+)\b", names):
+            assert re.search(rf"(?:def|class) {name}\b", code), (path, name)
     for package_name in re.findall(r"^\| `(\w+)/`", page, re.MULTILINE):
         assert (package / package_name / "__init__.py").is_file(), package_name
 
