@@ -23,7 +23,7 @@ _OF_EXPLAINING = ("seeds", "steps")
 
 
 def evaluate_explanations(
-    classifier: TextModel,
+    text_model: TextModel,
     explanations: Sequence[GivenExplanation],
     settings: BenchmarkSettings | None = None,
     *,
@@ -37,7 +37,7 @@ def evaluate_explanations(
     one method explains and another does not counts as a failure of the other.
 
     Args:
-        classifier: The model that they explain.
+        text_model: The model that they explain.
         explanations: From :func:`~captum_aml.benchmark.explanations.read_explanations`; each row
             of the result is a method, which may have several seeds.
         settings: Metrics, convention, batch size, search and number of examples are used; the rest
@@ -54,9 +54,9 @@ def evaluate_explanations(
     if not explanations:
         raise InvalidInputError("explanations: expected one or more, got none")
     texts, by_run = _by_run(explanations)
-    scorer = Scorer.of(classifier, texts, settings, _targets(classifier, texts, explanations))
+    scorer = Scorer.of(text_model, texts, settings, _targets(text_model, texts, explanations))
     collected = Collected(range(min(settings.n_examples, len(texts))))
-    predictions = _predictions(classifier, texts, scorer.targets, settings.batch_size)
+    predictions = _predictions(text_model, texts, scorer.targets, settings.batch_size)
     records = {key: _records(given, scorer.plan, predictions) for key, given in by_run.items()}
     with scorer.bar(len(by_run), show=show_progress) as bar:
         scored = scorer.score(records, on_record=collected.add, on_window=bar.update)
@@ -76,7 +76,7 @@ def evaluate_explanations(
         found,
         rows=[replace(row, cost=Cost.unknown()) for row in found.rows],
         settings={k: value for k, value in found.settings.items() if k not in _OF_EXPLAINING},
-        fingerprints={"model": model_fingerprint(classifier), "data": data_fingerprint(texts)},
+        fingerprints={"model": model_fingerprint(text_model), "data": data_fingerprint(texts)},
         notes=["These explanations were made elsewhere; nothing is known of their cost."],
     )
 
@@ -123,7 +123,7 @@ def _merged(first: LabelledText, second: LabelledText) -> LabelledText:
 
 
 def _targets(
-    classifier: TextModel,
+    text_model: TextModel,
     texts: Sequence[LabelledText],
     explanations: Sequence[GivenExplanation],
 ) -> list[int] | None:
@@ -133,7 +133,7 @@ def _targets(
         if given.target is None:
             continue
         key = (given.example.text, given.example.id)
-        target = classifier.class_index(given.target)
+        target = text_model.class_index(given.target)
         if chosen.setdefault(key, target) != target:
             raise InvalidInputError(
                 "target: expected one class for all explanations of a text, got "
@@ -150,13 +150,13 @@ def _targets(
 
 
 def _predictions(
-    classifier: TextModel,
+    text_model: TextModel,
     texts: Sequence[LabelledText],
     targets: Sequence[int] | None,
     batch_size: int,
 ) -> list[tuple[int, float]]:
     """The explained class of each text and its probability."""
-    table = classifier.predict([item.text for item in texts], batch_size=batch_size)
+    table = text_model.predict([item.text for item in texts], batch_size=batch_size)
     classes = table.argmax(dim=1).tolist() if targets is None else targets
     return [(c, float(row[c])) for c, row in zip(classes, table, strict=True)]
 

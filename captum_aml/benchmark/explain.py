@@ -130,12 +130,12 @@ class MethodRun:
         """The method's name."""
         return self.spec.name
 
-    def create(self, classifier: TextModel, *, batch_size: int) -> TokenMethod:
+    def create(self, text_model: TextModel, *, batch_size: int) -> TokenMethod:
         """The method, ready to explain."""
         return methods.create(
             self.name,
-            classifier,
-            classifier.embedding_layer,
+            text_model,
+            text_model.embedding_layer,
             n_steps=self.n_steps,
             seed=self.seed,
             batch_size=batch_size,
@@ -234,7 +234,7 @@ def plan_runs(
 def explain_run(
     run: MethodRun,
     method: TokenMethod,
-    classifier: TextModel,
+    text_model: TextModel,
     plan: Plan,
     file: MethodFile,
     *,
@@ -248,7 +248,7 @@ def explain_run(
     Args:
         run: The run.
         method: Its method.
-        classifier: The explained model.
+        text_model: The explained model.
         plan: The texts.
         file: Where the records go.
         on_batch: Called with the number of texts after every batch.
@@ -259,22 +259,22 @@ def explain_run(
         texts = [plan.texts[i] for i in places]
         indices = [plan.indices[i] for i in places]
         try:
-            records = _explain_batch(method, classifier, texts, indices)
+            records = _explain_batch(method, text_model, texts, indices)
         except Exception:  # whatever a method, or a user's own one, may raise
-            records = list(_one_by_one(method, classifier, texts, indices))
+            records = list(_one_by_one(method, text_model, texts, indices))
         file.append(records)
         on_batch(len(texts))
 
 
 def _one_by_one(
     method: TokenMethod,
-    classifier: TextModel,
+    text_model: TextModel,
     texts: Sequence[TokenizedText],
     indices: Sequence[int],
 ) -> Iterator[Record]:
     for text, index in zip(texts, indices, strict=True):
         try:
-            yield from _explain_batch(method, classifier, [text], [index])
+            yield from _explain_batch(method, text_model, [text], [index])
         except Exception as error:  # as above: the failure is the result
             message = f"{type(error).__name__}: {' '.join(str(error).split())}"
             yield {"index": index, "error": message[:_LONGEST_MESSAGE]}
@@ -282,18 +282,18 @@ def _one_by_one(
 
 def _explain_batch(
     method: TokenMethod,
-    classifier: TextModel,
+    text_model: TextModel,
     texts: Sequence[TokenizedText],
     indices: Sequence[int],
 ) -> list[Record]:
-    batch = classifier.collate(texts)
-    references = classifier.baselines(batch)
-    with classifier.evaluating():
+    batch = text_model.collate(texts)
+    references = text_model.baselines(batch)
+    with text_model.evaluating():
         with torch.no_grad():
-            logits = classifier(batch.input_ids, *batch.forward_args)
+            logits = text_model(batch.input_ids, *batch.forward_args)
         probabilities = logits.float().softmax(dim=-1)
         explained = probabilities.argmax(dim=-1)
-        with metered(_networks(method, classifier), classifier.device) as meter:
+        with metered(_networks(method, text_model), text_model.device) as meter:
             scores = method(
                 batch.input_ids,
                 references,
@@ -328,7 +328,7 @@ def _check_scores(scores: Any, ids: Tensor) -> None:  # whatever a user's method
         raise InvalidInputError("scores: expected finite numbers, got NaN or an infinite one")
 
 
-def _networks(method: TokenMethod, classifier: TextModel) -> list[nn.Module]:
+def _networks(method: TokenMethod, text_model: TextModel) -> list[nn.Module]:
     """The explained model, and a fitted masker, whose passes cost as well.
 
     A masker that reads the explained model's hidden states is a small head, not a network of its
@@ -340,5 +340,5 @@ def _networks(method: TokenMethod, classifier: TextModel) -> list[nn.Module]:
     if masker is None and getattr(attribution, "is_fitted", False):
         masker = getattr(attribution, "masker", None)
     if not isinstance(masker, nn.Module) or explained_layers_of(masker) is not None:
-        return [classifier.model]
-    return [classifier.model, masker]
+        return [text_model.model]
+    return [text_model.model, masker]

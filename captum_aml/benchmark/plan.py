@@ -39,9 +39,9 @@ class Plan:
     digest: str
 
     @classmethod
-    def of(cls, classifier: TextModel, texts: Sequence[str], *, batch_size: int) -> Plan:
+    def of(cls, text_model: TextModel, texts: Sequence[str], *, batch_size: int) -> Plan:
         """The plan for texts."""
-        tokenized = classifier.tokenize(texts)
+        tokenized = text_model.tokenize(texts)
         indices = length_order(tokenized)
         digest = hashlib.sha256()
         for index in indices:

@@ -44,15 +44,15 @@ _HOW_MADE = (
 )
 
 
-def environment(classifier: TextModel) -> dict[str, str]:
+def environment(text_model: TextModel) -> dict[str, str]:
     """What times and the last bits of scores depend on: results of two are never mixed."""
-    device = classifier.device
+    device = text_model.device
     name = platform.machine()
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     return {
         "device": f"{device.type} ({name})",
-        "dtype": str(classifier.model.dtype).removeprefix("torch."),
+        "dtype": str(text_model.model.dtype).removeprefix("torch."),
         "torch": version("torch"),
         "transformers": version("transformers"),
         "captum": version("captum"),
@@ -87,7 +87,7 @@ def protocol(scorer: Scorer, scored: Scored, *, made_here: bool = True) -> list[
         "Tokens are ranked by score, highest first, ties by position; signed and unsigned scores "
         "alike.",
         f"Faithfulness follows the convention “{convention.name}”: {convention.description}.",
-        f"A token is replaced by {scorer.classifier.baseline.token} where removal is by mask.",
+        f"A token is replaced by {scorer.text_model.baseline.token} where removal is by mask.",
         "Each figure is a mean over texts and seeds with a 95 % bootstrap interval over both.",
     ]
     if made_here:
@@ -115,7 +115,7 @@ def text_notes(scorer: Scorer) -> Iterator[str]:
     cut = sum(text.n_tokens_cut > 0 for text in scorer.plan.texts)
     if cut:
         yield (
-            f"{cut} of {n_texts} texts are longer than the {scorer.classifier.max_length} tokens "
+            f"{cut} of {n_texts} texts are longer than the {scorer.text_model.max_length} tokens "
             "the model takes; what it does not see takes no part in anything."
         )
     known = sum(item.label is not None for item in scorer.data)
@@ -135,7 +135,7 @@ def recorded_settings(settings: BenchmarkSettings, scorer: Scorer) -> dict[str, 
         "batch_size": settings.batch_size,
         "beam_size": settings.search.beam_size,
         "max_search_tokens": settings.search.max_tokens,
-        "max_length": scorer.classifier.max_length,
+        "max_length": scorer.text_model.max_length,
         "threads": torch.get_num_threads(),
-        **scorer.classifier.settings,
+        **scorer.text_model.settings,
     }

@@ -38,7 +38,7 @@ _ROLES: Mapping[str, Role] = {"learned": "learned", "random": "random"}
 
 
 def run_benchmark(
-    classifier: TextModel,
+    text_model: TextModel,
     texts: Sequence[LabelledText],
     out: str | os.PathLike[str],
     settings: BenchmarkSettings | None = None,
@@ -56,7 +56,7 @@ def run_benchmark(
     for a number per text, method and metric.
 
     Args:
-        classifier: The model to explain.
+        text_model: The model to explain.
         texts: The texts.
         out: The folder. It gets ``report.html``, ``report.md``, ``results.json``,
             ``scores.parquet``, and what is needed to go on.
@@ -75,28 +75,28 @@ def run_benchmark(
     settings = settings or BenchmarkSettings()
     if not texts:
         raise InvalidInputError("texts: expected one or more, got none")
-    scorer = Scorer.of(classifier, texts, settings)
+    scorer = Scorer.of(text_model, texts, settings)
     plausibility = any(entry.metric.group == "plausibility" for entry in scorer.metrics)
     if plausibility and not any(item.rationale for item in texts):
         raise InvalidInputError(
             "metrics: expected human rationales in the data for those of plausibility, got none"
         )
     _require_packages(plausibility=plausibility)
-    maskers = _maskers(settings.maskers, classifier)
+    maskers = _maskers(settings.maskers, text_model)
     runs, notes = plan_runs(
         settings.methods, seeds=settings.seeds, maskers=maskers, n_steps=settings.n_steps
     )
     plan = scorer.plan
-    fingerprints = {"model": model_fingerprint(classifier), "data": data_fingerprint(texts)}
+    fingerprints = {"model": model_fingerprint(text_model), "data": data_fingerprint(texts)}
     identity: dict[str, JSON] = {
         **fingerprints,
         "n_texts": len(texts),
-        "baseline_token": classifier.baseline.token,
-        "environment": environment(classifier),
+        "baseline_token": text_model.baseline.token,
+        "environment": environment(text_model),
     }
     with BenchmarkFolder.open(out, identity, overwrite=overwrite) as folder:
         # All are made before the first one runs: a missing package should not cost an hour.
-        ready, missing = _created(runs, classifier, settings)
+        ready, missing = _created(runs, text_model, settings)
         notes += missing
         files = {
             RunKey(run.name, run.seed): folder.method_file(
@@ -113,7 +113,7 @@ def run_benchmark(
                 unit="text",
                 disable=not show_progress,
             ) as bar:
-                explain_run(run, method, classifier, plan, file, on_batch=bar.update)
+                explain_run(run, method, text_model, plan, file, on_batch=bar.update)
         facts: dict[str, MethodRow] = {}
         for run, method in ready:
             role, training = _ROLES.get(run.spec.family, "baseline"), _training(run.masker)
@@ -133,7 +133,7 @@ def run_benchmark(
         )
         results = replace(
             results,
-            settings={**results.settings, **environment(classifier)},
+            settings={**results.settings, **environment(text_model)},
             fingerprints={
                 **fingerprints,
                 **{f"masker {m.method}": m.digest for m in maskers.values()},
@@ -141,7 +141,7 @@ def run_benchmark(
             notes=[*notes, *text_notes(scorer)],
         )
         write_report(folder.path, results)
-        write_scores_parquet(folder.path / "scores.parquet", _table(plan, texts, classifier, files))
+        write_scores_parquet(folder.path / "scores.parquet", _table(plan, texts, text_model, files))
     return results
 
 
@@ -164,7 +164,7 @@ def _relative(run: MethodRun) -> bool:
 
 
 def _created(
-    runs: Sequence[MethodRun], classifier: TextModel, settings: BenchmarkSettings
+    runs: Sequence[MethodRun], text_model: TextModel, settings: BenchmarkSettings
 ) -> tuple[list[tuple[MethodRun, TokenMethod]], list[str]]:
     """The methods, and sentences about those left out for want of a package.
 
@@ -175,7 +175,7 @@ def _created(
     notes: dict[str, str] = {}
     for run in runs:
         try:
-            ready.append((run, run.create(classifier, batch_size=settings.batch_size)))
+            ready.append((run, run.create(text_model, batch_size=settings.batch_size)))
         except ImportError as error:
             if settings.methods is not None:
                 raise
@@ -228,12 +228,12 @@ def _score(
 
 
 def _maskers(
-    folders: Iterable[str | os.PathLike[str]], classifier: TextModel
+    folders: Iterable[str | os.PathLike[str]], text_model: TextModel
 ) -> dict[str, FittedMasker]:
     maskers: dict[str, FittedMasker] = {}
     for folder in folders:
         masker = load_masker(folder)
-        check_masker(classifier, folder)
+        check_masker(text_model, folder)
         if masker.method in maskers:
             raise InvalidInputError(
                 f"masker: expected one for each method, got two for {masker.method!r}: "
@@ -255,11 +255,11 @@ def _training(masker: FittedMasker | None) -> str:
 def _table(
     plan: Plan,
     texts: Sequence[LabelledText],
-    classifier: TextModel,
+    text_model: TextModel,
     files: Mapping[RunKey, MethodFile],
 ) -> Iterator[dict[str, Any]]:
     """A row for each method, seed and text, for ``scores.parquet``."""
-    labels = label_indices(texts, classifier.label_names)
+    labels = label_indices(texts, text_model.label_names)
     for key, file in files.items():
         for place, record in enumerate(file):
             index = record["index"]

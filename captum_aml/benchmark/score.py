@@ -67,7 +67,7 @@ class Scorer:
     """What scores explanations.
 
     Attributes:
-        classifier: The explained model.
+        text_model: The explained model.
         plan: The texts.
         data: The same texts with what people say about them, in the order of the data.
         metrics: The metrics.
@@ -77,7 +77,7 @@ class Scorer:
             one.
     """
 
-    classifier: TextModel
+    text_model: TextModel
     plan: Plan
     data: Sequence[LabelledText]
     metrics: Sequence[BoundMetric]
@@ -88,7 +88,7 @@ class Scorer:
     @classmethod
     def of(
         cls,
-        classifier: TextModel,
+        text_model: TextModel,
         texts: Sequence[LabelledText],
         settings: BenchmarkSettings,
         targets: Sequence[int] | None = None,
@@ -98,14 +98,14 @@ class Scorer:
         Raises:
             InvalidInputError: A metric is unknown, or a label is none of the model's.
         """
-        label_indices(texts, classifier.label_names)
+        label_indices(texts, text_model.label_names)
         convention = resolve_convention(settings.convention)
         names = settings.metrics
         if names is None:
             names = default_metrics(convention, rationales=any(item.rationale for item in texts))
         return cls(
-            classifier,
-            Plan.of(classifier, [item.text for item in texts], batch_size=settings.batch_size),
+            text_model,
+            Plan.of(text_model, [item.text for item in texts], batch_size=settings.batch_size),
             texts,
             bind(names, convention),
             convention,
@@ -184,13 +184,13 @@ class Scorer:
     def _window(self, number: int, places: range, limits: _Limits) -> _Window:
         """The texts at some places of the plan, ready to be scored."""
         rows = [self.plan.indices[place] for place in places]
-        batch = self.classifier.collate([self.plan.texts[place] for place in places])
-        with self.classifier.evaluating():
+        batch = self.text_model.collate([self.plan.texts[place] for place in places])
+        with self.text_model.evaluating():
             evaluator = RemovalEvaluator(
-                self.classifier,
+                self.text_model,
                 parse_call(
                     batch.input_ids,
-                    self.classifier.baselines(batch),
+                    self.text_model.baselines(batch),
                     None if self.targets is None else [self.targets[row] for row in rows],
                     batch.forward_args,
                 ),
@@ -201,7 +201,7 @@ class Scorer:
             evaluator,
             limits_of=partial(limits.at, number, evaluator),
             rationales=rationales_of(batch, [self.data[row] for row in rows]),
-            embedding_layer=self.classifier.embedding_layer,
+            embedding_layer=self.text_model.embedding_layer,
         )
         return _Window(inputs, batch.maskable.cpu())
 
@@ -209,7 +209,7 @@ class Scorer:
         """By metric, and for the removal curve, the values of a window's texts."""
         scores, failed = _scores(window, records)
         found: dict[str, JSON] = {}
-        with self.classifier.evaluating():
+        with self.text_model.evaluating():
             for entry in self.metrics:
                 found[entry.metric.name] = _to_json(entry(window.inputs, scores), failed)
             curve = curve_of(

@@ -93,7 +93,7 @@ def findings(
         metrics=metrics,
         rows=method_rows(scored, metrics, facts, collected.tallies),
         curves=removal_curves(scored, list(facts)),
-        examples=collected.cards(scorer.classifier, scorer.plan, signed),
+        examples=collected.cards(scorer.text_model, scorer.plan, signed),
         protocol=protocol(scorer, scored, made_here=made_here),
         settings=recorded_settings(settings, scorer),
         versions=package_versions(),
@@ -240,11 +240,11 @@ class Collected:
             self.scores.setdefault((key.method, record["index"]), record)
 
     def cards(
-        self, classifier: TextModel, plan: Plan, signed: Mapping[str, bool]
+        self, text_model: TextModel, plan: Plan, signed: Mapping[str, bool]
     ) -> list[TextCard]:
         """Texts with every method's scores; ``signed`` says of each what its scores can be."""
         places = {index: place for place, index in enumerate(plan.indices)}
-        labels = classifier.label_names
+        labels = text_model.label_names
         cards = []
         for index in self.shown:
             text = plan.texts[places[index]]

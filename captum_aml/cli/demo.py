@@ -103,21 +103,21 @@ def run_demo(
     from captum_aml.visualization import Table
 
     model, tokenizer = load_reviews_classifier()
-    classifier = TextClassifier(model.requires_grad_(False), tokenizer)
+    text_model = TextClassifier(model.requires_grad_(False), tokenizer)
     held_out = load_reviews_splits().test
     scored = held_out[:_N_SCORED]
     # Shown are texts that the classifier gets right: of others nobody knows what decided.
     others = held_out[_N_SCORED : _N_SCORED + 20 * n_shown]
-    predicted = classifier.predict([review.text for review in others]).argmax(dim=1).tolist()
+    predicted = text_model.predict([review.text for review in others]).argmax(dim=1).tolist()
     right = [r for r, label in zip(others, predicted, strict=True) if r.label == label]
     shown = _varied(right, n_shown)
     rows: list[tuple[str, ...]] = []
     explained: list[list[Explanation]] = []
     for label in METHODS:
         on_method(label)
-        explained.append(_explain(classifier, shown, label, seed))
+        explained.append(_explain(text_model, shown, label, seed))
         start = time.perf_counter()
-        explanations = _explain(classifier, scored, label, seed)
+        explanations = _explain(text_model, scored, label, seed)
         seconds = (time.perf_counter() - start) / len(scored)
         rates = [hit_rate(e, r) for e, r in zip(explanations, scored, strict=True)]
         found = [float(rate == 1) for rate in rates]
@@ -143,14 +143,14 @@ def _means(rates: Sequence[float], found: Sequence[float]) -> tuple[str, str]:
 
 
 def _explain(
-    classifier: TextClassifier, reviews: Sequence[Review], label: str, seed: int
+    text_model: TextClassifier, reviews: Sequence[Review], label: str, seed: int
 ) -> list[Explanation]:
     from captum_aml.reviews import reviews_masker_path
     from captum_aml.text import TextExplainer
 
     method, fitted, n_steps = METHODS[label]
     explainer = TextExplainer(
-        classifier,
+        text_model,
         method=method,
         masker=reviews_masker_path(method) if fitted else None,
         n_steps=n_steps,

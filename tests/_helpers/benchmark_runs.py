@@ -81,10 +81,10 @@ def register(
 
 @contextmanager
 def opened(
-    folder: Path, run: MethodRun, classifier: TextClassifier, plan: Plan
+    folder: Path, run: MethodRun, text_model: TextClassifier, plan: Plan
 ) -> Iterator[tuple[Any, MethodFile]]:
     """A run's method, and its file in a folder of its own."""
-    method = run.create(classifier, batch_size=plan.batch_size)
+    method = run.create(text_model, batch_size=plan.batch_size)
     with BenchmarkFolder.open(folder, {}) as opened_folder:
         yield (
             method,

@@ -152,11 +152,11 @@ class TestMethods:
         backward: int,
     ) -> None:
         assert callable(forward)
-        classifier = reviews_classifier()
-        plan = Plan.of(classifier, [item.text for item in reviews(5)], batch_size=2)
+        text_model = reviews_classifier()
+        plan = Plan.of(text_model, [item.text for item in reviews(5)], batch_size=2)
         run = MethodRun(methods.spec(name), seed=0, n_steps=n_steps)
-        with opened(tmp_path, run, classifier, plan) as (method, file):
-            explain_run(run, method, classifier, plan, file)
+        with opened(tmp_path, run, text_model, plan) as (method, file):
+            explain_run(run, method, text_model, plan, file)
             records = list(file)
         sizes = [sum(text.maskable) for text in plan.texts]
         assert sum(r["forward_passes"] for r in records) == sum(forward(T) for T in sizes)
@@ -168,16 +168,16 @@ class TestMethods:
     def test_a_masker_s_passes_count(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, n_steps: int | None
     ) -> None:
-        classifier = reviews_classifier()
-        plan = Plan.of(classifier, [item.text for item in reviews(3)], batch_size=3)
+        text_model = reviews_classifier()
+        plan = Plan.of(text_model, [item.text for item in reviews(3)], batch_size=3)
         masker = load_masker(reviews_masker_path(name[: -len("-tuned")] if n_steps else name))
         run = MethodRun(methods.spec(name), 0, n_steps, masker)
-        with opened(tmp_path, run, classifier, plan) as (method, file):
+        with opened(tmp_path, run, text_model, plan) as (method, file):
             passes = [
                 Passes(monkeypatch, network)
-                for network in (classifier.model, method.attribution.masker_)
+                for network in (text_model.model, method.attribution.masker_)
             ]
-            explain_run(run, method, classifier, plan, file)
+            explain_run(run, method, text_model, plan, file)
             records = list(file)
         through_model, through_masker = (p.count for p in passes)
         assert through_masker == 3

@@ -55,7 +55,7 @@ def scorer(
 ) -> Scorer:
     chosen = PRESETS[convention]
     return Scorer(
-        classifier=classifier,
+        text_model=classifier,
         plan=Plan.of(classifier, [item.text for item in texts], batch_size=batch_size),
         data=texts,
         metrics=bind(names, chosen),
@@ -92,7 +92,7 @@ class Call:
     def __init__(
         self, classifier: TextClassifier, item: LabelledText, values: list[float], preset: str
     ) -> None:
-        self.classifier = classifier
+        self.text_model = classifier
         batch = classifier.collate(classifier.tokenize([item.text]))
         self.ids = batch.input_ids
         self.references = classifier.baselines(batch)
@@ -105,7 +105,7 @@ class Call:
 
     def of(self, called: Callable[..., Tensor], /, **options: Any) -> Tensor:
         return called(
-            self.classifier,
+            self.text_model,
             self.ids,
             self.scores,
             self.references,
@@ -129,7 +129,7 @@ class Call:
         return metrics.area_under_curve(self.of(curve, removal=removal, n_points=11))
 
     def soft(self, metric: Callable[..., Tensor]) -> Tensor:
-        layer = self.classifier.embedding_layer
+        layer = self.text_model.embedding_layer
         return self.of(metric, embedding_layer=layer, n_samples=5, seed=0)
 
     def plausible(self, metric: Callable[..., Tensor], **options: Any) -> Tensor:
@@ -216,7 +216,7 @@ class TestAgainstDirectCalls:
         used = scorer(classifier, ["comprehensiveness"])
         targets = [index % 2 for index in range(len(TEXTS))]
         given = Scorer(
-            classifier=classifier,
+            text_model=classifier,
             plan=used.plan,
             data=TEXTS,
             metrics=used.metrics,
