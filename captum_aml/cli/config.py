@@ -16,7 +16,7 @@ from captum_aml._utils.options import comma_separated
 from captum_aml._utils.rows import shown
 from captum_aml.cli.options import ModelOptions, Seed, TextColumn, flag, with_parameters
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.training.recipes import default_loss, default_rate
+from captum_aml.training.recipes import BATCH_SIZE, EPOCHS, default_loss
 from captum_aml.training.settings import FitSettings, LossName, TrainingOptions
 
 if TYPE_CHECKING:
@@ -113,14 +113,17 @@ class FitConfig(ModelOptions, TrainingOptions):
             show_default="regression; la: objective",
         ),
     ] = None
-    epochs: Annotated[int, typer.Option(help="Passes over the texts.", min=1)] = 6
+    epochs: Annotated[int, typer.Option(help="Passes over the texts.", min=1)] = EPOCHS
     learning_rate: Annotated[
         float | None,
         typer.Option(
-            "--learning-rate", "--lr", help="Highest rate.", show_default="1e-4, or 1e-3 for shared"
+            "--learning-rate",
+            "--lr",
+            help="Highest rate.",
+            show_default="1e-4, or 1e-3 for a head on hidden states",
         ),
     ] = None
-    batch_size: Annotated[int, typer.Option(help="Texts in a batch.", min=1)] = 8
+    batch_size: Annotated[int, typer.Option(help="Texts in a batch.", min=1)] = BATCH_SIZE
     select_by: Annotated[
         str,
         typer.Option(
@@ -231,13 +234,6 @@ class FitConfig(ModelOptions, TrainingOptions):
         """The loss, where none was named the method's default."""
         return self.loss or default_loss(self.method)
 
-    @property
-    def chosen_rate(self) -> float:
-        """The learning rate, where none was given the masker's default."""
-        if self.learning_rate is not None:
-            return self.learning_rate
-        return default_rate(head=self.masker == "shared")
-
     def objective(self) -> AMLObjective | LAObjective:
         """The objective with its weights.
 
@@ -257,12 +253,17 @@ class FitConfig(ModelOptions, TrainingOptions):
         return LAObjective(**values)
 
     def settings(self) -> FitSettings:
-        """The settings of ``fit``, but for where the run is kept and what it is selected by."""
+        """The settings of ``fit``, but for where the run is kept and what it is selected by.
+
+        The learning rate that is not given depends on the masker, and is that of
+        :class:`FitSettings` until the masker is known.
+        """
         shared = {field.name: getattr(self, field.name) for field in fields(TrainingOptions)}
+        if self.learning_rate is not None:
+            shared["learning_rate"] = self.learning_rate
         return FitSettings(
             epochs=self.epochs,
             loss=self.chosen_loss,
-            learning_rate=self.chosen_rate,
             seed=self.seed,
             **shared,
         )
@@ -271,7 +272,6 @@ class FitConfig(ModelOptions, TrainingOptions):
         """The values by name, without those that are None by default and here."""
         chosen: dict[str, Any] = {
             "loss": self.chosen_loss,
-            "learning_rate": self.chosen_rate,
             # None stands for the method's own there: 1, or no such term.
             "prediction_weight": getattr(self.objective(), "prediction_weight", None),
         }

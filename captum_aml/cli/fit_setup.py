@@ -17,14 +17,14 @@ from tqdm import tqdm
 from captum_aml.cli.config import FitConfig
 from captum_aml.cli.console import say
 from captum_aml.exceptions import CaptumAMLError, InvalidInputError
-from captum_aml.maskers import AlignedMasker
 from captum_aml.text.batches import TextBatches
 from captum_aml.text.data import LabelledText, TextSource, is_text_file
 from captum_aml.text.fitting import (
+    TextRecipe,
     attention_removal,
     default_masker,
-    first_masker,
     text_attribution,
+    text_recipe,
 )
 from captum_aml.text.inputs import TextLike
 from captum_aml.text.models.base import TextModel
@@ -163,12 +163,14 @@ def prepare(config: FitConfig) -> FitSetup:
     texts, validation_texts, digest = load_data(config)
     text_model = replace(config, device=_device(config.device)).load()
     training = TextBatches(text_model, texts, batch_size=config.batch_size, seed=config.seed)
+    config = replace(config, masker=config.masker or default_masker(text_model))
+    recipe = _recipe(config, text_model, training.first)
     config = replace(
         config,
-        perturbation=_perturbation(config, text_model, training.first),
-        masker=config.masker or default_masker(text_model),
+        perturbation=recipe.perturbation,
+        loss=config.loss or recipe.loss,
+        learning_rate=config.learning_rate or recipe.learning_rate,
     )
-    masker = _first_masker(config, text_model)
     n_validation = len(validation_texts)
     where = "" if config.validation is not None else ", held out of the data"
     say(f"{training.n_texts} training texts, {n_validation} validation texts{where}.")
@@ -183,7 +185,9 @@ def prepare(config: FitConfig) -> FitSetup:
     else:
         strings = [item.text for item in validation_texts]
         validation = list(TextBatches(text_model, strings, batch_size=32, shuffle=False))
-    return FitSetup(config, text_model, digest, training, validation, n_validation, score, masker)
+    return FitSetup(
+        config, text_model, digest, training, validation, n_validation, score, recipe.masker
+    )
 
 
 def _check_lengths(training: TextBatches, text_model: TextModel) -> None:
@@ -198,27 +202,33 @@ def _check_lengths(training: TextBatches, text_model: TextModel) -> None:
         raise InvalidInputError("data: expected texts with tokens to explain, got none")
 
 
-def _perturbation(config: FitConfig, text_model: TextModel, texts: Sequence[TextLike]) -> str:
-    taken = None if config.perturbation == "blend" else attention_removal(text_model, texts)
-    if config.perturbation is None:
-        if taken is None:
-            say("Perturbation: blend, as the model takes no additive attention mask.")
-            return "blend"
-        say(f"Perturbation: {taken}, which the model takes; --perturbation blend is the papers'.")
-        return taken
-    if config.perturbation not in ("blend", taken):
+def _check_perturbation(
+    config: FitConfig, text_model: TextModel, texts: Sequence[TextLike]
+) -> None:
+    if config.perturbation in (None, "blend"):
+        return
+    taken = attention_removal(text_model, texts)
+    if config.perturbation != taken:
         others = "'blend'" if taken is None else f"'blend' or {taken!r}"
         raise InvalidInputError(
             f"perturbation: expected {others}, as the model's logits under the additive mask of "
             f"{config.perturbation!r} are not those under its own, got {config.perturbation!r}"
         )
-    return config.perturbation
 
 
-def _first_masker(config: FitConfig, text_model: TextModel) -> nn.Module:
+def _recipe(config: FitConfig, text_model: TextModel, texts: Sequence[TextLike]) -> TextRecipe:
+    """The recipe, with what it chose said."""
+    _check_perturbation(config, text_model, texts)
     name = config.masker
     try:
-        masker = first_masker(name, text_model, method=config.method, seed=config.seed)
+        recipe = text_recipe(
+            text_model,
+            texts,
+            method=config.method,
+            masker=name,
+            perturbation=config.perturbation,
+            seed=config.seed,
+        )
     except CaptumAMLError:
         raise
     except (OSError, ValueError) as error:
@@ -227,11 +237,18 @@ def _first_masker(config: FitConfig, text_model: TextModel) -> nn.Module:
             "masker: expected transformer, shared, a folder with a fitted masker, or an "
             f"encoder (a folder or a hub id), but {name!r} cannot be loaded: {reason}"
         ) from None
-    if isinstance(masker, AlignedMasker):
+    if config.perturbation is None and recipe.perturbation == "blend":
+        say("Perturbation: blend, as the model takes no additive attention mask.")
+    elif config.perturbation is None:
+        say(
+            f"Perturbation: {recipe.perturbation}, which the model takes; --perturbation blend is "
+            "the papers'."
+        )
+    if hasattr(recipe.masker, "windows"):
         say(
             "Masker: an encoder with a tokenizer of its own; scores are carried over by characters."
         )
-    return masker
+    return recipe
 
 
 def _device(name: str) -> str:

@@ -121,7 +121,7 @@ def search(
         setup.training,
         setup.validation,
         metric=score.metric,
-        fit=chosen.settings(),
+        fit=setup.config.settings(),
         settings=settings,
         storage=storage or out / "trials.log",
         identity=_identity(setup),

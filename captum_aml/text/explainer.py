@@ -17,18 +17,12 @@ from captum_aml._utils.checks import as_count
 from captum_aml.attr import AMLAttribution, LAAttribution
 from captum_aml.attr.la import LEARNED
 from captum_aml.exceptions import InvalidInputError, NotFittedError
-from captum_aml.maskers import SharedMasker
 from captum_aml.maskers.checkpoint import Checkpoint, folder_of
 from captum_aml.methods import TokenMethod
 from captum_aml.text.batches import TextBatches
 from captum_aml.text.explaining import StreamExplainer
 from captum_aml.text.explanation import Explanation
-from captum_aml.text.fitting import (
-    attention_removal,
-    first_masker,
-    load_text_attribution,
-    text_attribution,
-)
+from captum_aml.text.fitting import load_text_attribution, text_attribution, text_recipe
 from captum_aml.text.inputs import TextLike, is_one_text
 from captum_aml.text.models.base import TextModel
 from captum_aml.text.models.sources import ModelLike, prompt_config, text_model
@@ -36,7 +30,7 @@ from captum_aml.text.models.template import PromptConfig
 from captum_aml.text.saved import FILE, check_masker, check_same, read_saved, write_saved
 from captum_aml.text.segmentation import Segmenter, Unit
 from captum_aml.text.units import TextUnits
-from captum_aml.training.recipes import default_loss, default_rate
+from captum_aml.training.recipes import BATCH_SIZE, EPOCHS
 from captum_aml.training.settings import FitOptions
 
 
@@ -208,7 +202,7 @@ class TextExplainer:
         *,
         masker: str | os.PathLike[str] | nn.Module | None = None,
         perturbation: str | None = None,
-        batch_size: int = 8,
+        batch_size: int = BATCH_SIZE,
         show_progress: bool = False,
         **options: Unpack[FitOptions],
     ) -> Self:
@@ -233,7 +227,7 @@ class TextExplainer:
             **options: How to fit, such as ``patience`` or ``checkpoint_dir``: the fields of
                 :class:`~captum_aml.training.FitSettings`, with its defaults but for three:
                 ``epochs`` is 6, ``loss`` is ``regression`` for AML and ``objective`` for LA, and
-                ``learning_rate`` is 1e-4, or 1e-3 for ``shared``.
+                ``learning_rate`` is 1e-4, or 1e-3 for a head on hidden states, such as ``shared``.
 
         Returns:
             This object, with ``attribution_``.
@@ -245,20 +239,29 @@ class TextExplainer:
         name = self._learned_name()
         batches = partial(TextBatches, self.text_model, seed=self.seed, units=self.units)
         training = batches(texts, batch_size=batch_size)
-        if perturbation is None:
-            perturbation = attention_removal(self.text_model, training.first) or "blend"
         own = self.masker if isinstance(self.masker, nn.Module) else None
         # A second fit forgets the first; what was loaded, or given, is where fits start.
         start = next((m for m in (masker, self._loaded, own) if m is not None), None)
-        module = first_masker(start, self.text_model, method=name, seed=self.seed)
+        recipe = text_recipe(
+            self.text_model,
+            training.first,
+            method=name,
+            masker=start,
+            perturbation=perturbation,
+            seed=self.seed,
+        )
         settings: FitOptions = {
-            "epochs": 6,
-            "loss": default_loss(name),
-            "learning_rate": default_rate(head=isinstance(module, SharedMasker)),
+            "epochs": EPOCHS,
+            "loss": recipe.loss,
+            "learning_rate": recipe.learning_rate,
             **options,
         }
         attribution = text_attribution(
-            self.text_model, name, masker=module, perturbation=perturbation, seed=self.seed
+            self.text_model,
+            name,
+            masker=recipe.masker,
+            perturbation=recipe.perturbation,
+            seed=self.seed,
         )
         with self.text_model.evaluating():
             attribution.fit(

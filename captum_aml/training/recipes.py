@@ -9,6 +9,9 @@ from typing import TypeAlias
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.training.settings import LossName
 
+#: Passes over the texts, and texts in a batch.
+EPOCHS, BATCH_SIZE = 6, 8
+
 
 def default_loss(method: str) -> LossName:
     """The loss for ``aml`` or ``la``: regression knows nothing of LA."""
