@@ -1,4 +1,4 @@
-"""How the gallery runs the scripts in ``examples/``."""
+"""Runs of the gallery's scripts, those in ``examples/``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TUTORIALS = (
 
 
 def position(path: str) -> int:
-    """Where an example stands in the gallery."""
+    """The position of an example in the gallery."""
     return TUTORIALS.index(Path(path).stem)
 
 

@@ -1,4 +1,4 @@
-"""What AML costs, as ratios to the bare passes of the explained model in the same run.
+"""Cost of AML, as ratios to the bare passes of the explained model in the same run.
 
 Prints four tables: tuning against bare forward and backward passes over the same joined batch, the
 peak memory of both, a single pass of a masker against one forward pass, and how the cost of tuning

@@ -1,4 +1,4 @@
-"""How fast ``fit`` is, and how much memory it takes.
+"""Speed and memory of ``fit``.
 
 ``speed`` compares texts per second with a plain loop that does what the published recipe does one
 thing at a time: batches in the order of the file, three passes of the explained model a batch, and

@@ -1,4 +1,4 @@
-"""What a fitted pass costs, as a ratio to one bare forward pass of the explained model.
+"""Cost of a fitted pass, as a ratio to one bare forward pass of the explained model.
 
 A fitted pass is ``AMLAttribution.attribute(..., n_steps=0)``: prediction and explanation together.
 It is measured with a ``TransformerMasker``, which runs an encoder of its own, and with a

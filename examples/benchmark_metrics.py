@@ -1,4 +1,4 @@
-"""What evaluation costs, against a plain loop in the same run, and how it grows.
+"""Cost of evaluation, against a plain loop in the same run, and how it grows.
 
 The AOPC suite is comprehensiveness, sufficiency and log-odds over the default convention's five
 shares, for random scores. The plain loop takes one text, one share and one pass at a time, without

@@ -1,4 +1,4 @@
-"""What explaining texts costs from end to end, as a ratio to the bare model's classification.
+"""Cost of explaining texts from end to end, as a ratio to the bare model's classification.
 
 The same texts, strings in and plain values out: tokenizing, batches of similar length, the passes,
 and everything an :class:`~captum_aml.text.Explanation` holds. The bare model classifies them with

@@ -293,7 +293,7 @@ def label_probability(
 def checks(
     model: BertForSequenceClassification, tokenizer: PreTrainedTokenizerFast, data: Batch
 ) -> Iterator[str]:
-    """How the classifier does on whole texts and on texts with tokens replaced by [MASK]."""
+    """Accuracy of the classifier on whole texts and on texts with tokens replaced by [MASK]."""
     deciding = data.opinions != NO_OPINION
     for name, hidden in {
         "the whole text": torch.zeros_like(deciding),

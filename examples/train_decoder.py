@@ -61,7 +61,7 @@ IGNORED = -100  # what cross_entropy leaves out
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run depends on.
+    """Settings of a run.
 
     Args:
         vocabulary (int): entries of the tokenizer at most.
@@ -315,7 +315,7 @@ def accuracy(
     data: Labelled,
     batch_size: int = 128,
 ) -> float:
-    """How often the right label word has the larger logit after the prompt."""
+    """Share of prompts after which the right label word has the larger logit."""
     model.eval()
     rows = encode(data, tokenizer, answered=False)
     words = torch.tensor(label_ids(tokenizer))

@@ -107,7 +107,7 @@ def _by_run(
 
 
 def _merged(first: LabelledText, second: LabelledText) -> LabelledText:
-    """What two lines say about one text; each may leave out what the other says."""
+    """Label and rationale of one text from two lines; each line may leave out what the other has."""
     for name in ("label", "rationale"):
         known, given = getattr(first, name), getattr(second, name)
         if None not in (known, given) and known != given:
@@ -164,7 +164,7 @@ def _predictions(
 def _records(
     given: Mapping[int, GivenExplanation], plan: Plan, predictions: Sequence[tuple[int, float]]
 ) -> Iterator[Record]:
-    """What a run says, in the order of the plan."""
+    """Records of a run, in the order of the plan."""
     for place, index in enumerate(plan.indices):
         if index not in given:
             yield {"index": index, "error": "no explanation given"}

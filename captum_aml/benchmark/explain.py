@@ -143,7 +143,7 @@ class MethodRun:
         )
 
     def settings(self, method: TokenMethod) -> dict[str, Setting]:
-        """What decides the scores: the masker by its weights, not by where it lies."""
+        """Settings that decide the scores: the masker by its weights, not by its path."""
         settings = dict(method.settings)
         if self.masker is not None:
             settings["masker"] = self.masker.digest
@@ -168,7 +168,7 @@ class FittedMasker:
 
 
 def load_masker(folder: str | os.PathLike[str]) -> FittedMasker:
-    """What a masker's folder says of it.
+    """Label, kind and digest of a masker, from its folder.
 
     Raises:
         CheckpointError: It is no masker, or damaged.

@@ -21,13 +21,13 @@ _SPACES = ("Ġ", "▁")
 
 @dataclass(frozen=True)
 class GivenExplanation:
-    """What some method says about one text; S spans.
+    """Scores of a text's S spans by some method.
 
     Attributes:
         example: The text, with its label and rationale where they are known.
         spans: Characters ``[start, end)`` of the text that the scores are of. They may overlap,
             and need not cover the text. An empty one stands for a token without characters.
-        scores: The S scores, higher where a span speaks more for the explained class.
+        scores: The S scores, higher where a span supports the explained class more.
         method: The method's name; None where it is not said.
         seed: The seed of its random choices; None where it is not said.
         target: The explained class, as an index or a name; None where it is not said.
@@ -92,7 +92,7 @@ def read_explanations(path: str | os.PathLike[str]) -> list[GivenExplanation]:
 
 
 def align_tokens(tokens: Sequence[str], text: str) -> list[Span]:
-    """Where tokens stand in their text.
+    """Character spans of tokens in their text.
 
     Each is searched from the end of the one before. The marks of subword vocabularies are no
     part of it: "##" at the start of a WordPiece that continues a word, "Ġ" or "▁" for a space
@@ -276,7 +276,7 @@ def _has_case_or_accents(token: str) -> bool:
 
 
 def _left_out(text: str, spans: Sequence[Span]) -> int:
-    """How many characters other than white space stand before and between spans."""
+    """The number of characters other than white space before and between spans."""
     starts = [start for start, _ in spans]
     ends = [0, *(end for _, end in spans)]
     return sum(len("".join(text[a:b].split())) for a, b in zip(ends, starts, strict=False))

@@ -1,4 +1,4 @@
-"""What a report says of how its figures came about."""
+"""Provenance of a report's figures: environment, protocol, settings."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _HOW_MADE = (
 
 
 def environment(text_model: TextModel) -> dict[str, str]:
-    """What times and the last bits of scores depend on: results of two are never mixed."""
+    """Hardware and versions, which decide times and the last bits of scores; never mixed."""
     device = text_model.device
     name = platform.machine()
     if device.type == "cuda":
@@ -71,7 +71,7 @@ def package_versions() -> dict[str, str]:
 
 
 def protocol(scorer: Scorer, scored: Scored, *, made_here: bool = True) -> list[str]:
-    """What was measured and how, in sentences.
+    """The protocol of the measurements, in sentences.
 
     Args:
         scorer: What scored.
@@ -110,7 +110,7 @@ def protocol(scorer: Scorer, scored: Scored, *, made_here: bool = True) -> list[
 
 
 def text_notes(scorer: Scorer) -> Iterator[str]:
-    """What a reader has to know of the texts."""
+    """Notes on the texts for a reader."""
     n_texts = len(scorer.data)
     cut = sum(text.n_tokens_cut > 0 for text in scorer.plan.texts)
     if cut:
@@ -125,7 +125,7 @@ def text_notes(scorer: Scorer) -> Iterator[str]:
 
 
 def recorded_settings(settings: BenchmarkSettings, scorer: Scorer) -> dict[str, object]:
-    """What a report says of its settings."""
+    """Settings as a report records them."""
     return {
         "convention": scorer.convention.name,
         "removal": resolve_removal(scorer.convention.removal).name,

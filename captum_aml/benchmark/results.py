@@ -1,4 +1,4 @@
-"""What a benchmark found, as plain values: the source of every page, table and figure."""
+"""Results of a benchmark as plain values: the source of every page, table and figure."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Cell:
 
 @dataclass
 class Cost:
-    """What a block of code took; in a row, means per text.
+    """Passes, time and memory of a block of code; in a row, means per text.
 
     Attributes:
         forward_passes: Texts sent through the explained model, or through a masker.

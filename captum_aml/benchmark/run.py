@@ -146,7 +146,7 @@ def run_benchmark(
 
 
 def _require_packages(*, plausibility: bool) -> None:
-    """Checks for what is needed at the end: that should not be told after an hour.
+    """Checks for the packages needed at the end, so that a missing one is reported at once.
 
     Raises:
         ImportError: A package is missing.

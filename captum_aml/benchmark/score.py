@@ -64,7 +64,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Scorer:
-    """What scores explanations.
+    """Scoring of explanations by metrics.
 
     Attributes:
         text_model: The explained model.

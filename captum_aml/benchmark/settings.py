@@ -1,4 +1,4 @@
-"""What a benchmark compares and how."""
+"""Settings of a benchmark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from captum_aml.metrics import Convention, LimitSearch
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSettings:
-    """What a benchmark compares and how.
+    """Settings of a benchmark.
 
     Attributes:
         methods: Names from :func:`captum_aml.methods.available`; None for all that can run.

@@ -151,7 +151,7 @@ class BenchmarkFolder(RunFolder):
         plan_digest: str,
         batch_sizes: Sequence[int],
     ) -> MethodFile:
-        """What was computed from explanations, under a name, as far as there is anything.
+        """Values computed from explanations, under a name, as far as there are any.
 
         Args:
             name: What is computed, and of what.
@@ -313,7 +313,7 @@ class MethodFile:
 
 
 def _identity_of(folder: Path, *, may_be_foreign: bool) -> dict[str, Any] | None:
-    """What ``run.json`` says; None where there is none.
+    """The content of ``run.json``; None where there is none.
 
     Raises:
         InvalidInputError: The folder holds somebody else's ``run.json``, or other files and none.

@@ -36,7 +36,7 @@ from captum_aml.visualization import ScoredText, TextCard
 
 @dataclass
 class Tally:
-    """What a method's records say of its cost and its failures."""
+    """Cost and failures of a method, from its records."""
 
     n: int = 0
     total: Cost = field(default_factory=Cost)
@@ -226,7 +226,7 @@ def _best_baseline(rows: Sequence[MethodRow], metric: Metric) -> str | None:
 
 @dataclass
 class Collected:
-    """What is kept of the records on their way to be scored."""
+    """Parts of the records that are kept on their way to be scored."""
 
     shown: range
     tallies: dict[str, Tally] = field(default_factory=dict)

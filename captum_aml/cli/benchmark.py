@@ -150,7 +150,7 @@ def benchmark(
         maskers=masker or (),
         n_steps=_steps(steps or ()),
     )
-    # Mistakes are told before a model is loaded or a text explained.
+    # Mistakes are reported before a model is loaded or a text explained.
     for name in (*(settings.methods or ()), *settings.n_steps):
         registry.spec(name)
     convention = resolve_convention(options.preset)

@@ -1,4 +1,4 @@
-"""What the commands write to a terminal besides their results."""
+"""Console output of the commands besides their results."""
 
 from __future__ import annotations
 

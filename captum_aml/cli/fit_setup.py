@@ -57,7 +57,7 @@ class TrainingTexts(Iterable[str]):
 
 
 def load_data(config: FitConfig) -> tuple[TrainingTexts, list[LabelledText], str]:
-    """Reads all texts once, so that what is wrong with them is told before anything is fitted.
+    """Reads all texts once, so that mistakes in them are reported before anything is fitted.
 
     Without validation texts every so many-th text of the data is held out: a tenth of them, and no
     more than ``validation_limit``.
@@ -137,8 +137,8 @@ class FitSetup:
 
     @property
     def identity(self) -> dict[str, Any]:  # JSON values
-        """What a run that goes on has to agree in."""
-        # Neither changes what is learned, or is told by the digests.
+        """Settings and digests in which a resumed run has to agree."""
+        # Neither changes what is learned, or is covered by the digests.
         names = ("device", "tracker", "save_every", "max_skipped_steps", "model", "data")
         settings = {
             k: v for k, v in self.config.to_dict().items() if k not in (*names, "validation")

@@ -1,4 +1,4 @@
-"""What ships inside the package: a small classifier of synthetic reviews, and its data.
+"""A small classifier of synthetic reviews and its data, which ship inside the package.
 
 ``examples/make_reviews_model.py`` makes the files.
 """

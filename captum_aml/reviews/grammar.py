@@ -242,7 +242,7 @@ class _Writer:
         return f"{intensifier} {word}" if intensified else word
 
     def _predicate(self, part: _Part, *, denied: bool) -> str:
-        """What is said of a part: "was truly [superb]", "did [not] seem [dull]"."""
+        """Predicate of a part: "was truly [superb]", "did [not] seem [dull]"."""
         adjective = self._adjective(part.kind, {}, denied=denied)
         denial, preverbal = self._denials(adjective) if denied else ("", "")
         template: str = self._source.one_of(

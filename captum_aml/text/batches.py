@@ -22,7 +22,7 @@ _BATCHES_PER_WINDOW = 50
 
 @dataclass(frozen=True)
 class TextSurvey:
-    """What a pass over texts shows.
+    """Counts from a pass over texts.
 
     Attributes:
         n_texts: The number of texts.

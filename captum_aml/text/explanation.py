@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a method says about one text; T tokens, special ones left out.
+    """Scores of a text's T tokens by one method; special tokens are left out.
 
     It holds strings and numbers only, so that thousands of them are small, can be compared, and
     can be written as JSON.
@@ -44,10 +44,10 @@ class Explanation:
         target_label: Its name.
         target_probability: Its probability.
         method: The method's name.
-        signed: Whether its scores speak for and against the class; else they are in [0, 1].
+        signed: Whether its scores support or oppose the class; else they are in [0, 1].
         settings: Everything else that decided the scores.
         n_tokens_cut: Tokens beyond the model's maximum length, which it did not see.
-        unit: What ``tokens``, ``offsets`` and ``scores`` stand for: "token", "word" or "sentence".
+        unit: Unit of ``tokens``, ``offsets`` and ``scores``: "token", "word" or "sentence".
             Words and sentences are ``tokens`` as they are written in the text.
         parts: The spans of both texts of a pair in ``text``; () for a single text.
         given_words: The spans of the words where the text was given as a list of them.
@@ -246,7 +246,7 @@ class Explanation:
 
 
 def headline(explanation: Explanation) -> str:
-    """What is predicted, by which method explained, and which class if it is another one."""
+    """Predicted class, method, and the explained class if it is another one."""
     other = explanation.target != explanation.predicted
     about = f", explains {explanation.target_label}" if other else ""
     predicted = f"{explanation.predicted_label} {explanation.probability:.2f}"
@@ -254,13 +254,13 @@ def headline(explanation: Explanation) -> str:
 
 
 def cut_note(explanation: Explanation) -> str:
-    """How much the model did not see."""
+    """The number of tokens that the model did not see."""
     n = explanation.n_tokens_cut
     return f"{n:,} token{'' if n == 1 else 's'} cut off"
 
 
 def text_card(explanations: Sequence[Explanation]) -> TextCard:
-    """What ``captum_aml.visualization`` shows for explanations of one text by several methods.
+    """Card for ``captum_aml.visualization`` of explanations of one text by several methods.
 
     Raises:
         InvalidInputError: There is none, or they are of different texts.

@@ -166,7 +166,7 @@ def first_masker(
     method: str = "aml",
     seed: int = 0,
 ) -> nn.Module:
-    """What fitting starts from.
+    """The masker that fitting starts from.
 
     Args:
         given: A registered name such as ``transformer``, a copy of the model's own encoder, or

@@ -187,7 +187,7 @@ def _numbered(
 
 
 def _clipped(text: str, span: Span, first: int, last: int) -> Span:
-    """What lies between two characters of a span, without cutting a grapheme cluster."""
+    """The part of a span between two characters, without cutting a grapheme cluster."""
     start, end = span
     if start >= first and end <= last:
         return span

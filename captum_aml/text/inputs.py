@@ -44,7 +44,7 @@ class Text:
 
     @property
     def pieces(self) -> tuple[str, ...]:
-        """What the tokenizer is given: one string, or the two of a pair."""
+        """Strings for the tokenizer: one, or the two of a pair."""
         return tuple(self.text[start:end] for start, end in self.regions)
 
     @classmethod

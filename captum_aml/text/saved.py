@@ -44,7 +44,7 @@ def write_saved(
 
 
 def read_saved(folder: str | Path) -> dict[str, Any]:
-    """What the file in a masker's folder says; {} where there is none.
+    """Values of the file in a masker's folder; {} where there is none.
 
     Raises:
         CheckpointError: It is damaged.
@@ -80,7 +80,7 @@ def check_same(model: TextModel, saved: Mapping[str, Any]) -> None:
 
 
 def _identity(model: TextModel) -> dict[str, Any]:
-    """What decides, beside the weights, which model a masker explains; ready for JSON."""
+    """Identity of a masker's model beside its weights, ready for JSON."""
     prompt = model.prompt_config
     return {
         "baseline": model.baseline.token,

@@ -150,7 +150,7 @@ class _SentenceRules:
         self.capitals = _CAPITAL.search(text) is not None
 
     def ends(self) -> Iterable[int]:
-        """Where the next sentence begins, except for the first one."""
+        """Starts of the sentences after the first one."""
         begin = certain_until = 0
         for match in _CANDIDATE.finditer(self.text):
             end = match.end()

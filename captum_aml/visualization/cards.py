@@ -20,7 +20,7 @@ class ScoredText:
         method: Its name.
         offsets: Character span of each token.
         scores: One score per token.
-        signed: Whether scores speak for and against; else they are in [0, 1].
+        signed: Whether scores support or oppose the class; else they are in [0, 1].
         target: The label of the explained class.
         detail: One line more about how it was made.
     """

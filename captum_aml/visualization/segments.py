@@ -30,7 +30,7 @@ class Segment:
 
     @property
     def title(self) -> str:
-        """What is shown on hover."""
+        """Text shown on hover."""
         if self.kind == "unseen":
             return "beyond the model's maximum length"
         return "" if self.score is None else f"{self.score:+.3f}"

@@ -1,4 +1,4 @@
-"""What the shared checks run over: a forward function, its inputs and how they are explained.
+"""Cases of the shared checks: a forward function, its inputs and how they are explained.
 
 Half of the models are Captum's own toy models, the other half small ones whose shape or output is
 missing there. Every case is built anew for each check, with weights from a seed of its own, and has

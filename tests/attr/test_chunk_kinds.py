@@ -1,4 +1,4 @@
-"""What ``output="auto"`` decides for a call that goes through in chunks, and what that costs."""
+"""Decision of ``output="auto"`` for a call that goes through in chunks, and its cost."""
 
 from __future__ import annotations
 

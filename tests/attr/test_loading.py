@@ -1,4 +1,4 @@
-"""What loading leaves alone, where it works, and which models it refuses."""
+"""Loading: state that it leaves alone, modes it works in, and models it refuses."""
 
 from __future__ import annotations
 

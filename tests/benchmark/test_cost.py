@@ -1,4 +1,4 @@
-"""What a meter says against what was counted by hand."""
+"""Readings of a meter against counts by hand."""
 
 from __future__ import annotations
 

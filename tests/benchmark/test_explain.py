@@ -1,4 +1,4 @@
-"""Which methods run, what they are recorded to have said, and going on after an interruption."""
+"""Runs of methods, their records, and going on after an interruption."""
 
 from __future__ import annotations
 

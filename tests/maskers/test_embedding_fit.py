@@ -1,4 +1,4 @@
-"""What the small masker learns where there is no language model: planted answers come first."""
+"""Learning of the small masker without a language model: planted answers come first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which encoders a TransformerMasker takes, and what its copy of them leaves out."""
+"""Encoders that a TransformerMasker takes, and the parts that its copy of them leaves out."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from captum_aml.benchmark.results import BenchmarkResults
 
 
 class ReportFiles(NamedTuple):
-    """Where a report lies."""
+    """Paths of a report's files."""
 
     html: Path
     markdown: Path

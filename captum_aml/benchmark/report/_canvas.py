@@ -169,7 +169,7 @@ class Box(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a label stands.
+    """The place of a label.
 
     Attributes:
         x: Its centre relative to the point.

@@ -98,7 +98,7 @@ def _lines(results: BenchmarkResults, texts: bool) -> Iterator[str]:
 
 
 def legend(results: BenchmarkResults) -> str:
-    """How to read the tables; of the marks only what this report shows."""
+    """Legend of the tables; of the marks only those that this report shows."""
     parts = [
         "Each entry is the mean with its 95 % interval. An arrow says which direction is better; "
         "the best mean of a column is bold."

@@ -145,7 +145,7 @@ def summary(results: BenchmarkResults) -> list[str]:
 
 
 def verdict(comparison: Comparison | None) -> Verdict | None:
-    """What a comparison says at the level of significance."""
+    """Verdict of a comparison at the level of significance."""
     if comparison is None or math.isnan(comparison.p_value):
         return None
     if comparison.p_value >= SIGNIFICANCE:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def shown_tokens(attention_mask: Tensor | None, ids: Tensor) -> Tensor:
-    """Where there is a token rather than padding, bool (N, L).
+    """Mask of tokens, False at padding, bool (N, L).
 
     Args:
         attention_mask: (N, L); or what is added to attention logits, (N, 1, Q, L), in which padding

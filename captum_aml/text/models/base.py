@@ -166,7 +166,7 @@ class TextModel(ABC):
 
     @property
     def settings(self) -> dict[str, str]:
-        """What decides the logits beside the weights, as plain values; {} for nothing."""
+        """Settings beside the weights that decide the logits, as plain values; {} for none."""
         return {}
 
     @property
@@ -178,7 +178,7 @@ class TextModel(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where token ids have to be."""
+        """The device for token ids."""
         layer = self.embedding_layer
         # Of a model with a device map: where the layer runs, which need not be where weights wait.
         runs_on = getattr(getattr(layer, "_hf_hook", None), "execution_device", None)

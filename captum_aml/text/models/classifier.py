@@ -105,7 +105,7 @@ def _n_outputs(model: PreTrainedModel) -> int:
 
 
 def _scores_of_tokens(model: PreTrainedModel) -> nn.Module | None:
-    """What gives a decoder's logits for every token; None for other models."""
+    """The module that gives a decoder's logits for every token; None for other models."""
     head = getattr(model, "score", None)
     decoder = isinstance(head, nn.Module) and not model.config.is_encoder_decoder
     return head if decoder else None

@@ -50,7 +50,7 @@ class PromptConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PromptConfig:
-        """What :meth:`to_dict` gave."""
+        """The configuration from values of :meth:`to_dict`."""
         # JSON has no tuples: a pair of texts became a list, which would be words.
         examples = [
             (tuple(text) if isinstance(text, list) else text, label)
@@ -131,7 +131,7 @@ class PromptTemplate:
 
     @property
     def tail(self) -> str:
-        """What stands after the last slot."""
+        """The text after the last slot."""
         return self.pieces[-1]
 
     def joined(self, word: str) -> str:
@@ -219,7 +219,7 @@ def named_words(
 
 
 def read_words(ids: Sequence[tuple[int, ...]], names: Sequence[str]) -> tuple[list[Word], Tensor]:
-    """How each word is read, and what the model is given after the prompt, (B, T).
+    """Reading of each word, and the token ids after the prompt, (B, T).
 
     Words that begin alike share a branch; branches that are shorter than the longest are filled up
     with a token that nothing of theirs is read after.

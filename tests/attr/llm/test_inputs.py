@@ -1,4 +1,4 @@
-"""Which tokens of a prompt belong to which value, in any script, beside a naive reference."""
+"""Tokens of a prompt by the value they belong to, in any script, beside a naive reference."""
 
 from __future__ import annotations
 
