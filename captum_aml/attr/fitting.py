@@ -84,7 +84,7 @@ def learn(
             masker = without_inference_tensors(copy.deepcopy(attribution.masker))
         view = copy.copy(attribution)
 
-        def measure(current: nn.Module, batch: Batch) -> Tensor:
+        def metric_values(current: nn.Module, batch: Batch) -> Tensor:
             assert metric is not None
             view.masker_, view.fingerprint_ = current, None
             return metric.function(view, _batch_arguments(batch))
@@ -94,7 +94,7 @@ def learn(
             loss = RegressionLoss(n_subsets=settings.n_subsets)
         summary = fit_masker(
             masker,
-            FitGoal(build, loss, build_validation, metric, measure),
+            FitGoal(build, loss, build_validation, metric, metric_values),
             train_batches,
             val_batches,
             settings=settings,

@@ -107,7 +107,7 @@ def _by_run(
 
 
 def _merged(first: LabelledText, second: LabelledText) -> LabelledText:
-    """Label and rationale of one text from two lines; each line may leave out what the other has."""
+    """Label and rationale of one text from two lines, either of which may lack them."""
     for name in ("label", "rationale"):
         known, given = getattr(first, name), getattr(second, name)
         if None not in (known, given) and known != given:

@@ -287,7 +287,7 @@ def _explain_batch(
     indices: Sequence[int],
 ) -> list[Record]:
     batch = text_model.collate(texts)
-    references = text_model.baselines(batch)
+    baselines = text_model.baselines(batch)
     with text_model.evaluating():
         with torch.no_grad():
             logits = text_model(batch.input_ids, *batch.forward_args)
@@ -296,7 +296,7 @@ def _explain_batch(
         with metered(_networks(method, text_model), text_model.device) as meter:
             scores = method(
                 batch.input_ids,
-                references,
+                baselines,
                 target=explained,
                 additional_forward_args=batch.forward_args,
             )

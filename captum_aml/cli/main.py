@@ -1,8 +1,8 @@
 """The command line: ``captum-aml``.
 
 Results go to standard output, everything else to standard error. What a user can mend is reported
-in one line and ends with exit code 2. Commands import what they need when they run, so that help and
-mistakes in the arguments come at once.
+in one line and ends with exit code 2. Commands import what they need when they run, so that help
+and mistakes in the arguments come at once.
 """
 
 from __future__ import annotations

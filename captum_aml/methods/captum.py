@@ -63,7 +63,7 @@ _LIME_RIDGE = 1.0
 
 @_gradient_method(
     "integrated-gradients",
-    "gradients along the straight path from the reference to the text",
+    "gradients along the straight path from the baseline to the text",
     aliases=("ig",),
     steps=("integration steps", 50),
     settings=lambda subject: {"n_steps": subject.n_steps},
@@ -81,7 +81,7 @@ def _integrated_gradients(subject: Subject, call: Call) -> Tensor:
 
 @_sampling_method(
     "gradient-shap",
-    "expected gradients at random points between the reference and the text",
+    "expected gradients at random points between the baseline and the text",
     family="gradient",
     steps=("samples", 50),
     gradients=True,

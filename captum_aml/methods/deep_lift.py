@@ -52,11 +52,11 @@ class RescaleDeepLift(LayerDeepLift):  # type: ignore[misc]  # Captum has no typ
             return known
         if not self.satisfies_attribute_criteria(module):
             return None  # an earlier pass of a module that runs again: its gradient stays
-        (text, reference), (text_out, reference_out) = (
+        (text, baseline), (text_out, baseline_out) = (
             value.chunk(2) for value in (vars(module).pop(name) for name in HOOK_ATTRIBUTES)
         )
-        difference = (text - reference).repeat(2, *[1] * (text.dim() - 1))
-        slope = (text_out - reference_out).repeat(2, *[1] * (text.dim() - 1)) / difference
+        difference = (text - baseline).repeat(2, *[1] * (text.dim() - 1))
+        slope = (text_out - baseline_out).repeat(2, *[1] * (text.dim() - 1)) / difference
         return torch.where(difference.abs() < _LEAST_DIFFERENCE, grad_input, grad_output * slope)
 
 
@@ -86,7 +86,7 @@ class ClassProbability(nn.Module):
 
 @scoring_method(
     "deep-lift",
-    "differences to the reference passed back, by gradients where there is no rule",
+    "differences to the baseline passed back, by gradients where there is no rule",
     family="gradient",
     gradients=True,
 )

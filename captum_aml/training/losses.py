@@ -17,7 +17,7 @@ from captum_aml.typing import Batch
 
 BuildProblem = Callable[[Batch], MaskingProblem]
 #: A metric's values (N,) for a batch, with the masker as it is.
-Measure = Callable[[nn.Module, Batch], Tensor]
+MetricValues = Callable[[nn.Module, Batch], Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class FitGoal:
             averaged over examples.
         build_validation: The same as ``build`` for validation batches. Default: ``build``
         metric: What the best weights are chosen by; None for the validation loss.
-        measure: The metric's values for a batch.
+        metric_values: The metric's values for a batch.
     """
 
     build: BuildProblem
     loss: Objective | RegressionLoss
     build_validation: BuildProblem | None = None
     metric: ValidationMetric | None = None
-    measure: Measure | None = None
+    metric_values: MetricValues | None = None
 
     def terms(
         self,

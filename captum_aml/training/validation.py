@@ -50,9 +50,9 @@ def validation_means(
     means, error = Means(), ""
     try:
         means = sums_of_terms(masker, goal, share(batches, processes, seed=seed), settings)
-        if goal.metric is not None and goal.measure is not None:
+        if goal.metric is not None and goal.metric_values is not None:
             for batch in share(batches, processes, seed=seed):
-                values = goal.measure(masker, batch).double()
+                values = goal.metric_values(masker, batch).double()
                 there = ~values.isnan()
                 means.add(goal.metric.name, float(values[there].sum()), int(there.sum()))
     except NonFiniteError as caught:

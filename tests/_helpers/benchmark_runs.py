@@ -50,7 +50,7 @@ class Handmade:
         self.scores = scores
         self.settings: Mapping[str, Any] = {"kind": "handmade"}
 
-    def __call__(self, ids: Tensor, reference_ids: Tensor, **_: Any) -> Any:
+    def __call__(self, ids: Tensor, baselines: Tensor, **_: Any) -> Any:
         return self.scores(ids)
 
 

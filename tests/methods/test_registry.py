@@ -86,8 +86,8 @@ class TestRegistry:
         monkeypatch.setattr("captum_aml.methods.registry._REGISTRY", {})
 
         def length(*_: object) -> object:
-            def scores(ids: Tensor, reference_ids: Tensor, **__: object) -> Tensor:
-                return (ids != reference_ids).float()
+            def scores(ids: Tensor, baselines: Tensor, **__: object) -> Tensor:
+                return (ids != baselines).float()
 
             return scores
 

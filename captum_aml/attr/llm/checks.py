@@ -78,7 +78,7 @@ def check_removal(
         return
     name = attr_method.perturbation.name
     for example in examples:
-        if bool((example.prompt.ids != example.prompt.reference).all()):
+        if bool((example.prompt.ids != example.prompt.baselines).all()):
             raise InvalidInputError(
                 f"perturbation: {name!r} needs a prompt of which something stays, since "
                 "attention is shared out among what is there and hiding all tokens alike hides "

@@ -39,7 +39,7 @@ def example_of(
     own = isinstance(inp, TextTokenInput)
     prompt = as_prompt(inp, tokenizer, 0 if own else baseline_id(tokenizer, llm.baseline))
     _check_ids("inp", prompt.ids, layer)
-    _check_ids("inp (baselines)", prompt.reference, layer)
+    _check_ids("inp (baselines)", prompt.baselines, layer)
     room = _room(llm.model, prompt, 1)
     if target is None:
         if gen_args is None and room is not None:

@@ -39,7 +39,7 @@ class Prompt:
     Attributes:
         inp: What the caller gave, or stands for it.
         ids: Token ids, (L,).
-        reference: The ids with all features removed, (L,); the same where nothing can be removed.
+        baselines: The ids with all features removed, (L,); the same where nothing can be removed.
         features: The feature of each token, (L,); -1 where it belongs to none.
         holders: For each feature the one whose tokens hold it, (F,): itself, another one where it
             has no token of its own, -1 where it has no characters.
@@ -47,7 +47,7 @@ class Prompt:
 
     inp: Any  # one of Captum's interpretable inputs, which have no types
     ids: Tensor
-    reference: Tensor
+    baselines: Tensor
     features: Tensor
     holders: Tensor
 
@@ -90,9 +90,9 @@ def as_prompt(inp: Any, tokenizer: Any, baseline: int) -> Prompt:
 def _of_tokens(inp: Any) -> Prompt:
     ids = inp.inp_tensor[0].clone().cpu()
     kept = torch.ones_like(ids, dtype=torch.bool) if inp.itp_mask is None else inp.itp_mask[0].cpu()
-    reference = ids.masked_fill(kept, inp.baselines)
+    baselines = ids.masked_fill(kept, inp.baselines)
     features = (kept.long().cumsum(dim=0) - 1).masked_fill(~kept, -1)
-    return Prompt(inp, ids, reference, features, torch.arange(int(kept.sum())))
+    return Prompt(inp, ids, baselines, features, torch.arange(int(kept.sum())))
 
 
 def _of_template(inp: Any, tokenizer: Any, baseline: int) -> Prompt:
@@ -106,7 +106,7 @@ def _of_template(inp: Any, tokenizer: Any, baseline: int) -> Prompt:
         for span in spans:
             overlap[group] += _shared_characters(offsets, span)
     features, holders = _owners(overlap)
-    reference = ids.masked_fill(features >= 0, baseline)
+    baselines = ids.masked_fill(features >= 0, baseline)
     removed = _baseline_values(inp)
     if any(removed):
         other, other_places = _rendered(inp, removed)
@@ -117,8 +117,8 @@ def _of_template(inp: Any, tokenizer: Any, baseline: int) -> Prompt:
                 own = (_shared_characters(offsets, span) > 0) & (features == group)
                 new = _shared_characters(other_offsets, by).nonzero().flatten().tolist()
                 for place, source in zip(own.nonzero().flatten().tolist(), new, strict=False):
-                    reference[place] = other_ids[source]
-    return Prompt(inp, ids, reference, features, holders)
+                    baselines[place] = other_ids[source]
+    return Prompt(inp, ids, baselines, features, holders)
 
 
 def _owners(overlap: Tensor) -> tuple[Tensor, Tensor]:

@@ -51,7 +51,7 @@ class Row:
     token: int | None = None
 
     def tensors(self, no_feature: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Ids, reference, attention mask, mask of the target and features of S tokens, all (S,)."""
+        """Ids, baselines, attention mask, mask of the target and features of S tokens, all (S,)."""
         prompt, target = self.example.prompt, self.example.target
         if self.token is None:
             answer = torch.cat([target, self.example.end])
@@ -63,7 +63,7 @@ class Row:
         features = torch.cat([prompt.features, torch.full_like(answer, -1)])
         return (
             ids,
-            torch.cat([prompt.reference, answer]),
+            torch.cat([prompt.baselines, answer]),
             torch.ones_like(ids),
             torch.cat([torch.zeros_like(prompt.ids, dtype=torch.bool), marked]),
             features.masked_fill(features < 0, no_feature),
@@ -91,11 +91,11 @@ class RowBatch(TypedDict):
 def collate(rows: Sequence[Row], device: torch.device) -> RowBatch:
     """Puts rows into one batch, padded on the right.
 
-    What follows a prompt equals its reference, which is how attributions know that it is not to be
+    What follows a prompt equals its baselines, which is how attributions know that it is not to be
     masked.
     """
     none = max(len(row.example.prompt.holders) for row in rows)
-    ids, reference, mask, target_mask, features = (
+    ids, baselines, mask, target_mask, features = (
         pad_sequence(list(each), batch_first=True, padding_value=fill).to(device)
         for each, fill in zip(
             zip(*(row.tensors(none) for row in rows), strict=True), (0, 0, 0, 0, none), strict=True
@@ -103,7 +103,7 @@ def collate(rows: Sequence[Row], device: torch.device) -> RowBatch:
     )
     return {
         "inputs": ids,
-        "baselines": reference,
+        "baselines": baselines,
         "additional_forward_args": (mask, target_mask),
         "feature_mask": features,
     }

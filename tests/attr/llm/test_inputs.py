@@ -78,7 +78,7 @@ def test_tokens_are_those_of_a_naive_reference(kind: str, data: Any) -> None:
     assert prompt.ids.tolist() == ids
     assert prompt.features.tolist() == features
     kept = prompt.features < 0
-    assert torch.equal(prompt.reference[kept], prompt.ids[kept])
+    assert torch.equal(prompt.baselines[kept], prompt.ids[kept])
     for feature, holder in enumerate(prompt.holders.tolist()):
         shown = any(v for v, n in zip(values, numbers, strict=True) if n == feature)
         # A feature that shows characters is held by tokens, unless the tokenizer drops those.
