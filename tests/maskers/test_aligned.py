@@ -200,7 +200,7 @@ BYTE_LEVEL = byte_level(trim_offsets=False)
 @given(text=TEXTS)
 @settings(max_examples=10)
 def test_any_tokenizer_explains_any_other(of_model: str, own: str, text: str) -> None:
-    """As above, with the spans that are read from the ids (see ``tests/maskers/test_decoding.py``)."""
+    """As above, with spans read from the ids (see ``tests/maskers/test_decoding.py``)."""
     stored = StoredTokenizer.of("tokenizer", tokenizer_of(of_model))
     reader = TokenReader(stored.backend(), special=stored.special, unknown=stored.unknown)
     ids = tokenizer_of(of_model)(text)["input_ids"]
