@@ -77,8 +77,8 @@ class FitConfig(ModelOptions, TrainingOptions):
         str | None,
         typer.Option(
             help="What the masker starts from: transformer (a copy of the model's encoder), shared "
-            "(a head on its hidden states), a folder with a fitted masker, or another encoder, "
-            "also one with a tokenizer of its own.",
+            "(a head on its hidden states), another registered name, a folder with a fitted "
+            "masker, or another encoder, also one with a tokenizer of its own.",
             show_default="transformer for an encoder, shared for a decoder",
         ),
     ] = None

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from captum_aml.cli.config import FitConfig
 from captum_aml.cli.console import say
 from captum_aml.exceptions import CaptumAMLError, InvalidInputError
+from captum_aml.maskers.registry import masker_names
 from captum_aml.text.batches import TextBatches
 from captum_aml.text.data import LabelledText, TextSource, is_text_file
 from captum_aml.text.fitting import (
@@ -234,7 +235,7 @@ def _recipe(config: FitConfig, text_model: TextModel, texts: Sequence[TextLike])
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvalidInputError(
-            "masker: expected transformer, shared, a folder with a fitted masker, or an "
+            f"masker: expected {', '.join(masker_names())}, a folder with a fitted masker, or an "
             f"encoder (a folder or a hub id), but {name!r} cannot be loaded: {reason}"
         ) from None
     if config.perturbation is None and recipe.perturbation == "blend":

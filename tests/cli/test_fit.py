@@ -375,7 +375,7 @@ class TestMistakes:
             (["--recipe", "published", "--lr", "1"], "'published' has learning_rate=4e-05, got 1"),
             (["--scheduler", "zigzag"], "scheduler: expected one of linear"),
             (["--lr", "0"], "learning_rate"),
-            (["--masker", "./nowhere"], "masker: expected transformer, shared, a folder"),
+            (["--masker", "./nowhere"], "masker: expected shared, transformer, a folder"),
             (["--tracker", "notebook"], "trackers: expected names among"),
             (["--resume", "--overwrite"], "expected --resume or --overwrite, got both"),
             (["--device", "cuda:99"], "device: expected 'auto', 'cpu'"),

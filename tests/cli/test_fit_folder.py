@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from captum_aml._utils import files
-from captum_aml.cli.fit import FitFolder
+from captum_aml.cli.fit_folder import FitFolder
 
 IDENTITY = {"model": "some"}
 

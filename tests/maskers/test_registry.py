@@ -10,9 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_aml import AMLAttribution
+from captum_aml import AMLAttribution, TextExplainer
+from captum_aml.benchmark import results_from_json
+from captum_aml.cli.main import main
 from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.maskers import (
+    Checkpoint,
     EmbeddingMasker,
     MaskerInputs,
     SharedMasker,
@@ -28,6 +31,7 @@ from captum_aml.maskers.registry import (
     register_masker,
 )
 from tests._helpers.models import PlantedClassifier, planted_texts, tiny_encoder
+from tests._helpers.text_models import save_classifier
 
 
 class LinearMasker(nn.Module):
@@ -76,6 +80,41 @@ def test_a_registered_masker_is_found_by_fit_and_saving_and_loading(tmp_path: Pa
     assert isinstance(loaded.masker_, LinearMasker)
     assert loaded.masker_.fitted
     assert torch.equal(loaded.attribute(ids), attribution.attribute(ids))
+
+
+def test_a_registered_masker_is_found_by_the_explainer_and_the_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register_masker("linear")(LinearMasker)
+    model = str(save_classifier(tmp_path / "model"))
+    texts = ["a good film", "a bad plot", "the actor is great", "not very slow"]
+    explainer = TextExplainer(model, device="cpu")
+    explainer.fit(texts, epochs=1, masker="linear", show_progress=False)
+    assert explainer.attribution_ is not None
+    assert isinstance(explainer.attribution_.masker_, LinearMasker)
+
+    def run(*command: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            main(list(command))
+        captured = capsys.readouterr()
+        assert stop.value.code == 0, captured.err
+        return captured.out
+
+    data, fitted, report = tmp_path / "texts.txt", tmp_path / "fitted", tmp_path / "report"
+    data.write_text("\n".join(texts))
+    given = ("--model", model, "--device", "cpu", "--data", str(data))
+    run("fit", *given, "--masker", "linear", "--epochs", "1", "--out", str(fitted))
+    assert Checkpoint.load(fitted).masker["type"] == "linear"
+    chosen = ("--model", model, "--device", "cpu", "--masker", str(fitted))
+    (line,) = run("explain", *chosen, texts[0]).splitlines()
+    assert json.loads(line)["settings"]["n_steps"] == 0
+    for name in ("cost_figure", "removal_figure"):
+        monkeypatch.setattr(f"captum_aml.benchmark.report.page.{name}", lambda *_, **__: "")
+    few = ("--methods", "aml", "--metrics", "aopc-sufficiency", "--seeds", "0", "--limit", "2")
+    run("benchmark", *chosen, "--data", str(data), *few, "--out", str(report))
+    found = results_from_json((report / "results.json").read_text("utf-8"))
+    # One of the four is held out.
+    assert "3 texts" in next(row.training for row in found.rows if row.method == "aml")
 
 
 def test_what_is_rebuilt_has_what_it_needs() -> None:
