@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
+from captum_aml._utils.files import locked
 from captum_aml._utils.rows import shown
 from captum_aml.exceptions import CaptumAMLError, InvalidInputError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-#: The file that is locked; it holds nothing and stays.
+#: The file that is locked, while a process holds the folder; it holds nothing.
 LOCK = ".lock"
 #: The most differences that an error names.
 _MOST_NAMED = 5
@@ -24,7 +26,7 @@ _MOST_NAMED = 5
 class RunFolder:
     """The folder of one run, held by this process from the start until it is closed.
 
-    The lock is the operating system's: it goes with the process that holds it, however that ends.
+    It is held by :func:`~captum_aml._utils.files.locked`.
 
     Args:
         path: The folder, which is made if needed.
@@ -45,9 +47,9 @@ class RunFolder:
         self.check_path(path)
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._lock = FileLock(path / LOCK)
+        self._lock = ExitStack()
         try:
-            self._lock.acquire(timeout=0)
+            self._lock.enter_context(locked(path / LOCK, wait=False))
         except Timeout:
             raise self.error(
                 f"{self.argument}: another process writes to {os.fspath(path)!r}; wait for it, or "
@@ -66,7 +68,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Lets other processes write to the folder."""
-        self._lock.release()
+        self._lock.close()
 
     def __enter__(self) -> Self:
         return self

@@ -294,9 +294,13 @@ class MaskAttribution(GradientAttribution, ABC):
         self.masker_, self.fingerprint_, self.training_cost_ = masker, fingerprint, cost
 
     def _fingerprint(self, problem: MaskingProblem | None = None) -> ModelFingerprint:
-        """The model's fingerprint, completed by what a pass showed if there was one."""
-        # Every configuration of transformers has num_labels, but only these models return them,
-        # and only a distribution has them as outcomes.
+        """The model's fingerprint, completed by what a pass showed if there was one.
+
+        Before a pass the number of classes is known where the forward function itself is a
+        ``...ForSequenceClassification`` of transformers: every configuration there has
+        ``num_labels``, but only these models give an output for each, and a function around one
+        may give others. And only a distribution has them as outcomes.
+        """
         known = ModelFingerprint.of(
             underlying_model(self.forward_func),
             self._site().embedding_layer(),

@@ -124,8 +124,7 @@ class Checkpoint:
         try:
             if not (isinstance(config["masker"], dict) and isinstance(config["settings"], dict)):
                 raise TypeError("expected objects for masker and settings")
-            # Maskers saved by 0.1 do not say what they cost.
-            cost = config.get("training")
+            cost = config["training"]
             return cls(
                 str(config["method"]),
                 config["masker"],

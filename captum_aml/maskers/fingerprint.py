@@ -47,7 +47,6 @@ class ModelFingerprint:
     embedding_dim: int | None
     vocab_size: int | None
     n_classes: int | None
-    # Not known of maskers that earlier versions saved.
     model_type: str | None = None
     hidden_size: int | None = None
     num_hidden_layers: int | None = None

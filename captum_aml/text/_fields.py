@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.segmentation import Unit
 
 
-def checked_fields(values: object, required: Mapping[str, bool]) -> dict[str, Any]:
+def checked_fields(values: object, names: Sequence[str]) -> dict[str, Any]:
     """The arguments of an explanation, with tuples where JSON has lists.
 
     Args:
         values: Field names and values.
-        required: The names of all fields, and whether they have to be there.
+        names: The names of all fields, each of which has to be there.
 
     Raises:
         InvalidInputError: A field is missing, unknown or of a wrong form, or the fields do not go
@@ -26,8 +26,8 @@ def checked_fields(values: object, required: Mapping[str, bool]) -> dict[str, An
         raise InvalidInputError(
             f"values: expected the fields of an explanation, got {type(values).__name__}"
         )
-    missing = [name for name, needed in required.items() if needed and name not in values]
-    unknown = [str(name) for name in values if name not in required]
+    missing = [name for name in names if name not in values]
+    unknown = [str(name) for name in values if name not in names]
     if missing:
         raise InvalidInputError(
             f"values: expected the fields of an explanation, got none named {', '.join(missing)}"

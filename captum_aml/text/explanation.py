@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from captum_aml._utils.checks import as_count
@@ -220,18 +220,13 @@ class Explanation:
     def from_dict(cls, values: Mapping[str, Any]) -> Explanation:
         """The explanation that ``to_dict`` made these values of.
 
-        Fields with a default may be missing, as they are in files of earlier versions.
-
         Args:
             values: As ``to_dict`` gives them, or as JSON gives them back.
 
         Raises:
             InvalidInputError: A field is missing, unknown or of a wrong form.
         """
-        required = {
-            f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls)
-        }
-        return cls(**checked_fields(values, required))
+        return cls(**checked_fields(values, [f.name for f in fields(cls)]))
 
     def to_captum(self, *, true_class: str = "") -> VisualizationDataRecord:
         """A record for ``captum.attr.visualization.visualize_text``.

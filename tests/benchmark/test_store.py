@@ -117,7 +117,7 @@ class TestRunFolder:
         with BenchmarkFolder.open(tmp_path, {"other": 1}, overwrite=True) as run:
             assert run.identity["other"] == 1
         left = {p for p in tmp_path.rglob("*") if p.is_file()}
-        assert left == {*theirs, tmp_path / "run.json", tmp_path / ".lock"}
+        assert left == {*theirs, tmp_path / "run.json"}
         assert "model" not in json.loads((tmp_path / "run.json").read_text())
 
     def test_overwriting_the_same_run_starts_anew(self, tmp_path: Path) -> None:

@@ -65,17 +65,18 @@ def test_all_fields_come_back() -> None:
     assert set(full.to_dict()) == {field.name for field in fields(Explanation)}
 
 
-def test_a_file_of_an_earlier_version() -> None:
+def test_json_of_numbers_and_lists() -> None:
     line = (
         '{"text": "a b", "tokens": ["a", "b"], "offsets": [[0, 1], [2, 3]], "scores": [0, 0.5], '
         '"predicted": 1, "predicted_label": "positive", "probability": 0.75, "target": 1, '
         '"target_label": "positive", "target_probability": 0.75, "method": "aml", '
-        '"signed": false, "settings": {"n_steps": 50}, "n_tokens_cut": 0}'
+        '"signed": false, "settings": {"n_steps": 50}, "n_tokens_cut": 0, "unit": "token", '
+        '"parts": [], "given_words": null}'
     )
-    old = Explanation.from_dict(json.loads(line))
-    assert (old.unit, old.parts, old.given_words) == ("token", (), None)
-    assert old.scores == (0.0, 0.5)
-    assert [word.text for word in old.words()] == ["a", "b"]
+    read = Explanation.from_dict(json.loads(line))
+    assert (read.unit, read.parts, read.given_words) == ("token", (), None)
+    assert read.scores == (0.0, 0.5)
+    assert [word.text for word in read.words()] == ["a", "b"]
 
 
 class TestBadValues:
@@ -103,8 +104,8 @@ class TestBadValues:
 
     def test_missing_ones(self) -> None:
         values = MASKED.to_dict()
-        del values["text"], values["scores"]
-        with pytest.raises(InvalidInputError, match="none named text, scores"):
+        del values["text"], values["scores"], values["unit"]
+        with pytest.raises(InvalidInputError, match="none named text, scores, unit"):
             Explanation.from_dict(values)
 
     def test_no_mapping(self) -> None:

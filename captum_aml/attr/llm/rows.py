@@ -172,10 +172,11 @@ def validation_batches(
     examples: Sequence[Example], *, batch_size: int, device: torch.device
 ) -> list[RowBatch]:
     """Batches to validate on: as for training, with tokens and an order that stay the same."""
-    ordered = list(enumerate(sorted(examples, key=len)))
     batches: list[RowBatch] = []
-    for chosen in chunks(ordered, batch_size):
-        rows = [Row(example) for _, example in chosen]
-        rows += [Row(e, i % len(e.target)) for i, e in chosen if len(e.target) > 1]
+    for indices in length_batches(examples, batch_size):
+        chosen = [examples[i] for i in indices]
+        numbered = enumerate(chosen, start=len(batches) * batch_size)
+        rows = [Row(example) for example in chosen]
+        rows += [Row(e, n % len(e.target)) for n, e in numbered if len(e.target) > 1]
         batches.append(collate(rows, device))
     return batches
