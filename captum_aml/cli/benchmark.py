@@ -14,20 +14,18 @@ import typer
 
 from captum_aml._utils.options import comma_separated
 from captum_aml.cli.console import duration, show_table, shows_progress
-from captum_aml.cli.options import ModelOptions, PassSize, TextColumn, with_options
+from captum_aml.cli.options import (
+    Limit,
+    ModelOptions,
+    PassSize,
+    Preset,
+    TextColumn,
+    list_methods,
+    with_options,
+)
 
 if TYPE_CHECKING:
     from captum_aml.benchmark import BenchmarkResults, BenchmarkSettings
-
-
-def _list_methods(given: str | None) -> str | None:
-    if given == "list":
-        from captum_aml import methods as registry
-
-        for name in registry.available():
-            typer.echo(f"{name:24}{registry.spec(name).summary}")
-        raise typer.Exit
-    return given
 
 
 def _list_metrics(given: str | None) -> str | None:
@@ -55,13 +53,7 @@ class ScoringOptions(ModelOptions):
             is_eager=True,
         ),
     ] = None
-    preset: Annotated[
-        str,
-        typer.Option(
-            help="Convention: default, aml, eraser, ferret or naopc. It says which shares of the "
-            "tokens are taken, how they are rounded, averaged and removed."
-        ),
-    ] = "default"
+    preset: Preset = "default"
     batch_size: PassSize = 32
     beam_size: Annotated[
         int, typer.Option(min=1, help="Beam of the search for the limits of normalized AOPC.")
@@ -103,11 +95,11 @@ def benchmark(
             help="Methods, separated by commas; random and occlusion (leave one out) always take "
             "part. 'list' lists them.",
             show_default="all that can run",
-            callback=_list_methods,
+            callback=list_methods,
             is_eager=True,
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take the first N texts.")] = None,
+    limit: Limit = None,
     seeds: Annotated[
         str, typer.Option(help="Seeds for methods that draw at random, separated by commas.")
     ] = "0,1,2",

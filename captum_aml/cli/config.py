@@ -14,7 +14,15 @@ import typer
 from captum_aml._utils.optional import require
 from captum_aml._utils.options import comma_separated
 from captum_aml._utils.rows import shown
-from captum_aml.cli.options import ModelOptions, Seed, TextColumn, flag, with_parameters
+from captum_aml.cli.options import (
+    Limit,
+    ModelOptions,
+    Preset,
+    Seed,
+    TextColumn,
+    flag,
+    with_parameters,
+)
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.training.recipes import BATCH_SIZE, EPOCHS, default_loss
 from captum_aml.training.settings import FitSettings, LossName, TrainingOptions
@@ -65,9 +73,7 @@ class FitConfig(ModelOptions, TrainingOptions):
             show_default="a tenth of the data is held out",
         ),
     ] = None
-    limit: Annotated[
-        int | None, typer.Option(help="Take the first N texts.", show_default="all", min=1)
-    ] = None
+    limit: Limit = None
     validation_limit: Annotated[
         int, typer.Option(help="Take the first N validation texts.", min=1)
     ] = 200
@@ -132,10 +138,7 @@ class FitConfig(ModelOptions, TrainingOptions):
             "better subtracted)."
         ),
     ] = "loss"
-    preset: Annotated[
-        str,
-        typer.Option(help="Convention of the metrics: default, aml, eraser, ferret or naopc."),
-    ] = "default"
+    preset: Preset = "default"
     save_every: Annotated[
         int | None,
         typer.Option(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from captum_aml.cli.console import shows_progress
-from captum_aml.cli.options import ModelOptions, PassSize, Seed, with_options
+from captum_aml.cli.options import ModelOptions, PassSize, Seed, list_methods, with_options
 
 if TYPE_CHECKING:
     from captum_aml.text import Explanation
@@ -37,11 +37,9 @@ def explain(
     method: Annotated[
         str,
         typer.Option(
-            help="aml, aml-tuned, aml-tuned-masker, aml-free, aml-free-attention, la, la-tuned, "
-            "la-tuned-masker, la-free, la-free-attention, "
-            "integrated-gradients (or ig), gradient-shap, input-x-gradient, saliency, "
-            "smooth-grad, deep-lift, occlusion, lime, kernel-shap, shapley-sampling, shap, "
-            "lime-text, attention, attention-rollout or random."
+            help="aml, la, integrated-gradients (or ig), lime, random, ... 'list' lists them.",
+            callback=list_methods,
+            is_eager=True,
         ),
     ] = "aml",
     masker: Annotated[

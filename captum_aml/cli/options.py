@@ -17,6 +17,16 @@ from captum_aml.cli.console import quiet_libraries
 if TYPE_CHECKING:
     from captum_aml.text import TextModel
 
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Take the first N texts.", show_default="all")
+]
+Preset = Annotated[
+    str,
+    typer.Option(
+        help="Convention of the metrics: default, aml, eraser, ferret or naopc. It says which "
+        "shares of the tokens are taken, how they are rounded, averaged and removed."
+    ),
+]
 TextColumn = Annotated[str, typer.Option(help="The column with the texts.")]
 PassSize = Annotated[int, typer.Option(min=1, help="Texts in one pass of the model.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
@@ -77,6 +87,17 @@ class ModelOptions:
             max_length=self.max_length,
             device=self.device,
         )
+
+
+def list_methods(given: str | None) -> str | None:
+    """A callback of options that take methods: the word ``list`` lists them."""
+    if given == "list":
+        from captum_aml import methods as registry
+
+        for name in registry.available():
+            typer.echo(f"{name:24}{registry.spec(name).summary}")
+        raise typer.Exit
+    return given
 
 
 def with_options(

@@ -240,12 +240,15 @@ class TestMistakes:
 
 
 class TestProgram:
-    def test_help_names_every_method_and_option(self, run: Run) -> None:
+    def test_help_names_options_and_the_list_every_method(self, run: Run) -> None:
         result = run("explain", "--help")
         assert result.code == 0
         words = " ".join(result.out.split()).replace("- ", "-")
-        for name in methods.available():
-            assert name in words
+        assert "'list' lists them" in words
+        listed = run("explain", "--method", "list")
+        assert listed.code == 0
+        names = [line.split()[0] for line in listed.out.splitlines()]
+        assert names == list(methods.available())
         for option in ("--file", "--masker", "--target", "--output", "--device", "--limit"):
             assert option in words
 
