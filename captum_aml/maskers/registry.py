@@ -179,7 +179,7 @@ def build_masker(
 
 
 def _origin(cls: type[nn.Module]) -> tuple[str, str]:
-    """Where a class is defined: the same when its module is loaded again."""
+    """The module and name of a class: the same when its module is loaded again."""
     return cls.__module__, cls.__qualname__
 
 
