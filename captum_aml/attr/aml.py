@@ -12,11 +12,14 @@ from __future__ import annotations
 
 from typing_extensions import final
 
+from captum_aml._utils.options import takes_options
 from captum_aml.attr.input import InputMaskAttribution
 from captum_aml.attr.layer import LayerMaskAttribution
+from captum_aml.attr.settings import AttributionSettings
 
 
 @final
+@takes_options(AttributionSettings)
 class AMLAttribution(InputMaskAttribution):
     """Attributive Masking Learning for a forward function's inputs.
 
@@ -35,6 +38,7 @@ class AMLAttribution(InputMaskAttribution):
 
 
 @final
+@takes_options(AttributionSettings)
 class LayerAMLAttribution(LayerMaskAttribution):
     """Attributive Masking Learning for the input or output of a layer.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypedDict, get_args
+from typing import Annotated, TypedDict, get_args
 
 from torch import nn
+from typing_extensions import Doc
 
 from captum_aml._utils.checks import as_count, check_learning_rate
+from captum_aml._utils.options import documented
 from captum_aml.attr.explain import ScoreKind, TuneKind
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.objectives import AMLObjective, LAObjective, Objective
@@ -21,37 +23,68 @@ OBJECTIVES: dict[str, type[AMLObjective] | type[LAObjective]] = {
 }
 
 
+@documented
 @dataclass(kw_only=True)
 class AttributionSettings:
     """The settings of an attribution by a learned mask, keyword arguments of its constructor.
-
-    Attributes:
-        masker: A network that proposes masks; see :class:`captum_aml.maskers.Masker`. None: masks
-            are tuned from scratch, or ``fit`` makes a small one.
-        objective: The loss; None: ``AMLObjective()`` for AML and ``LAObjective()`` for LA.
-        perturbation: How a mask is applied: ``blend``, ``attention``, ``causal-attention`` or an
-            object.
-        output: How the forward function's result is read; see :mod:`captum_aml.readout`.
-        scores: ``mask``, values in [0, 1], or ``contribution``: the mask rescaled so that an
-            example's scores sum to ``F(inputs) - F(baselines)``.
-        tune: What ``n_steps`` changes for the given inputs: ``mask``, the mask's own logits, or
-            ``masker``, the fitted masker's weights, for each example by itself, as published.
-        learning_rate: The learning rate for tuning; None: for masks 0.1 from a masker's proposal
-            and 0.3 from scratch, for maskers 1e-5.
-        seed: The seed of whatever is random.
 
     Raises:
         InvalidInputError: A value is not as described.
     """
 
-    masker: nn.Module | None = None
-    objective: Objective | None = None
-    perturbation: str | Perturbation = "blend"
-    output: str = "auto"
-    scores: ScoreKind = "mask"
-    tune: TuneKind = "mask"
-    learning_rate: float | None = None
-    seed: int = 0
+    masker: Annotated[
+        nn.Module | None,
+        Doc(
+            "A network that proposes masks; see :class:`captum_aml.maskers.Masker`. None: masks "
+            "are tuned from scratch, or ``fit`` makes a small one. Default: None"
+        ),
+    ] = None
+    objective: Annotated[
+        Objective | None,
+        Doc(
+            "The loss; None: ``AMLObjective()`` for AML and ``LAObjective()`` for LA. Default: None"
+        ),
+    ] = None
+    perturbation: Annotated[
+        str | Perturbation,
+        Doc(
+            "How a mask is applied: ``blend``, ``attention``, ``causal-attention`` or an object. "
+            "Default: blend"
+        ),
+    ] = "blend"
+    output: Annotated[
+        str,
+        Doc(
+            "How the forward function's result is read; see :mod:`captum_aml.readout`. Default: "
+            "auto"
+        ),
+    ] = "auto"
+    scores: Annotated[
+        ScoreKind,
+        Doc(
+            "``mask``, values in [0, 1], or ``contribution``: the mask rescaled so that an "
+            "example's scores sum to ``F(inputs) - F(baselines)``. Default: mask"
+        ),
+    ] = "mask"
+    tune: Annotated[
+        TuneKind,
+        Doc(
+            "What ``n_steps`` changes for the given inputs: ``mask``, the mask's own logits, or "
+            "``masker``, the fitted masker's weights, for each example by itself, as published. "
+            "Default: mask"
+        ),
+    ] = "mask"
+    learning_rate: Annotated[
+        float | None,
+        Doc(
+            "The learning rate for tuning; None: for masks 0.1 from a masker's proposal and 0.3 "
+            "from scratch, for maskers 1e-5. Default: None"
+        ),
+    ] = None
+    seed: Annotated[
+        int,
+        Doc("The seed of whatever is random. Default: 0"),
+    ] = 0
 
     def __post_init__(self) -> None:
         objective, masker = self.objective, self.masker
