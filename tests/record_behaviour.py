@@ -57,22 +57,13 @@ from captum_aml import (
     LLMAMLAttribution,
     methods,
 )
+from captum_aml.reviews import (
+    load_reviews_classifier,
+    load_reviews_splits,
+    reviews_classifier_path,
+    reviews_masker_path,
+)
 from captum_aml.text import TextExplainer
-
-try:
-    from captum_aml.reviews import (  # type: ignore[import-not-found, unused-ignore]
-        load_reviews_classifier,
-        load_reviews_splits,
-        reviews_classifier_path,
-        reviews_masker_path,
-    )
-except ImportError:
-    from captum_aml.assets import (  # type: ignore[import-not-found, no-redef, unused-ignore]
-        load_reviews_classifier,
-        load_reviews_splits,
-        reviews_classifier_path,
-        reviews_masker_path,
-    )
 
 JSON: TypeAlias = Any
 
@@ -1042,9 +1033,25 @@ def agree(a: JSON, b: JSON, tolerance: float) -> bool:
     return bool(a == b or abs(a - b) <= tolerance * (1 + max(abs(a), abs(b))))
 
 
-def compare(a: Path, b: Path, tolerance: float) -> int:
-    """Prints where the second record differs from the first; 1 where it does or lacks values."""
+def compare(a: Path, b: Path, tolerance: float, renamed: Mapping[str, str]) -> int:
+    """Prints where the second record differs from the first; 1 where it does or lacks values.
+
+    Args:
+        a: The first record.
+        b: The second.
+        tolerance: What numbers may differ by, absolutely and relatively.
+        renamed: New names of the first record's keys, for values that are not found by the old.
+    """
     first, second = (dict(leaves(json.loads(file.read_text("utf-8")))) for file in (a, b))
+
+    def now(path: str) -> str:
+        """The path under which the second record has a value of the first."""
+        *folders, name = path.split("/")
+        last = "/".join([*folders, renamed.get(name, name)])
+        every = "/".join(renamed.get(part, part) for part in path.split("/"))
+        return next((found for found in (path, last, every) if found in second), path)
+
+    first = {now(path): value for path, value in first.items()}
     shared = [path for path in first if path in second]
     differ = [path for path in shared if not agree(first[path], second[path], tolerance)]
     missing = [path for path in first if path not in second]
@@ -1080,10 +1087,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     comparing.add_argument("a", type=Path)
     comparing.add_argument("b", type=Path)
     comparing.add_argument("--tolerance", type=float, default=1e-6)
+    comparing.add_argument(
+        "--renamed",
+        action="append",
+        default=[],
+        metavar="OLD=NEW",
+        help="a key that has another name in the second record, perhaps several times",
+    )
     given = parser.parse_args(arguments)
     if given.command == "record":
         return record(given.file, given.shared, given.only)
-    return compare(given.a, given.b, given.tolerance)
+    renamed = dict(pair.split("=", 1) for pair in given.renamed)
+    return compare(given.a, given.b, given.tolerance, renamed)
 
 
 if __name__ == "__main__":
