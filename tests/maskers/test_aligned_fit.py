@@ -97,9 +97,9 @@ def masker() -> AlignedMasker:
 @pytest.mark.parametrize("loss", ["objective", "regression"])
 def test_the_deciding_word_comes_first(loss: str) -> None:
     attribution = AMLAttribution(PlantedDecoder(), masker=masker(), output="logits").fit(
-        [batch_of(32, seed=seed)[0] for seed in range(16)],
+        [batch_of(32, seed=seed)[0] for seed in range(32)],
         epochs=12,
-        learning_rate=5e-3,
+        learning_rate=3e-3,
         loss=loss,
     )
     call, places = batch_of(100, seed=99)
