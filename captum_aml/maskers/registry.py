@@ -48,12 +48,12 @@ def register_masker(name: str, *, needs: tuple[Need, ...] = ()) -> Callable[[_Cl
             what ``files`` gave.
 
     Raises:
-        ValueError: Another class has the name.
+        InvalidInputError: Another class has the name.
     """
 
     def register(cls: _Class) -> _Class:
         if name in _BY_NAME and _origin(_BY_NAME[name].cls) != _origin(cls):
-            raise ValueError(f"name: expected one that is free, got {name!r}")
+            raise InvalidInputError(f"name: expected one that is free, got {name!r}")
         _BY_NAME[name] = _Entry(cls, name, needs)
         return cls
 

@@ -13,10 +13,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from captum_aml.attr.aml import AMLAttribution
 from captum_aml.attr.la import LEARNED, LAAttribution
-from captum_aml.exceptions import CheckpointError, InvalidInputError
+from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import AlignedMasker, TransformerMasker
 from captum_aml.maskers.base import explained_layers_of
-from captum_aml.maskers.checkpoint import Checkpoint
 from captum_aml.maskers.fingerprint import ModelFingerprint
 from captum_aml.maskers.registry import build_masker, masker_names
 from captum_aml.masking.attention import taken_removal
@@ -218,15 +217,15 @@ def _check_runs_once(text_model: TextModel) -> None:
 def _fitted_masker(folder: str | os.PathLike[str], text_model: TextModel, method: str) -> nn.Module:
     loaded = load_text_attribution(folder, text_model, method)
     layer: Any = text_model.embedding_layer
-    Checkpoint.load(folder).fingerprint.check(
+    assert loaded.masker_ is not None
+    assert loaded.fingerprint_ is not None
+    loaded.fingerprint_.check(
         ModelFingerprint(
             embedding_dim=getattr(layer, "embedding_dim", None),
             vocab_size=getattr(layer, "num_embeddings", None),
             n_classes=text_model.n_classes,
         )
     )
-    if loaded.masker_ is None:
-        raise CheckpointError(f"masker: there is none in {os.fspath(folder)!r}")
     return loaded.masker_
 
 

@@ -6,10 +6,8 @@ import importlib.util
 import json
 import math
 import os
-import shutil
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -480,21 +478,6 @@ def test_hostile_texts_reach_the_page_as_text(tmp_path: Path, classifier: TextCl
         assert "<script>alert" not in written
         assert "\x1b" not in written
     assert "alert" not in (tmp_path / "results.json").read_text("utf-8"), "it holds no texts"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    binary = next(filter(None, map(shutil.which, names)), None)
-    if binary is None:
-        pytest.skip("no Chromium is installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=binary, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
 
 
 def test_the_page_of_a_real_run_in_a_browser(

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
 
 import pytest
 
 from captum_aml import methods
 from captum_aml.benchmark import results_from_json
-from captum_aml.cli import main as cli
 from captum_aml.metrics import available_metrics
 from captum_aml.reviews import reviews_masker_path
 from tests._helpers.benchmark_runs import contents
-from tests._helpers.text_models import save_classifier
+from tests._helpers.command_line import Result, Run
 
 ROWS = [
     {"text": "a good film", "label": 1},
@@ -26,40 +23,9 @@ ROWS = [
 FEW = ("--methods", "saliency", "--metrics", "aopc-sufficiency,entropy", "--seeds", "0")
 
 
-class Result:
-    """What a run left behind."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code = code
-        self.out = out
-        self.err = err
-
-
-Run: TypeAlias = Callable[..., Result]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(save_classifier(tmp_path_factory.mktemp("model")))
-
-
 @pytest.fixture
 def data(tmp_path: Path) -> str:
     return write(tmp_path / "data.jsonl", *ROWS)
-
-
-@pytest.fixture
-def run(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Run:
-    for name in ("COLUMNS", "FORCE_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-
-    def execute(*arguments: str) -> Result:
-        with pytest.raises(SystemExit) as stop:
-            cli.main(list(arguments))
-        out, err = capfdbinary.readouterr()
-        return Result(int(stop.value.code or 0), out.decode("utf-8"), err.decode("utf-8"))
-
-    return execute
 
 
 @pytest.fixture(autouse=True)

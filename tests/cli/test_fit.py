@@ -9,39 +9,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 import yaml
 
 from captum_aml.benchmark import results_from_json
-from captum_aml.cli import main as cli
 from captum_aml.cli.config import FitConfig
 from captum_aml.cli.fit_setup import FitLines
 from captum_aml.maskers import Checkpoint
+from tests._helpers.command_line import Result, Run
 from tests._helpers.text_models import WORDS, save_classifier
 
 PLAIN = [word for word in WORDS if word.isalpha() and word.isascii()]
-
-
-class Result:
-    """What a run left behind."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code = code
-        self.out = out
-        self.err = err
-
-
-Run: TypeAlias = Callable[..., Result]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(save_classifier(tmp_path_factory.mktemp("model")))
 
 
 @pytest.fixture(scope="module")
@@ -54,20 +36,6 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
         write(folder / "train.jsonl", *({"text": row} for row in rows[:40])),
         write(folder / "validation.jsonl", *({"text": row} for row in rows[40:])),
     )
-
-
-@pytest.fixture
-def run(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Run:
-    for name in ("COLUMNS", "FORCE_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-
-    def execute(*arguments: str) -> Result:
-        with pytest.raises(SystemExit) as stop:
-            cli.main(list(arguments))
-        out, err = capfdbinary.readouterr()
-        return Result(int(stop.value.code or 0), out.decode("utf-8"), err.decode("utf-8"))
-
-    return execute
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from captum_aml import methods
 from captum_aml._version import __version__
 from captum_aml.cli import main as cli
 from tests._helpers.methods import all_names
-from tests._helpers.text_models import save_classifier
 
 SHARED = Path(__file__).parents[3] / "shared"
 COMMANDS = ("explain", "demo", "benchmark", "evaluate", "fit", "search")
@@ -27,11 +26,6 @@ HEAVY = (
     *("pyarrow", "datasets"),
 )
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="there is no ../shared folder")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(save_classifier(tmp_path_factory.mktemp("model")))
 
 
 class Result:
