@@ -236,6 +236,11 @@ class Readout:
             endpoints=None if ends is None else (ends[0][rows], ends[1][rows]),
         )
 
+    @property
+    def is_value(self) -> bool:
+        """Whether the forward function gives a plain value, which has no log-odds."""
+        return self.kind == "value"
+
     @cached_property
     def aim(self) -> Tensor:
         """The distribution that the kept tokens should preserve, (N, C).
@@ -260,31 +265,64 @@ class Readout:
         Raises:
             NonFiniteError: The output holds NaN or an infinite value.
         """
-        tensor = output_tensor(output)
         if self.kind in _DISTRIBUTIONS:
-            rows = as_float(_row(tensor, self.target))
-            check_finite(rows.exp() if self.kind == "log_probabilities" else rows, where)
-            return _log_probs(rows, self.kind)
-        values = as_float(select(tensor, self.target))
+            return _log_probs(self._rows(output, where), self.kind)
         if self.kind == "log_probability":
-            check_finite(values.exp(), where)
-            p = values.clamp(min=_LOG_FLOOR).exp()
-        elif self.kind == "probability":
-            check_finite(values, where)
-            p = values
-        else:
-            assert self.endpoints is not None
-            check_finite(values, where)
-            p = clip_fraction(self.retained(values))
-        floor = math.exp(_LOG_FLOOR)
-        event = values.clamp(min=_LOG_FLOOR) if self.kind == "log_probability" else None
-        return torch.stack(
-            [
-                (1 - p).clamp(min=floor).log(),
-                p.clamp(min=floor).log() if event is None else event,
-            ],
-            dim=1,
-        )
+            # At most the number whose complement is the smallest that counts.
+            log_p = as_float(select(output_tensor(output), self.target))
+            check_finite(log_p.exp(), where)
+            log_p = log_p.clamp(_LOG_FLOOR, -math.exp(_LOG_FLOOR))
+            return torch.stack([_log1mexp(log_p), log_p], dim=1)
+        values = self.values(output, where=where)
+        p = clip_fraction(self.retained(values)) if self.is_value else values
+        return torch.stack([1 - p, p], dim=1).clamp(min=math.exp(_LOG_FLOOR)).log()
+
+    def log_odds_terms(self, output: Any, *, where: str) -> tuple[Tensor, Tensor]:
+        r"""The terms :math:`\log p_c` and :math:`\log(1 - p_c)` of the target class's log-odds.
+
+        Their difference is the log-odds; from logits, :math:`z_c - \log\sum_{k \ne c} e^{z_k}`.
+        :math:`1 - p_c` is summed over the other classes, so that nothing is lost where
+        :math:`p_c` rounds to 1. For a ``value`` they are those of the retained fraction; its own
+        unit has :meth:`values`.
+
+        Args:
+            output: What the forward function returned for M rows, M a multiple of N.
+            where: Names the pass in an error.
+
+        Returns:
+            Two tensors (M,), in nats, float32 or float64.
+
+        Raises:
+            NonFiniteError: The output holds NaN or an infinite value.
+        """
+        log_probs = self.log_probs(output, where=where)
+        target = self.target_class.repeat(log_probs.shape[0] // self.target_class.shape[0])
+        is_target = F.one_hot(target, log_probs.shape[1]).bool()
+        others = log_probs.masked_fill(is_target, -math.inf)
+        return log_probs[is_target], others.logsumexp(dim=1)
+
+    def values(self, output: Any, *, where: str) -> Tensor:
+        """The forward function's values at the target, in their own unit.
+
+        Args:
+            output: What the forward function returned for M rows, M a multiple of N.
+            where: Names the pass in an error.
+
+        Returns:
+            Tensor (M,), float32 or float64.
+
+        Raises:
+            NonFiniteError: One is NaN or infinite.
+        """
+        values = as_float(select(output_tensor(output), self.target))
+        check_finite(values, where)
+        return values
+
+    def _rows(self, output: Any, where: str) -> Tensor:
+        """The distribution that the target points into, as the forward function gives it."""
+        rows = as_float(_row(output_tensor(output), self.target))
+        check_finite(rows.exp() if self.kind == "log_probabilities" else rows, where)
+        return rows
 
     def retained(self, values: Tensor) -> Tensor:
         """The retained fraction of values (M,); 0 where the endpoints do not differ."""
@@ -353,6 +391,15 @@ def _log_probs(rows: Tensor, kind: OutputKind) -> Tensor:
     # Normalizing changes nothing where these are log-probabilities, and makes it harmless to have
     # taken confident logits for them.
     return F.log_softmax(rows.clamp(min=_LOG_FLOOR), dim=-1)
+
+
+def _log1mexp(log_p: Tensor) -> Tensor:
+    """log(1 - p) from log p < 0, by whichever form is exact (Maechler 2012)."""
+    # Each branch is given only what it is finite for, since both have a gradient.
+    near_one = log_p > -math.log(2)
+    first = torch.where(near_one, log_p, -1.0).expm1().neg().log()
+    second = torch.where(near_one, -1.0, log_p).exp().neg().log1p()
+    return torch.where(near_one, first, second)
 
 
 def _detected(rows: Tensor, dtype: torch.dtype) -> OutputKind:

@@ -407,3 +407,76 @@ def test_output_kinds_are_checked_by_name() -> None:
     assert check_output_kind("auto") == "auto"
     with pytest.raises(InvalidInputError, match=r"^output: expected one of .*'value'.*got 'logit'"):
         check_output_kind("logit")
+
+
+# The log-odds of the target class, and its value
+
+
+def exact_log_odds(z: Tensor, target: int) -> Tensor:
+    others = [k for k in range(z.shape[1]) if k != target]
+    return z[:, target] - z[:, others].logsumexp(1)
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_the_log_odds_are_the_logit_over_the_others_in_every_form(repeats: int) -> None:
+    z = logits(4, 3)
+    p = z.softmax(1)
+    expected = exact_log_odds(torch.cat([z] * repeats), 1)
+    forms = {
+        "logits": z,
+        "probabilities": p,
+        "log_probabilities": p.log(),
+        "probability": p[:, 1],
+        "log_probability": p[:, 1].log(),
+    }
+    for kind, output in forms.items():
+        target = index(1, 4) if output.dim() == 2 else None
+        readout = Readout.resolve(output, target, kind, 4)
+        assert not readout.is_value
+        log_p, log_rest = readout.log_odds_terms(torch.cat([output] * repeats), where="here")
+        # float64 rounding of exp, log and 1 - p.
+        torch.testing.assert_close(log_p, p[:, 1].log().repeat(repeats), rtol=0, atol=1e-12)
+        torch.testing.assert_close(log_p - log_rest, expected, rtol=0, atol=1e-12)
+
+
+def test_the_log_odds_of_logits_have_the_same_gradient_however_sure_the_model_is() -> None:
+    """d(z_c - logsumexp of the others) = +1 for the class and -softmax for the others."""
+    z = torch.tensor([[90.0, 0.0, 0.0], [-90.0, 0.0, 0.0]], requires_grad=True)
+    readout = Readout.resolve(z.detach(), index(0, 2), "logits", 2)
+    log_p, log_rest = readout.log_odds_terms(z, where="here")
+    (log_p - log_rest).sum().backward()
+    assert (log_p - log_rest).tolist() == pytest.approx([90 - math.log(2), -90 - math.log(2)])
+    assert z.grad is not None
+    expected = torch.tensor([[1.0, -0.5, -0.5]] * 2)
+    # The rounding of log-probabilities near -90 in single precision, 4e-6.
+    torch.testing.assert_close(z.grad, expected, rtol=0, atol=1e-5)
+
+
+def test_a_sure_log_probability_keeps_its_log_odds() -> None:
+    """p = 1 - 1e-12 rounds to 1 in single precision, its logarithm -1e-12 does not."""
+    log_p = torch.tensor([-1e-12, -30.0, -0.7, -0.69, 0.0, -math.inf], requires_grad=True)
+    readout = Readout.resolve(log_p.detach(), None, "log_probability", 6)
+    first, second = readout.log_odds_terms(log_p, where="here")
+    assert second.tolist() == pytest.approx(
+        [math.log(1e-12), 0.0, math.log1p(-math.exp(-0.7)), math.log1p(-math.exp(-0.69)), -50, 0],
+        abs=1e-5,
+    )
+    (first - second).sum().backward()
+    assert log_p.grad is not None
+    assert log_p.grad.isfinite().all()
+    # d log(p / (1 - p)) / d log p = 1 / (1 - p).
+    assert log_p.grad[:3].tolist() == pytest.approx([1e12, 1.0, 1 / (1 - math.exp(-0.7))])
+
+
+def test_values_are_those_of_the_forward_function_at_the_target() -> None:
+    z = logits(4, 3).to(torch.bfloat16)
+    for kind in ("logits", "value"):
+        readout = Readout.resolve(z, index([2, 0, 1, 1], 4), kind, 4)
+        assert readout.is_value == (kind == "value")
+        values = readout.values(torch.cat([z, 2 * z]), where="here")
+        expected = torch.stack([z[0, 2], z[1, 0], z[2, 1], z[3, 1]]).float()
+        assert torch.equal(values, torch.cat([expected, 2 * expected]))
+        broken = z.clone()
+        broken[3, 1] = math.nan
+        with pytest.raises(NonFiniteError, match=r"for step 2 \(rows \[3\]"):
+            readout.values(broken, where="step 2")
