@@ -25,6 +25,8 @@ class AMLAttribution(InputMaskAttribution):
 
     Args:
         forward_func: What is explained: any callable that Captum accepts.
+        multiply_by_inputs: As for Captum's methods: False asks for the mask, as ``scores="mask"``
+            does. Default: True
         embedding_layer: For integer ids, the layer that embeds them (one for each input of ids, or
             one for all). Default: None, ``forward_func.get_input_embeddings()``
         **options: The fields of :class:`captum_aml.attr.AttributionSettings`, such as ``masker``
@@ -44,9 +46,12 @@ class LayerAMLAttribution(LayerMaskAttribution):
 
     Args:
         forward_func: What is explained: any callable that Captum accepts.
-        layer: The layer, or a list of layers that do not depend on each other.
+        layer: The layer, or a list of layers that do not depend on each other. None where the
+            attribute ``layer`` is set before a call.
         device_ids: Devices, where the forward function applies a ``DataParallel`` model without
             being one. Default: None
+        multiply_by_inputs: As for Captum's methods: False asks for the mask, as ``scores="mask"``
+            does. Default: True
         **options: The fields of :class:`captum_aml.attr.AttributionSettings`, such as ``masker``
 
     Examples:

@@ -30,6 +30,7 @@ from captum_aml.attr.settings import (
     AttributionOptions,
     AttributionSettings,
     PretrainedOptions,
+    resolve_scores,
 )
 from captum_aml.exceptions import InvalidInputError, NotFittedError
 from captum_aml.maskers.checkpoint import Checkpoint, TrainingCost
@@ -62,6 +63,7 @@ class MaskAttribution(GradientAttribution, ABC):
 
     Args:
         forward_func: What is explained: any callable that Captum accepts.
+        multiply_by_inputs: Whether scores are contributions to the output; else they are the mask.
         **options: See :class:`~captum_aml.attr.AttributionSettings`
 
     Attributes:
@@ -81,7 +83,13 @@ class MaskAttribution(GradientAttribution, ABC):
     #: The method's name in :data:`~captum_aml.attr.settings.OBJECTIVES`.
     _method: ClassVar[str]
 
-    def __init__(self, forward_func: ForwardFunc, **options: Unpack[AttributionOptions]) -> None:
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        *,
+        multiply_by_inputs: bool,
+        **options: Unpack[AttributionOptions],
+    ) -> None:
         super().__init__(forward_func)
         if not callable(forward_func):
             raise InvalidInputError(
@@ -93,7 +101,7 @@ class MaskAttribution(GradientAttribution, ABC):
         self.objective: Objective = OBJECTIVES[self._method]() if given is None else given
         self.perturbation = resolve_perturbation(settings.perturbation)
         self.output = settings.output
-        self.scores = settings.scores
+        self.scores = resolve_scores(settings.scores, multiply_by_inputs=multiply_by_inputs)
         self.tune = settings.tune
         self.learning_rate = settings.learning_rate
         self.seed = settings.seed

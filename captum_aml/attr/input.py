@@ -38,11 +38,12 @@ class InputMaskAttribution(MaskAttribution):
     def __init__(
         self,
         forward_func: ForwardFunc,
+        multiply_by_inputs: bool = True,
         *,
         embedding_layer: nn.Module | tuple[nn.Module, ...] | None = None,
         **options: Unpack[AttributionOptions],
     ) -> None:
-        super().__init__(forward_func, **options)
+        super().__init__(forward_func, multiply_by_inputs=multiply_by_inputs, **options)
         self.embedding_layers = checked_embedding_layers(embedding_layer)
 
     def _site(self) -> Site:
@@ -65,12 +66,30 @@ class InputMaskAttribution(MaskAttribution):
         baselines: Baselines = ...,
         target: Target = ...,
         additional_forward_args: object | None = ...,
-        feature_mask: TensorOrTuple | None = ...,
         n_steps: int | None = ...,
+        method: str = ...,
         internal_batch_size: int | None = ...,
         return_convergence_delta: Literal[False] = ...,
+        *,
+        feature_mask: TensorOrTuple | None = ...,
         show_progress: bool = ...,
     ) -> TensorOrTuple: ...
+
+    @overload
+    def attribute(
+        self,
+        inputs: TensorOrTuple,
+        baselines: Baselines = ...,
+        target: Target = ...,
+        additional_forward_args: object | None = ...,
+        n_steps: int | None = ...,
+        method: str = ...,
+        internal_batch_size: int | None = ...,
+        return_convergence_delta: bool = ...,
+        *,
+        feature_mask: TensorOrTuple | None = ...,
+        show_progress: bool = ...,
+    ) -> TensorOrTuple | tuple[TensorOrTuple, Tensor]: ...
 
     @log_usage(part_of_slo=True)
     def attribute(
@@ -79,13 +98,18 @@ class InputMaskAttribution(MaskAttribution):
         baselines: Baselines = None,
         target: Target = None,
         additional_forward_args: object | None = None,
-        feature_mask: TensorOrTuple | None = None,
         n_steps: int | None = None,
+        method: str = "gausslegendre",
         internal_batch_size: int | None = None,
         return_convergence_delta: bool = False,
+        *,
+        feature_mask: TensorOrTuple | None = None,
         show_progress: bool = False,
     ) -> TensorOrTuple | tuple[TensorOrTuple, Tensor]:
         """Scores every token by the share of it that the learned mask keeps.
+
+        The arguments up to ``return_convergence_delta`` are those of
+        :meth:`captum.attr.IntegratedGradients.attribute`, in its order.
 
         Args:
             inputs (Tensor or tuple[Tensor, ...]): Integer ids (N, ...), which need an embedding
@@ -97,15 +121,17 @@ class InputMaskAttribution(MaskAttribution):
                 Captum takes. Default: None, the predicted class of each example
             additional_forward_args (Any, optional): Further positional arguments of the forward
                 function; tensors have N examples along dimension 0. Default: None
-            feature_mask (Tensor or tuple[Tensor, ...], optional): Integer group ids: elements of
-                one group share a mask value and a score, those that equal their baseline too.
-                Default: None
             n_steps (int, optional): Tuning steps for these very inputs; 0 takes the fitted masker's
                 proposal as it is. Default: 0 with a fitted masker, otherwise 50
+            method (str, optional): Taken as Captum's methods take it, whatever it is, and without
+                effect: no integral is approximated. Default: gausslegendre
             internal_batch_size (int, optional): The most rows of a forward call. Default: None,
                 all at once: twice the number of examples while tuning AML
             return_convergence_delta (bool, optional): Whether to return the scores' sum minus
                 ``F(inputs) - F(baselines)`` too. Default: False
+            feature_mask (Tensor or tuple[Tensor, ...], optional): Integer group ids: elements of
+                one group share a mask value and a score, those that equal their baseline too.
+                Default: None
             show_progress (bool, optional): Whether to show a progress bar. Default: False
 
         Returns:

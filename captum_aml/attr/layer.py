@@ -18,12 +18,17 @@ from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 LayerScores = TensorOrTuple | list[TensorOrTuple]
 
 
-def checked_layer(layer: nn.Module | list[nn.Module]) -> nn.Module | list[nn.Module]:
-    """The constructor's layer or layers.
+def checked_layers(layer: nn.Module | list[nn.Module] | None) -> tuple[nn.Module, ...]:
+    """The layers to explain.
 
     Raises:
         InvalidInputError: One is not a module, or there is none.
     """
+    if layer is None:
+        raise InvalidInputError(
+            "layer: expected a torch.nn.Module, or a list of them, got None; "
+            "assign it to the attribute layer before a call"
+        )
     layers = layer if isinstance(layer, list) else [layer]
     for each in layers:
         if not isinstance(each, nn.Module):
@@ -32,7 +37,7 @@ def checked_layer(layer: nn.Module | list[nn.Module]) -> nn.Module | list[nn.Mod
             )
     if not layers:
         raise InvalidInputError("layer: expected at least one layer, got an empty list")
-    return layer
+    return tuple(layers)
 
 
 class LayerMaskAttribution(LayerAttribution, MaskAttribution):
@@ -41,17 +46,25 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
     def __init__(
         self,
         forward_func: ForwardFunc,
-        layer: nn.Module | list[nn.Module],
+        layer: nn.Module | list[nn.Module] | None,
         device_ids: list[int] | None = None,
+        multiply_by_inputs: bool = True,
         **options: Unpack[AttributionOptions],
     ) -> None:
-        LayerAttribution.__init__(self, forward_func, checked_layer(layer), device_ids)
-        MaskAttribution.__init__(self, forward_func, **options)
+        if layer is not None:
+            checked_layers(layer)
+        LayerAttribution.__init__(self, forward_func, layer, device_ids)
+        MaskAttribution.__init__(
+            self, forward_func, multiply_by_inputs=multiply_by_inputs, **options
+        )
 
     def _site(self, *, at_input: bool = False) -> Site:
-        layers = self.layer if isinstance(self.layer, list) else [self.layer]
+        # Checked here again: one of None is set later, as code for Captum's methods does.
         return LayerSite(
-            self.forward_func, tuple(layers), at_input=at_input, device_ids=self.device_ids
+            self.forward_func,
+            checked_layers(self.layer),
+            at_input=at_input,
+            device_ids=self.device_ids,
         )
 
     # Any in the first form: its argument list would say nothing but the type of the result.
@@ -71,13 +84,34 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
         baselines: Baselines = ...,
         target: Target = ...,
         additional_forward_args: object | None = ...,
-        feature_mask: TensorOrTuple | None = ...,
         n_steps: int | None = ...,
+        method: str = ...,
         internal_batch_size: int | None = ...,
         return_convergence_delta: Literal[False] = ...,
-        show_progress: bool = ...,
         attribute_to_layer_input: bool = ...,
+        grad_kwargs: dict[str, Any] | None = ...,
+        *,
+        feature_mask: TensorOrTuple | None = ...,
+        show_progress: bool = ...,
     ) -> LayerScores: ...
+
+    @overload
+    def attribute(
+        self,
+        inputs: TensorOrTuple,
+        baselines: Baselines = ...,
+        target: Target = ...,
+        additional_forward_args: object | None = ...,
+        n_steps: int | None = ...,
+        method: str = ...,
+        internal_batch_size: int | None = ...,
+        return_convergence_delta: bool = ...,
+        attribute_to_layer_input: bool = ...,
+        grad_kwargs: dict[str, Any] | None = ...,
+        *,
+        feature_mask: TensorOrTuple | None = ...,
+        show_progress: bool = ...,
+    ) -> LayerScores | tuple[LayerScores, Tensor]: ...
 
     @log_usage(part_of_slo=True)
     def attribute(
@@ -86,16 +120,21 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
         baselines: Baselines = None,
         target: Target = None,
         additional_forward_args: object | None = None,
-        feature_mask: TensorOrTuple | None = None,
         n_steps: int | None = None,
+        method: str = "gausslegendre",
         internal_batch_size: int | None = None,
         return_convergence_delta: bool = False,
-        show_progress: bool = False,
         attribute_to_layer_input: bool = False,
+        grad_kwargs: dict[str, Any] | None = None,
+        *,
+        feature_mask: TensorOrTuple | None = None,
+        show_progress: bool = False,
     ) -> LayerScores | tuple[LayerScores, Tensor]:
         """Scores every position of the layer by the share of it that the learned mask keeps.
 
-        The baselines are passed through the layer, as Layer Integrated Gradients does.
+        The baselines are passed through the layer, as Layer Integrated Gradients does. The
+        arguments up to ``grad_kwargs`` are those of
+        :meth:`captum.attr.LayerIntegratedGradients.attribute`, in its order.
 
         Args:
             inputs (Tensor or tuple[Tensor, ...]): The forward function's inputs, with N examples
@@ -107,14 +146,17 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
             target (int, tuple, Tensor or list, optional): As for inputs, see
                 :meth:`captum_aml.attr.AMLAttribution.attribute`. Default: None
             additional_forward_args (Any, optional): As for inputs. Default: None
-            feature_mask (Tensor or tuple[Tensor, ...], optional): Integer group ids for the layer's
-                tensors, by element or, of (N, L, D), by position (N, L). Default: None
             n_steps (int, optional): As for inputs. Default: 0 with a fitted masker, otherwise 50
+            method (str, optional): As for inputs: without effect. Default: gausslegendre
             internal_batch_size (int, optional): As for inputs. Default: None
             return_convergence_delta (bool, optional): As for inputs. Default: False
-            show_progress (bool, optional): As for inputs. Default: False
             attribute_to_layer_input (bool, optional): Whether to attribute to the layer's input
                 rather than its output. Default: False
+            grad_kwargs (dict, optional): Taken as Captum's method takes it, and without effect: the
+                gradients here are of the mask. Default: None
+            feature_mask (Tensor or tuple[Tensor, ...], optional): Integer group ids for the layer's
+                tensors, by element or, of (N, L, D), by position (N, L). Default: None
+            show_progress (bool, optional): As for inputs. Default: False
 
         Returns:
             **attributions**, or the pair of **attributions** and **delta**:
@@ -125,8 +167,9 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
             - delta (Tensor): (N,).
 
         Raises:
+            InvalidInputError: There is no layer yet; or an argument, as for inputs.
             LayerNotReachedError: The forward function did not run the layer, or not just once.
-            InvalidInputError, NoGradientError, NonFiniteError, NotFittedError: As for inputs.
+            NoGradientError, NonFiniteError, NotFittedError: As for inputs.
         """
         _, result = self._explain(
             self._site(at_input=attribute_to_layer_input),

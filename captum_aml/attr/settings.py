@@ -22,6 +22,9 @@ OBJECTIVES: dict[str, type[AMLObjective] | type[LAObjective]] = {
     "la": LAObjective,
 }
 
+#: The scores of ``scores=None``, unless ``multiply_by_inputs=False`` asks for the mask.
+DEFAULT_SCORES: ScoreKind = "mask"
+
 
 @documented
 @dataclass(kw_only=True)
@@ -60,12 +63,13 @@ class AttributionSettings:
         ),
     ] = "auto"
     scores: Annotated[
-        ScoreKind,
+        ScoreKind | None,
         Doc(
             "``mask``, values in [0, 1], or ``contribution``: the mask rescaled so that an "
-            "example's scores sum to ``F(inputs) - F(baselines)``. Default: mask"
+            "example's scores sum to ``F(inputs) - F(baselines)``. Default: None, which stands for "
+            "``mask``"
         ),
-    ] = "mask"
+    ] = None
     tune: Annotated[
         TuneKind,
         Doc(
@@ -99,7 +103,10 @@ class AttributionSettings:
             raise InvalidInputError(
                 f"masker: expected a torch.nn.Module, got {type(masker).__name__}"
             )
-        for name, known in (("scores", get_args(ScoreKind)), ("tune", get_args(TuneKind))):
+        for name, known in (
+            ("scores", (*get_args(ScoreKind), None)),
+            ("tune", get_args(TuneKind)),
+        ):
             if getattr(self, name) not in known:
                 raise InvalidInputError(
                     f"{name}: expected one of {known}, got {getattr(self, name)!r}"
@@ -111,6 +118,25 @@ class AttributionSettings:
         self.seed = as_count("seed", self.seed)
 
 
+def resolve_scores(scores: ScoreKind | None, *, multiply_by_inputs: bool) -> ScoreKind:
+    """What the scores are, by the setting and by what Captum calls it.
+
+    Raises:
+        InvalidInputError: ``multiply_by_inputs`` is no bool, or the two contradict each other.
+    """
+    if not isinstance(multiply_by_inputs, bool):
+        raise InvalidInputError(
+            f"multiply_by_inputs: expected a bool, got {type(multiply_by_inputs).__name__}"
+        )
+    if scores == "contribution" and not multiply_by_inputs:
+        raise InvalidInputError(
+            "scores: expected 'mask' or None with multiply_by_inputs=False, got 'contribution'"
+        )
+    if scores is None:
+        return DEFAULT_SCORES if multiply_by_inputs else "mask"
+    return scores
+
+
 class AttributionOptions(TypedDict, total=False):
     """The fields of :class:`AttributionSettings` as keyword arguments."""
 
@@ -118,15 +144,16 @@ class AttributionOptions(TypedDict, total=False):
     objective: Objective | None
     perturbation: str | Perturbation
     output: str
-    scores: ScoreKind
+    scores: ScoreKind | None
     tune: TuneKind
     learning_rate: float | None
     seed: int
 
 
 class PretrainedOptions(AttributionOptions, total=False):
-    """Those, and where the mask enters: arguments of ``from_pretrained``."""
+    """Those, and what else the constructors take: arguments of ``from_pretrained``."""
 
+    multiply_by_inputs: bool
     embedding_layer: nn.Module | tuple[nn.Module, ...] | None
-    layer: nn.Module | list[nn.Module]
+    layer: nn.Module | list[nn.Module] | None
     device_ids: list[int] | None

@@ -8,7 +8,6 @@ method for the same call, a plain loop over examples, or an identity.
 from __future__ import annotations
 
 import functools
-import inspect
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -390,20 +389,6 @@ def is_one_of_captums_attributions(method: Method, case: Case) -> None:
     assert attribution.forward_func is case.forward
     # Captum's log_usage: NoiseTunnel calls what it wraps.
     assert callable(method.cls.attribute.__wrapped__)
-    names = [*inspect.signature(method.cls.attribute).parameters]
-    assert names[:10] == [
-        "self",
-        "inputs",
-        "baselines",
-        "target",
-        "additional_forward_args",
-        "feature_mask",
-        "n_steps",
-        "internal_batch_size",
-        "return_convergence_delta",
-        "show_progress",
-    ]
-    assert names[10:] == ["attribute_to_layer_input"] * method.at_layer
 
 
 # --- 2. Forms of target and baselines -------------------------------------------------------------

@@ -340,7 +340,7 @@ def test_a_masker_is_given_the_attention_mask_through_wrappers(method: Method) -
 # --- Arguments of the constructors ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layer", [None, "linear", (nn.ReLU(),), [], [nn.ReLU(), "linear"]])
+@pytest.mark.parametrize("layer", ["linear", (nn.ReLU(),), [], [nn.ReLU(), "linear"]])
 def test_a_layer_must_be_a_module(layer: Any) -> None:
     with pytest.raises(InvalidInputError, match=r"^layer: expected .* got"):
         LayerAMLAttribution(ReLULinearModel(), layer)

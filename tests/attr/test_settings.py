@@ -35,7 +35,7 @@ def test_every_class_takes_them_and_has_them(cls: type[Any]) -> None:
     known = AttributionSettings()
     attribution = made(cls)
     for field in fields(AttributionSettings):
-        if field.name not in ("objective", "perturbation"):
+        if field.name not in ("objective", "perturbation", "scores"):
             assert getattr(attribution, field.name) == getattr(known, field.name), field.name
     assert made(cls, scores="contribution", seed=4).seed == 4
     with pytest.raises(InvalidInputError, match=r"^tune: expected one of .*, got 'both'"):
