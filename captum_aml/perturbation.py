@@ -14,7 +14,7 @@ The other one leaves the embeddings as they are and removes a token from what th
 .. math:: a_{ij}[m] = a_{ij} + \log m_j,
 
 so that a token with :math:`m_j = 0` is hidden as padding is. It needs a model that takes an
-additive attention mask, as those of Hugging Face do.
+additive attention mask, as those of Hugging Face do. Both can be applied at once.
 
 Source: Barkan et al., Findings of EMNLP 2024, for blending of embeddings. Removal through attention
 is not the papers'.
@@ -139,9 +139,59 @@ class AttentionRemoval:
         return replace(state, args=args)
 
 
+@dataclass(frozen=True)
+class JointRemoval:
+    """Blends every token with its baseline and hides it from attention, by the same share.
+
+    Attributes:
+        attention: The removal through attention.
+        hidden: The rows whose tokens are hidden from attention, bool (N,); those of the others are
+            blended alone. None for all rows.
+    """
+
+    attention: AttentionRemoval
+    hidden: Tensor | None = None
+
+    @property
+    def name(self) -> str:
+        """``blend+attention``, or ``blend+causal-attention``."""
+        return f"blend+{self.attention.name}"
+
+    def __call__(self, state: ForwardState, keep: tuple[Tensor, ...]) -> ForwardState:
+        """Applies both; see :class:`Blend` and :class:`AttentionRemoval`."""
+        shown = keep
+        if self.hidden is not None:
+            shown = tuple(
+                torch.where(self.hidden.reshape(-1, *(1,) * (part.dim() - 1)), part, 1.0)
+                for part in keep
+            )
+        return self.attention(Blend()(state, keep), shown)
+
+
+@dataclass(frozen=True)
+class AutomaticRemoval:
+    """Decided by the first call: blending, and through attention as well where the model takes it.
+
+    The averaged mask gradient tries that out (:mod:`captum_aml.masking.attention`); a masker is
+    fitted and tuned through blending, as published.
+    """
+
+    name: str = "auto"
+
+    def __call__(self, state: ForwardState, keep: tuple[Tensor, ...]) -> ForwardState:
+        """As :class:`Blend`."""
+        return Blend()(state, keep)
+
+
+_ATTENTION = (AttentionRemoval(), AttentionRemoval(causal=True))
 _BY_NAME: dict[str, Perturbation] = {
     perturbation.name: perturbation
-    for perturbation in (Blend(), AttentionRemoval(), AttentionRemoval(causal=True))
+    for perturbation in (
+        AutomaticRemoval(),
+        Blend(),
+        *_ATTENTION,
+        *(JointRemoval(attention) for attention in _ATTENTION),
+    )
 }
 
 

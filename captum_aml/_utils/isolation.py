@@ -115,6 +115,14 @@ def without_inference_tensors(module: _Module) -> _Module:
     return module
 
 
+def rng_state() -> tuple[bytes, ...]:
+    """The states of torch's generators: another one after a block in which numbers were drawn."""
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_initialized():
+        states += torch.cuda.get_rng_state_all()
+    return tuple(state.numpy().tobytes() for state in states)
+
+
 @contextmanager
 def isolated_rng(seed: int) -> Iterator[None]:
     """Seeds torch's generators for a block and gives them back their state afterwards."""

@@ -1,10 +1,9 @@
-"""The path from a call to attributions: chunks of examples, a masker's proposal, tuning, scores."""
+"""The path from a call to attributions: chunks of examples, a proposal, tuning, scores."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -12,10 +11,12 @@ from torch import Tensor, nn
 
 from captum_aml._utils.checks import as_count
 from captum_aml._utils.isolation import evaluating
+from captum_aml.attr.contributions import as_mask, completed
 from captum_aml.masking.call import Call
 from captum_aml.masking.forward import run_forward
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import Objective, Terms
+from captum_aml.perturbation import AutomaticRemoval
 from captum_aml.readout import Readout, check_finite, output_tensor, select
 from captum_aml.typing import ForwardFunc
 
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
 ScoreKind = Literal["mask", "contribution"]
 TuneKind = Literal["mask", "masker"]
 
-#: Where tuning starts without a masker: almost everything kept. From a mask of one half the model
-#: sees two inputs that are nothing like its own, and tuning ends in worse masks.
+#: Where tuning starts with neither a masker nor an objective that can propose a mask: almost
+#: everything kept. From a mask of one half the model sees two inputs that are nothing like its own.
 INITIAL_LOGIT = 2.0
+
+#: The masks of the averaged mask gradient, by default and as a proposal for tuning.
+DEFAULT_MASKS = 16
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class AttributionResult:
         terms: The objective's terms for the masks, if they were tuned.
         best_step: The step at which each mask was found, (N,), if they were tuned.
         output: How the outputs were read.
+        perturbation: How the mask was applied.
         sizes: The number of tensors at each layer; empty where no layer carries the mask.
     """
 
@@ -50,6 +55,7 @@ class AttributionResult:
     terms: Terms | None
     best_step: Tensor | None
     output: str
+    perturbation: str
     sizes: tuple[int, ...]
 
     @classmethod
@@ -61,33 +67,16 @@ class AttributionResult:
         deltas = [p.delta for p in parts if p.delta is not None]
         terms = [p.terms for p in parts if p.terms is not None]
         steps = [p.best_step for p in parts if p.best_step is not None]
-        kinds = {p.output for p in parts}
+        kinds, applied = {p.output for p in parts}, {p.perturbation for p in parts}
         return cls(
             tuple(torch.cat(ts) for ts in zip(*(p.attributions for p in parts), strict=True)),
             torch.cat(deltas) if deltas else None,
             Terms.concatenate(terms) if terms else None,
             torch.cat(steps) if steps else None,
-            first.output if len(kinds) == 1 else ", ".join(sorted(kinds)),
+            ", ".join(sorted(kinds)),
+            ", ".join(sorted(applied)),
             first.sizes,
         )
-
-
-def chunk_size(internal_batch_size: int | None, n_examples: int, n_passes: int) -> int:
-    """The examples of one forward call, which may not have more rows than allowed.
-
-    Raises:
-        InvalidInputError: ``internal_batch_size`` is not an integer of at least 1.
-    """
-    if internal_batch_size is None:
-        return n_examples
-    size = as_count("internal_batch_size", internal_batch_size, least=1)
-    if size < n_passes:
-        warnings.warn(
-            f"internal_batch_size: {size} is less than the {n_passes} passes that each example "
-            f"needs together; forward calls have {n_passes} rows",
-            stacklevel=4,
-        )
-    return max(1, size // n_passes)
 
 
 def explain_call(
@@ -106,25 +95,36 @@ def explain_call(
         The explanations of all examples, and what the forward function gave for them, (N,) or
         (N, C); None for outputs of more dimensions.
     """
-    objective, output = attribution.objective, attribution.output
-    n_passes = objective.uses_kept + objective.uses_complement if n_steps else 1
-    size = chunk_size(internal_batch_size, call.n_examples, n_passes)
+    output, size = attribution.output, call.n_examples
+    if internal_batch_size is not None:
+        size = min(size, as_count("internal_batch_size", internal_batch_size, least=1))
     chunks = [call.rows(start, start + size) for start in range(0, call.n_examples, size)]
     masker = attribution._active_masker()
 
     def explained(rows: Call, output: str) -> tuple[AttributionResult, Tensor]:
-        problem = MaskingProblem.build(rows, site, attribution.perturbation, output, (masker,))
+        problem = MaskingProblem.build(
+            rows,
+            site,
+            attribution.perturbation,
+            output,
+            (masker,),
+            max_rows=internal_batch_size,
+        )
         attribution._make_ready(masker, problem)
+        if masker is None:
+            problem = replace(problem, perturbation=attribution._decided(problem))
         result = explain(
             problem,
-            objective,
+            attribution.objective,
             masker,
             n_steps=n_steps,
             tune=attribution.tune,
             learning_rate=attribution.tuning_learning_rate,
             scores=attribution.scores,
+            regressed=attribution.learned_contributions,
             with_delta=with_delta,
             show_progress=show_progress,
+            seed=attribution.seed,
         )
         return result, output_tensor(problem.capture.output)
 
@@ -159,73 +159,38 @@ def explain(
     masker: nn.Module | None,
     *,
     n_steps: int,
-    tune: TuneKind = "mask",
+    tune: TuneKind | None = None,
     learning_rate: float,
     scores: ScoreKind,
+    regressed: bool = False,
     with_delta: bool,
     show_progress: bool,
+    seed: int = 0,
 ) -> AttributionResult:
     """Explains the examples of one problem together, with the settings of an attribution.
 
-    The masks start from what the masker proposes, with almost everything kept where there is none;
-    without steps they are the result.
-    """
-    result: TuningResult | None = None
-    # Where nothing is maskable there is nothing to tune, and nothing to differentiate.
-    steps = n_steps if bool(problem.layout.maskable_units.any()) else 0
-    if n_steps > 0:
-        # Not loaded for explanations in a single pass, nor for a fit.
-        from captum_aml.tuning import MaskerWeights, MaskLogits, descend
+    The proposal is the masker's, or without one the averaged mask gradient's; steps go on from it.
+    Without a masker and without ``tune``, the steps are the masks of the averaged mask gradient.
 
-        tunable: Tunable
-        if tune == "masker":
-            assert masker is not None
-            tunable = MaskerWeights(problem, masker, n_steps=steps, dtype=_mask_dtype(problem))
-        else:
-            tunable = MaskLogits(_initial_logits(problem, masker))
-        result = descend(
+    Args:
+        regressed: Whether the masker's logits were fitted as contributions.
+    """
+    maskable = problem.layout.maskable_units
+    proposal = _proposal(
+        problem, objective, masker, n_masks=DEFAULT_MASKS if tune else n_steps, seed=seed
+    )
+    tuned: TuningResult | None = None
+    if masker is not None or tune is not None:
+        tuned = _tuned(
             problem,
             objective,
-            tunable,
-            n_steps=steps,
+            masker,
+            torch.logit(proposal),
+            n_steps=n_steps,
+            tune=tune,
             learning_rate=learning_rate,
             show_progress=show_progress,
         )
-        mask = result.mask
-    else:
-        mask = torch.sigmoid(_initial_logits(problem, masker))
-    spreads = problem.site.spreads(problem.call, problem.capture.features)
-    attributions = problem.layout.scores(mask, spreads)
-    delta = None
-    if scores == "contribution" or with_delta:
-        output = output_tensor(problem.capture.output)
-        difference = output_difference(
-            problem.site.forward_func, problem.call, output, problem.readout.target
-        ).to(mask.dtype)
-        if scores == "contribution":
-            total = row_sums(attributions)
-            share = torch.where(total == 0, 0.0, difference / torch.where(total == 0, 1.0, total))
-            attributions = tuple(a * share.reshape(-1, *(1,) * (a.dim() - 1)) for a in attributions)
-        delta = row_sums(attributions) - difference
-    return AttributionResult(
-        # Like Captum's own, scores of half precision inputs are float32.
-        attributions=tuple(
-            a.to(torch.promote_types(f.dtype, torch.float32))
-            for a, f in zip(attributions, problem.capture.features, strict=True)
-        ),
-        delta=delta if with_delta else None,
-        terms=None if result is None else result.terms,
-        best_step=None if result is None else result.best_step,
-        output=problem.readout.kind,
-        sizes=problem.capture.sizes,
-    )
-
-
-def propose_mask(problem: MaskingProblem, masker: nn.Module) -> Tensor:
-    """The mask that a masker proposes, (N, U), without gradient."""
-    return torch.sigmoid(_initial_logits(problem, masker))
-
-
 def output_difference(
     forward_func: ForwardFunc, call: Call, output: Tensor, target: Tensor | None
 ) -> Tensor:

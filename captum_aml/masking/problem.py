@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml._utils.hooks import LayerPoint
+from captum_aml._utils.isolation import rng_state
 from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteError
 from captum_aml.maskers import Masker, MaskerInputs
 from captum_aml.maskers.base import as_logits, explained_layers_of
@@ -69,6 +70,8 @@ class MaskingProblem:
         layout: Tokens and mask units.
         readout: How outputs are read.
         perturbation: How the mask is applied.
+        draws: Whether the forward function draws random numbers.
+        max_rows: The most rows of a forward call, if all examples fit into it; None for any number.
         hidden: Hidden states of the unmasked pass that maskers read.
     """
 
@@ -79,6 +82,8 @@ class MaskingProblem:
     layout: TokenLayout
     readout: Readout
     perturbation: Perturbation
+    draws: bool = False
+    max_rows: int | None = None
     hidden: Mapping[LayerPoint, Tensor] = field(default_factory=dict, repr=False)
     _states: dict[int, tuple[tuple[Tensor, ...], ForwardState]] = field(
         default_factory=dict, repr=False
@@ -95,6 +100,7 @@ class MaskingProblem:
         maskers: Sequence[object] = (),
         *,
         capture: Capture | None = None,
+        max_rows: int | None = None,
     ) -> MaskingProblem:
         """Runs the unmasked inputs and lays out what can be masked.
 
@@ -105,6 +111,7 @@ class MaskingProblem:
             output: The output kind, or ``auto``.
             maskers: Those that will propose masks: the hidden states that they need are read.
             capture: What the unmasked inputs show, where that is known. Default: None, by a pass
+            max_rows: The most rows of a forward call. Default: None, any number
 
         Raises:
             InvalidInputError: The call's arguments do not fit the forward function.
@@ -117,6 +124,7 @@ class MaskingProblem:
             if masker is not None and (layers := explained_layers_of(masker))
         ]
         hidden: Mapping[LayerPoint, Tensor] = {}
+        state = rng_state()
         if read:  # hidden states are not remembered with the outputs: they need the pass
             reader = HiddenStateReader(
                 [point for layers in read for point in layers.points], device_ids=site.device_ids
@@ -126,6 +134,7 @@ class MaskingProblem:
             hidden = reader.states(call.n_examples)
         elif capture is None:
             capture = site.capture(call)
+        draws = rng_state() != state
         readout = Readout.resolve(capture.output, call.target, output, call.n_examples)
         baselines = site.baselines(call, capture)
         token_dims = site.token_dims(call, capture.features)
@@ -145,7 +154,9 @@ class MaskingProblem:
             masks,
             token_dims=token_dims,
         )
-        problem = cls(call, site, capture, baselines, layout, readout, perturbation, hidden)
+        problem = cls(
+            call, site, capture, baselines, layout, readout, perturbation, draws, max_rows, hidden
+        )
         return problem._with_endpoints() if readout.kind == "value" else problem
 
     @property
@@ -188,8 +199,8 @@ class MaskingProblem:
             raise NonFiniteError("masker: expected finite logits, got NaN or an infinite value")
         return pooled
 
-    def forward(self, masks: Tensor, watch: GradientWatch | None = None) -> object:
-        """Runs the forward function under several masks in one call.
+    def forward(self, masks: Tensor, watch: GradientWatch | None = None) -> Tensor:
+        """Runs the forward function under several masks, in one call if ``max_rows`` allows it.
 
         Args:
             masks: Mask values (R, N, U).
@@ -198,13 +209,27 @@ class MaskingProblem:
         Returns:
             What the forward function returned for R * N rows, mask by mask.
         """
+        outputs = [
+            self._joined(part, watch) for part in masks.split(self.masks_per_call(len(masks)))
+        ]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def masks_per_call(self, n_masks: int) -> int:
+        """How many of R masks one forward call takes."""
+        if self.max_rows is None:
+            return n_masks
+        return max(1, min(n_masks, self.max_rows // self.call.n_examples))
+
+    def _joined(self, masks: Tensor, watch: GradientWatch | None) -> Tensor:
         inputs, state = self._repeated(masks.shape[0])
         keeps = [self.layout.keep(mask) for mask in masks]
         keep = tuple(torch.cat(parts) for parts in zip(*keeps, strict=True))
         if watch is not None:
             watch.attach(keep)
         perturbed = self.perturbation(state, keep)
-        return self.site.run(inputs, perturbed.args, perturbed.features, self.capture)
+        return output_tensor(
+            self.site.run(inputs, perturbed.args, perturbed.features, self.capture)
+        )
 
     def evaluate(
         self,
@@ -214,7 +239,7 @@ class MaskingProblem:
         where: str,
         watch: GradientWatch | None = None,
     ) -> Terms:
-        """An objective's terms for a mask; the passes it needs are one forward call.
+        """An objective's terms for a mask; the passes it needs are joined.
 
         Args:
             mask: Mask values (N, U).
@@ -244,23 +269,25 @@ class MaskingProblem:
     def _repeated(self, times: int) -> tuple[tuple[Tensor, ...], ForwardState]:
         """The unperturbed pass with its rows repeated; made once, since every step needs it."""
         if times not in self._states:
-            args = self.call.additional_forward_args
-            mask = self._tensor_named("attention_mask")
-            shape = self.call.inputs[0].shape[:2]
-            places = [
-                i
-                for i, arg in enumerate(args)
-                if arg is mask and isinstance(arg, Tensor) and arg.shape == shape
-            ]
             features, baselines, inputs = (
                 tuple(repeat_rows(t, times) for t in tensors)
                 for tensors in (self.capture.features, self.baselines, self.call.inputs)
             )
             state = ForwardState(
-                features, baselines, self.call.repeated_args(times), places[0] if places else None
+                features, baselines, self.call.repeated_args(times), self.attention_mask
             )
             self._states[times] = (inputs, state)
         return self._states[times]
+
+    @property
+    def attention_mask(self) -> int | None:
+        """Which of the call's further arguments is the attention mask (N, L), if one is."""
+        mask = self._tensor_named("attention_mask")
+        shape = self.call.inputs[0].shape[:2]
+        for place, arg in enumerate(self.call.additional_forward_args):
+            if arg is mask and isinstance(arg, Tensor) and arg.shape == shape:
+                return place
+        return None
 
     def _hidden_states(self, masker: Masker) -> tuple[Tensor, ...] | None:
         layers = explained_layers_of(masker)
@@ -285,9 +312,7 @@ class MaskingProblem:
         """The same problem with the values at both ends of the retained fraction."""
         full = select(output_tensor(self.capture.output), self.readout.target)
         maskable = self.layout.maskable_units
-        removed = output_tensor(
-            self.forward(maskable.new_zeros(1, *maskable.shape, dtype=full.dtype))
-        )
+        removed = self.forward(maskable.new_zeros(1, *maskable.shape, dtype=full.dtype))
         empty = select(removed, self.readout.target)
         endpoints = (as_float(empty), as_float(full))
         check_finite(endpoints[0], "the baselines")

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from torch import Tensor
+
 from captum_aml.objectives._base import (
     MaskedOutcome,
     SizePenalty,
@@ -63,6 +65,17 @@ class AMLObjective:
     def uses_complement(self) -> bool:
         """True: the inverse term reads ``x[1 - m]``."""
         return True
+
+    def log_odds(self, log_p: Tensor, log_rest: Tensor) -> Tensor:
+        r""":math:`w_p \log p_c - w_i \log(1 - p_c)`, of which a mask's two passes are the halves.
+
+        With equal weights the log-odds of the target class, times the weight.
+
+        Args:
+            log_p: :math:`\log p_c`, (M,).
+            log_rest: :math:`\log(1 - p_c)`, (M,).
+        """
+        return self.prediction_weight * log_p - self.inverse_weight * log_rest
 
     def __call__(self, outcome: MaskedOutcome) -> Terms:
         """The terms ``prediction``, ``inverse`` and ``size``, each (N,), and their weighted sum."""

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from torch import Tensor
+
 from captum_aml.objectives._base import (
     MaskedOutcome,
     SizePenalty,
@@ -59,6 +61,15 @@ class LAObjective:
     def uses_complement(self) -> bool:
         """True: the inverse term reads ``x[1 - m]``."""
         return True
+
+    def log_odds(self, log_p: Tensor, log_rest: Tensor) -> Tensor:
+        r""":math:`-w_i \log(1 - p_c)`: of the log-odds the half that this objective has.
+
+        Args:
+            log_p: :math:`\log p_c`, (M,); plays no part.
+            log_rest: :math:`\log(1 - p_c)`, (M,).
+        """
+        return -self.inverse_weight * log_rest
 
     def __call__(self, outcome: MaskedOutcome) -> Terms:
         """The terms ``inverse`` and ``size``, each (N,), and their weighted sum."""

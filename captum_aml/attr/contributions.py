@@ -1,0 +1,62 @@
+"""Contributions: scores of any height as the shares of a difference, and as a mask.
+
+Both keep the order of an example's units.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: Logits of a mask: of a unit that contributes nothing, and of the largest contribution above that.
+NEUTRAL_LOGIT = -2.0
+LARGEST_LOGIT = 4.0
+
+#: Of scores that cancel out, at least this share of their absolute sum counts as their sum.
+_LEAST_SUM = 0.25
+#: The most that scores are stretched on one side of zero, and pressed together on the other, to
+#: make up what their sum lacks.
+_MOST_STRETCH = 0.9
+
+
+def completed(
+    scores: Tensor, difference: Tensor, maskable: Tensor, scale: Tensor | None = None
+) -> Tensor:
+    r"""Contributions that sum to a difference, in the order of scores.
+
+    .. math:: c_u = s \, \phi_u + \frac{r}{\sum_v |\phi_v|} |\phi_u|,
+              \qquad r = \Delta - s \sum_v \phi_v .
+
+    What the scaled scores lack, :math:`r`, is shared out by their size, so that a score of 0 stays
+    0. Where that would turn scores over (:math:`|r|` above 0.9 of their absolute sum) it is shared
+    out evenly: over the units whose score is not 0, or over all if there is none.
+
+    Args:
+        scores: :math:`\phi`, (N, U), higher is more important.
+        difference: :math:`\Delta`, (N,).
+        maskable: Units that take part, bool (N, U); the others get 0.
+        scale: :math:`s`, (N,), above 0. Default: None, such that nothing is lacking unless the
+            scores' sum is small beside their sizes, or of the other sign.
+
+    Returns:
+        Tensor (N, U).
+    """
+    scores = scores.masked_fill(~maskable, 0.0)
+    total, size = scores.sum(dim=1), scores.abs().sum(dim=1)
+    safe = torch.where(size > 0, size, 1.0)
+    if scale is None:
+        scale = difference.abs() / torch.maximum(total.abs(), _LEAST_SUM * safe)
+    rest = difference - scale * total
+    by_size = scores.abs() / safe[:, None]
+    counted = torch.where((size > 0)[:, None], scores != 0, maskable)
+    evenly = counted / counted.sum(dim=1, keepdim=True).clamp(min=1)
+    turns = rest.abs() > _MOST_STRETCH * scale * size
+    share = torch.where(turns[:, None], evenly, by_size)
+    return scale[:, None] * scores + rest[:, None] * share
+
+
+def as_mask(contributions: Tensor, maskable: Tensor) -> Tensor:
+    """Contributions (N, U) as mask values in [0, 1]: 0.12 for none, 0.88 for the largest."""
+    largest = contributions.abs().amax(dim=1, keepdim=True)
+    relative = contributions / torch.where(largest > 0, largest, 1.0)
+    return torch.sigmoid(NEUTRAL_LOGIT + LARGEST_LOGIT * relative).masked_fill(~maskable, 0.0)
