@@ -184,15 +184,18 @@ class AutomaticRemoval:
 
 
 _ATTENTION = (AttentionRemoval(), AttentionRemoval(causal=True))
-_BY_NAME: dict[str, Perturbation] = {
-    perturbation.name: perturbation
-    for perturbation in (
-        AutomaticRemoval(),
-        Blend(),
-        *_ATTENTION,
-        *(JointRemoval(attention) for attention in _ATTENTION),
-    )
-}
+_ALL: tuple[Perturbation, ...] = (
+    AutomaticRemoval(),
+    Blend(),
+    *_ATTENTION,
+    *(JointRemoval(attention) for attention in _ATTENTION),
+)
+_BY_NAME = {perturbation.name: perturbation for perturbation in _ALL}
+
+
+def fitting_removal(perturbation: Perturbation) -> Perturbation:
+    """The perturbation that a masker is fitted and tuned through: blending for ``auto``."""
+    return Blend() if isinstance(perturbation, AutomaticRemoval) else perturbation
 
 
 def resolve_perturbation(perturbation: str | Perturbation) -> Perturbation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from captum_aml._utils.checks import as_count
 from captum_aml._utils.hooks import tensors_in, unwrapped
 from captum_aml._utils.isolation import isolated_rng, without_inference_tensors
 from captum_aml.attr.explain import (
+    DEFAULT_MASKS,
     AttributionResult,
     explain_call,
     output_difference,
@@ -35,24 +37,28 @@ from captum_aml.attr.settings import (
 from captum_aml.exceptions import InvalidInputError, NotFittedError
 from captum_aml.maskers.checkpoint import Checkpoint, TrainingCost
 from captum_aml.maskers.fingerprint import ModelFingerprint
+from captum_aml.masking.attention import chosen_removal
 from captum_aml.masking.call import Call, parse_call
 from captum_aml.masking.forward import run_forward, underlying_model
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.masking.sites import Capture, Site
-from captum_aml.objectives import Objective, Terms
-from captum_aml.perturbation import AttentionRemoval, resolve_perturbation
+from captum_aml.objectives import LogOddsObjective, Objective, Terms
+from captum_aml.perturbation import (
+    AttentionRemoval,
+    AutomaticRemoval,
+    Blend,
+    Perturbation,
+    fitting_removal,
+    resolve_perturbation,
+)
 from captum_aml.readout import checked_target, output_tensor
 from captum_aml.training import EpochRecord, FitCallback, FitSettings, FitSummary
-from captum_aml.training.settings import FitOptions
+from captum_aml.training.settings import FitOptions, LossName
 from captum_aml.typing import Baselines, Batches, ForwardFunc, Target, TensorOrTuple
 
-#: Tuning steps where there is no fitted masker to rely on.
-DEFAULT_STEPS = 50
-
-#: Learning rates of tuning. From a masker's proposal smaller steps find better masks: larger ones
-#: reach a lower loss, but lose what the masker knows from other examples.
+#: The learning rate of tuning a mask. Larger steps reach a lower loss, but lose what the proposal
+#: knows from other examples, or other masks.
 RATE_FROM_PROPOSAL = 0.1
-RATE_FROM_SCRATCH = 0.3
 
 #: The learning rate of tuning the masker, see :mod:`captum_aml.tuning.masker`.
 RATE_FOR_MASKER = 1e-5
@@ -68,10 +74,11 @@ class MaskAttribution(GradientAttribution, ABC):
 
     Attributes:
         masker_: The fitted masker, after ``fit`` or ``from_pretrained``.
-        last_terms_: The objective's terms for the masks of the last call, or None after a single
-            pass (``n_steps=0``), which does not compute them: see :meth:`evaluate`.
-        best_step_: The tuning step at which each of those masks was found, (N,), or None likewise.
+        last_terms_: The objective's terms for the masks of the last call if they were tuned; of a
+            masker's proposals see :meth:`evaluate`.
+        best_step_: The tuning step at which each of those masks was found, (N,), likewise.
         output_: How the last call's outputs were read, for instance what ``auto`` decided.
+        perturbation_: How the last call's masks were applied, likewise.
         history_: A record of each epoch, after ``fit``.
         fit_summary_: How fitting went, after ``fit``.
         training_cost_: What fitting took, after ``fit`` or ``from_pretrained``.
@@ -110,9 +117,13 @@ class MaskAttribution(GradientAttribution, ABC):
         self.history_: list[EpochRecord] | None = None
         self.fit_summary_: FitSummary | None = None
         self.training_cost_: TrainingCost | None = None
+        #: What the fitted masker learned from: ``objective`` or ``regression``.
+        self.loss_: LossName = "objective"
         self.last_terms_: Terms | None = None
         self.best_step_: Tensor | None = None
         self.output_: str | None = None
+        self.perturbation_: str | None = None
+        self._auto: tuple[object, Perturbation] | None = None
         self.last_outputs_: Tensor | None = None
 
     @classmethod
@@ -294,12 +305,17 @@ class MaskAttribution(GradientAttribution, ABC):
         return restored(cls, Checkpoint.load(folder), forward_func, *args, **options)
 
     def _take(
-        self, masker: nn.Module, fingerprint: ModelFingerprint, cost: TrainingCost | None
+        self,
+        masker: nn.Module,
+        fingerprint: ModelFingerprint,
+        cost: TrainingCost | None,
+        loss: LossName,
     ) -> None:
         """Takes a fitted masker, and notes in it that it is fitted where it keeps that."""
         if hasattr(masker, "fitted"):
             setattr(masker, "fitted", True)  # noqa: B010  (a module's own attributes have no type)
         self.masker_, self.fingerprint_, self.training_cost_ = masker, fingerprint, cost
+        self.loss_ = loss
 
     def _fingerprint(self, problem: MaskingProblem | None = None) -> ModelFingerprint:
         """The model's fingerprint, completed by what a pass showed if there was one.
@@ -348,7 +364,8 @@ class MaskAttribution(GradientAttribution, ABC):
         """Explains a call in chunks and notes what the caller may want to read afterwards."""
         with torch.inference_mode(False), torch.no_grad(), isolated_rng(self.seed):
             call = self._call(*arguments)
-            self.last_terms_ = self.best_step_ = self.output_ = self.last_outputs_ = None
+            self.last_terms_ = self.best_step_ = self.last_outputs_ = None
+            self.output_ = self.perturbation_ = None
             result, self.last_outputs_ = explain_call(
                 self,
                 call,
@@ -359,7 +376,7 @@ class MaskAttribution(GradientAttribution, ABC):
                 show_progress=show_progress,
             )
         self.last_terms_, self.best_step_ = result.terms, result.best_step
-        self.output_ = result.output
+        self.output_, self.perturbation_ = result.output, result.perturbation
         return call, result
 
     def _problem(self, call: Call, site: Site, capture: Capture | None = None) -> MaskingProblem:
@@ -389,30 +406,55 @@ class MaskAttribution(GradientAttribution, ABC):
             return self.masker
         return None
 
+    def _decided(self, problem: MaskingProblem, masker: nn.Module | None) -> Perturbation:
+        """The perturbation of a problem, tried out where it is ``auto``; see ``chosen_removal``."""
+        if masker is not None or not isinstance(self.perturbation, AutomaticRemoval):
+            return fitting_removal(self.perturbation)
+        asked = self.forward_func, problem.attention_mask
+        if self._auto is None or self._auto[0] != asked:
+            chosen = chosen_removal(problem)
+            if chosen is None:  # nothing to try it out with
+                return Blend()
+            self._auto = asked, chosen
+        return self._auto[1]
+
     @property
     def default_n_steps(self) -> int:
-        """The number of steps for ``n_steps=None``: 0 with a fitted masker, otherwise 50."""
-        return 0 if self.is_fitted else DEFAULT_STEPS
+        """The number of steps for ``n_steps=None``: 0 with a fitted masker, otherwise 16."""
+        return 0 if self.is_fitted else DEFAULT_MASKS
 
     @property
     def tuning_learning_rate(self) -> float:
         """The learning rate that tuning uses now: the given one, or the default."""
         if self.learning_rate is not None:
             return self.learning_rate
-        if self.tune == "masker":
-            return RATE_FOR_MASKER
-        return RATE_FROM_PROPOSAL if self.is_fitted else RATE_FROM_SCRATCH
+        return RATE_FOR_MASKER if self.tune == "masker" else RATE_FROM_PROPOSAL
 
     def _checked_steps(self, n_steps: int | None) -> int:
         n_steps = self.default_n_steps if n_steps is None else as_count("n_steps", n_steps)
-        if n_steps > 0 and self.tune == "masker" and not self.is_fitted:
+        if self.is_fitted:
+            return n_steps
+        name = self.get_name()
+        if self.tune == "masker":
             raise NotFittedError(
-                f"{self.get_name()}: tune='masker' needs a fitted masker; call fit or "
-                "from_pretrained, or tune the mask itself with tune='mask'"
+                f"{name}: tune='masker' needs a fitted masker; call fit or from_pretrained, or "
+                "tune the mask itself with tune='mask'"
             )
-        if n_steps == 0 and not self.is_fitted:
+        if n_steps == 0:
             raise NotFittedError(
-                f"{self.get_name()}: n_steps=0 needs a fitted masker; call fit or from_pretrained, "
-                "or tune with n_steps above 0"
+                f"{name}: n_steps=0 needs a fitted masker; call fit or from_pretrained, or take "
+                "n_steps above 0"
             )
+        if self.tune is None and not isinstance(self.objective, LogOddsObjective):
+            raise InvalidInputError(
+                "objective: without a fitted masker expected one with a method "
+                f"`log_odds(log_p, log_rest)`, got {type(self.objective).__name__}; tune='mask' "
+                "descends it as it is"
+            )
+        if self.tune is None and n_steps % 2:
+            warnings.warn(
+                f"n_steps: masks come in complementary pairs, {n_steps + 1} rather than {n_steps}",
+                stacklevel=4,
+            )
+            n_steps += 1
         return n_steps

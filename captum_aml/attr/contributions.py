@@ -1,7 +1,4 @@
-"""Contributions: scores of any height as the shares of a difference, and as a mask.
-
-Both keep the order of an example's units.
-"""
+"""Contributions: scores of any height as shares of a difference, and as a mask, in their order."""
 
 from __future__ import annotations
 
@@ -35,8 +32,8 @@ def completed(
         scores: :math:`\phi`, (N, U), higher is more important.
         difference: :math:`\Delta`, (N,).
         maskable: Units that take part, bool (N, U); the others get 0.
-        scale: :math:`s`, (N,), above 0. Default: None, such that nothing is lacking unless the
-            scores' sum is small beside their sizes, or of the other sign.
+        scale: :math:`s`, (N,). Default: None, and so where it is not above 0: such that nothing is
+            lacking unless the scores' sum is small beside their sizes, or of the other sign.
 
     Returns:
         Tensor (N, U).
@@ -44,8 +41,8 @@ def completed(
     scores = scores.masked_fill(~maskable, 0.0)
     total, size = scores.sum(dim=1), scores.abs().sum(dim=1)
     safe = torch.where(size > 0, size, 1.0)
-    if scale is None:
-        scale = difference.abs() / torch.maximum(total.abs(), _LEAST_SUM * safe)
+    fitting = difference.abs() / torch.maximum(total.abs(), _LEAST_SUM * safe)
+    scale = fitting if scale is None else torch.where(scale > 0, scale, fitting)
     rest = difference - scale * total
     by_size = scores.abs() / safe[:, None]
     counted = torch.where((size > 0)[:, None], scores != 0, maskable)
@@ -55,8 +52,7 @@ def completed(
     return scale[:, None] * scores + rest[:, None] * share
 
 
-def as_mask(contributions: Tensor, maskable: Tensor) -> Tensor:
-    """Contributions (N, U) as mask values in [0, 1]: 0.12 for none, 0.88 for the largest."""
-    largest = contributions.abs().amax(dim=1, keepdim=True)
-    relative = contributions / torch.where(largest > 0, largest, 1.0)
-    return torch.sigmoid(NEUTRAL_LOGIT + LARGEST_LOGIT * relative).masked_fill(~maskable, 0.0)
+def as_logits(effects: Tensor) -> Tensor:
+    """Effects of units (N, U) as mask logits, relative to the largest of an example."""
+    largest = effects.abs().amax(dim=1, keepdim=True)
+    return NEUTRAL_LOGIT + LARGEST_LOGIT * effects / torch.where(largest > 0, largest, 1.0)

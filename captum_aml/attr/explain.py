@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from captum_aml._utils.checks import as_count
 from captum_aml._utils.isolation import evaluating
-from captum_aml.attr.contributions import as_mask, completed
+from captum_aml.attr.contributions import NEUTRAL_LOGIT, as_logits, completed
 from captum_aml.masking.call import Call
 from captum_aml.masking.forward import run_forward
 from captum_aml.masking.problem import MaskingProblem
-from captum_aml.objectives import Objective, Terms
-from captum_aml.perturbation import AutomaticRemoval
+from captum_aml.objectives import LogOddsObjective, Objective, Terms
 from captum_aml.readout import Readout, check_finite, output_tensor, select
 from captum_aml.typing import ForwardFunc
 
@@ -111,8 +110,7 @@ def explain_call(
             max_rows=internal_batch_size,
         )
         attribution._make_ready(masker, problem)
-        if masker is None:
-            problem = replace(problem, perturbation=attribution._decided(problem))
+        problem = replace(problem, perturbation=attribution._decided(problem, masker))
         result = explain(
             problem,
             attribution.objective,
@@ -121,7 +119,7 @@ def explain_call(
             tune=attribution.tune,
             learning_rate=attribution.tuning_learning_rate,
             scores=attribution.scores,
-            regressed=attribution.learned_contributions,
+            regressed=attribution.masker_ is not None and attribution.loss_ == "regression",
             with_delta=with_delta,
             show_progress=show_progress,
             seed=attribution.seed,
@@ -169,28 +167,139 @@ def explain(
 ) -> AttributionResult:
     """Explains the examples of one problem together, with the settings of an attribution.
 
-    The proposal is the masker's, or without one the averaged mask gradient's; steps go on from it.
-    Without a masker and without ``tune``, the steps are the masks of the averaged mask gradient.
-
-    Args:
-        regressed: Whether the masker's logits were fitted as contributions.
+    A fitted masker's proposal, and with ``tune`` the averaged mask gradient's, is tuned by
+    ``n_steps``. With neither, ``n_steps`` are the masks of the averaged mask gradient. The logits
+    of a masker that was ``regressed`` are contributions, and of any other its mask is shared out.
     """
-    maskable = problem.layout.maskable_units
+    layout = problem.layout
+    # Where nothing is maskable there is nothing to tune, and nothing to differentiate.
+    steps = n_steps if bool(layout.maskable_units.any()) else 0
+    tunes = n_steps > 0 and (masker is not None or tune is not None)
     proposal = _proposal(
-        problem, objective, masker, n_masks=DEFAULT_MASKS if tune else n_steps, seed=seed
+        problem,
+        objective,
+        masker,
+        n_masks=min(steps, DEFAULT_MASKS) if tunes else steps,
+        regressed=regressed,
+        seed=seed,
     )
-    tuned: TuningResult | None = None
-    if masker is not None or tune is not None:
-        tuned = _tuned(
+    mask, result = torch.sigmoid(proposal.logits), None
+    if tunes:
+        result = _tuned(
             problem,
             objective,
-            masker,
-            torch.logit(proposal),
-            n_steps=n_steps,
-            tune=tune,
+            masker if tune == "masker" else None,
+            proposal.logits,
+            n_steps=steps,
             learning_rate=learning_rate,
             show_progress=show_progress,
         )
+        mask, proposal = result.mask, replace(proposal, effects=result.mask, slope=None)
+    delta = difference = None
+    if with_delta or scores == "contribution":
+        difference = output_difference(
+            problem.site.forward_func,
+            problem.call,
+            output_tensor(problem.capture.output),
+            problem.readout.target,
+        ).to(mask.dtype)
+    values = mask
+    if scores == "contribution":
+        assert difference is not None
+        whole = completed(proposal.effects, difference, layout.maskable_units, proposal.slope)
+        values = whole / layout.tokens_per_unit
+    features = problem.capture.features
+    attributions = layout.scores(values, problem.site.spreads(problem.call, features))
+    if difference is not None and with_delta:
+        delta = row_sums(attributions) - difference
+    return AttributionResult(
+        # Like Captum's own, scores of half precision inputs are float32.
+        attributions=tuple(
+            a.to(torch.promote_types(f.dtype, torch.float32))
+            for a, f in zip(attributions, features, strict=True)
+        ),
+        delta=delta,
+        terms=None if result is None else result.terms,
+        best_step=None if result is None else result.best_step,
+        output=problem.readout.kind,
+        perturbation=problem.perturbation.name,
+        sizes=problem.capture.sizes,
+    )
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    """What is known of the units before tuning.
+
+    Attributes:
+        logits: Mask logits, (N, U).
+        effects: Scores of the same order whose shares are the contributions, (N, U).
+        slope: The factor from effects to the forward function's unit, (N,), where it is known.
+    """
+
+    logits: Tensor
+    effects: Tensor
+    slope: Tensor | None = None
+
+
+def _proposal(
+    problem: MaskingProblem,
+    objective: Objective,
+    masker: nn.Module | None,
+    *,
+    n_masks: int,
+    regressed: bool,
+    seed: int,
+) -> _Proposal:
+    maskable, dtype = problem.layout.maskable_units, _mask_dtype(problem)
+    if masker is not None:
+        with torch.no_grad(), evaluating(masker):
+            logits = problem.propose(masker).to(dtype)
+        return _Proposal(logits, logits - NEUTRAL_LOGIT if regressed else torch.sigmoid(logits))
+    if n_masks == 0 or not isinstance(objective, LogOddsObjective):
+        logits = torch.full(maskable.shape, INITIAL_LOGIT, dtype=dtype, device=maskable.device)
+        return _Proposal(logits, torch.sigmoid(logits))
+    # Not loaded for explanations in a single pass, nor for a fit.
+    from captum_aml.tuning import mask_gradient
+
+    found = mask_gradient(problem, objective, n_masks=n_masks, seed=seed, dtype=dtype)
+    return _Proposal(as_logits(found.effects), found.effects, found.slope)
+
+
+def _tuned(
+    problem: MaskingProblem,
+    objective: Objective,
+    masker: nn.Module | None,
+    logits: Tensor,
+    *,
+    n_steps: int,
+    learning_rate: float,
+    show_progress: bool,
+) -> TuningResult:
+    """Masks tuned from logits (N, U), or from what the weights of a masker propose."""
+    from captum_aml.tuning import MaskerWeights, MaskLogits, descend
+
+    tunable: Tunable = (
+        MaskLogits(logits)
+        if masker is None
+        else MaskerWeights(problem, masker, n_steps=n_steps, dtype=logits.dtype)
+    )
+    return descend(
+        problem,
+        objective,
+        tunable,
+        n_steps=n_steps,
+        learning_rate=learning_rate,
+        show_progress=show_progress,
+    )
+
+
+def propose_mask(problem: MaskingProblem, masker: nn.Module) -> Tensor:
+    """The mask that a masker proposes, (N, U), without gradient."""
+    with torch.no_grad(), evaluating(masker):
+        return torch.sigmoid(problem.propose(masker).to(_mask_dtype(problem)))
+
+
 def output_difference(
     forward_func: ForwardFunc, call: Call, output: Tensor, target: Tensor | None
 ) -> Tensor:
@@ -215,15 +324,6 @@ def row_sums(tensors: Sequence[Tensor]) -> Tensor:
     """The sum over all elements of each example, (N,)."""
     sums = [t.reshape(t.shape[0], -1).sum(dim=1) for t in tensors]
     return torch.stack(sums).sum(dim=0)
-
-
-def _initial_logits(problem: MaskingProblem, masker: nn.Module | None) -> Tensor:
-    maskable = problem.layout.maskable_units
-    dtype = _mask_dtype(problem)
-    if masker is None:
-        return torch.full(maskable.shape, INITIAL_LOGIT, dtype=dtype, device=maskable.device)
-    with torch.no_grad(), evaluating(masker):
-        return problem.propose(masker).to(dtype)
 
 
 def _mask_dtype(problem: MaskingProblem) -> torch.dtype:

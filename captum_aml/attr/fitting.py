@@ -21,6 +21,7 @@ from captum_aml.maskers.registry import describe_masker
 from captum_aml.masking.forward import modules_of, underlying_model
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import Objective
+from captum_aml.perturbation import fitting_removal
 from captum_aml.training import FitCallback, FitSettings, FitSummary
 from captum_aml.training.callbacks import check_callbacks
 from captum_aml.training.data import PredictionCache, reusable
@@ -104,7 +105,7 @@ def learn(
             identity=lambda: {
                 "method": attribution._method,
                 "objective": objective_description(attribution.objective),
-                "perturbation": attribution.perturbation.name,
+                "perturbation": fitting_removal(attribution.perturbation).name,
                 "output": attribution.output,
                 "masker": describe_masker(masker),
                 "model": asdict(attribution._fingerprint()),
@@ -118,7 +119,7 @@ def learn(
         epochs=len(summary.history),
         seconds=summary.seconds,
     )
-    attribution._take(masker, fingerprints[0], cost)
+    attribution._take(masker, fingerprints[0], cost, settings.loss)
     return summary
 
 

@@ -15,6 +15,7 @@ from captum_aml.maskers.checkpoint import Checkpoint
 from captum_aml.maskers.registry import describe_masker, masker_files, rebuild_masker
 from captum_aml.masking.forward import underlying_model
 from captum_aml.objectives import Objective
+from captum_aml.perturbation import fitting_removal
 from captum_aml.typing import ForwardFunc
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ def saved(attribution: MaskAttribution) -> Checkpoint:
         masker=describe_masker(attribution.masker_, underlying_model(attribution.forward_func)),
         settings={
             "objective": objective_description(attribution.objective),
-            "perturbation": attribution.perturbation.name,
+            "perturbation": fitting_removal(attribution.perturbation).name,
             "output": attribution.output,
+            "loss": attribution.loss_,
         },
         fingerprint=attribution.fingerprint_,
         tensors=attribution.masker_.state_dict(),
@@ -76,7 +78,8 @@ def restored(
         module = rebuild_masker(checkpoint, given, model).eval()
     # A later fit goes on from it.
     attribution.masker = module
-    attribution._take(module, checkpoint.fingerprint, checkpoint.training)
+    loss = checkpoint.settings.get("loss", "objective")  # which older folders do not name
+    attribution._take(module, checkpoint.fingerprint, checkpoint.training, loss)
     return attribution
 
 

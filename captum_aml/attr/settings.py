@@ -23,7 +23,7 @@ OBJECTIVES: dict[str, type[AMLObjective] | type[LAObjective]] = {
 }
 
 #: The scores of ``scores=None``, unless ``multiply_by_inputs=False`` asks for the mask.
-DEFAULT_SCORES: ScoreKind = "mask"
+DEFAULT_SCORES: ScoreKind = "contribution"
 
 
 @documented
@@ -38,8 +38,8 @@ class AttributionSettings:
     masker: Annotated[
         nn.Module | None,
         Doc(
-            "A network that proposes masks; see :class:`captum_aml.maskers.Masker`. None: masks "
-            "are tuned from scratch, or ``fit`` makes a small one. Default: None"
+            "A network that proposes masks; see :class:`captum_aml.maskers.Masker`. None: the "
+            "averaged mask gradient, or ``fit`` makes a small one. Default: None"
         ),
     ] = None
     objective: Annotated[
@@ -51,10 +51,11 @@ class AttributionSettings:
     perturbation: Annotated[
         str | Perturbation,
         Doc(
-            "How a mask is applied: ``blend``, ``attention``, ``causal-attention`` or an object. "
-            "Default: blend"
+            "How a mask is applied: ``blend``, ``attention``, ``causal-attention``, both at once "
+            "(``blend+attention``, ``blend+causal-attention``), or an object. ``auto``: without a "
+            "masker what the first call finds the model to take, else ``blend``. Default: auto"
         ),
-    ] = "blend"
+    ] = "auto"
     output: Annotated[
         str,
         Doc(
@@ -71,19 +72,17 @@ class AttributionSettings:
         ),
     ] = None
     tune: Annotated[
-        TuneKind,
+        TuneKind | None,
         Doc(
-            "What ``n_steps`` changes for the given inputs: ``mask``, the mask's own logits, or "
+            "What ``n_steps`` changes for the given inputs: ``mask``, the mask's own logits, from "
+            "the masker's proposal or, without one, from the averaged mask gradient's; or "
             "``masker``, the fitted masker's weights, for each example by itself, as published. "
-            "Default: mask"
+            "None: without a fitted masker nothing, and with one the mask. Default: None"
         ),
-    ] = "mask"
+    ] = None
     learning_rate: Annotated[
         float | None,
-        Doc(
-            "The learning rate for tuning; None: for masks 0.1 from a masker's proposal and 0.3 "
-            "from scratch, for maskers 1e-5. Default: None"
-        ),
+        Doc("The learning rate for tuning; None: 0.1 for masks, 1e-5 for maskers. Default: None"),
     ] = None
     seed: Annotated[
         int,
@@ -105,7 +104,7 @@ class AttributionSettings:
             )
         for name, known in (
             ("scores", (*get_args(ScoreKind), None)),
-            ("tune", get_args(TuneKind)),
+            ("tune", (*get_args(TuneKind), None)),
         ):
             if getattr(self, name) not in known:
                 raise InvalidInputError(
@@ -145,7 +144,7 @@ class AttributionOptions(TypedDict, total=False):
     perturbation: str | Perturbation
     output: str
     scores: ScoreKind | None
-    tune: TuneKind
+    tune: TuneKind | None
     learning_rate: float | None
     seed: int
 

@@ -1,4 +1,4 @@
-"""Removal through attention, as a model takes it, found out by trial."""
+"""Removal through attention, where and as a model takes it, found out by trial."""
 
 from __future__ import annotations
 
@@ -7,12 +7,45 @@ from torch import Tensor
 
 from captum_aml.exceptions import CaptumAMLError
 from captum_aml.masking.forward import run_forward
-from captum_aml.perturbation import AttentionRemoval, ForwardState
+from captum_aml.masking.problem import MaskingProblem
+from captum_aml.perturbation import (
+    AttentionRemoval,
+    Blend,
+    ForwardState,
+    JointRemoval,
+    Perturbation,
+)
 from captum_aml.readout import output_tensor
 from captum_aml.typing import ForwardFunc
 
 # Relative to logits of around one; another mask takes another way through the attention kernels.
 _TOLERANCE = 1e-3
+
+
+def chosen_removal(problem: MaskingProblem) -> Perturbation | None:
+    """Blending, and through attention as well where tokens are embedded and the model takes it.
+
+    It is tried out on the example with most tokens.
+
+    Returns:
+        The perturbation, or None where no example has a token that can be removed.
+    """
+    (ids, *others), place = problem.call.inputs, problem.attention_mask
+    maskable = problem.layout.maskable
+    if not bool(maskable.any()):
+        return None
+    if place is None or others or not problem.site.embeds or maskable.shape != ids.shape[:2]:
+        return Blend()
+    row = int(maskable.sum(dim=1).argmax())
+    example = problem.call.rows(row, row + 1)
+    taken = taken_removal(
+        problem.site.forward_func,
+        example.inputs[0],
+        maskable[row : row + 1],
+        example.additional_forward_args,
+        place,
+    )
+    return Blend() if taken is None else JointRemoval(taken)
 
 
 @torch.no_grad()
@@ -31,12 +64,12 @@ def taken_removal(
 
     Args:
         forward_func: Gives logits.
-        ids: Token ids, (N, L).
+        ids: Token ids (N, L), or their embeddings (N, L, D).
         maskable: True where one can be removed, bool (N, L).
         forward_args: The forward function's further arguments.
         attention_mask: Which of them is the attention mask (N, L).
     """
-    shown = torch.ones(ids.shape, device=ids.device)
+    shown = torch.ones(ids.shape[:2], device=ids.device)
     hidden = shown.masked_fill(maskable, 0.0)
     state = ForwardState((shown,), (hidden,), forward_args, attention_mask=attention_mask)
 

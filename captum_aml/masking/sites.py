@@ -92,6 +92,11 @@ class Site(ABC):
     ) -> Any:
         """Runs the forward function with the site's tensors replaced by ``features``."""
 
+    @property
+    @abstractmethod
+    def embeds(self) -> bool:
+        """Whether what is masked enters the model as its tokens do, before any attention."""
+
     @abstractmethod
     def embedding_layer(self) -> nn.Module | None:
         """The layer that embeds ids at this site, where one can be found."""
@@ -223,6 +228,11 @@ class InputSite(Site):
         """Ids get one score each, whatever the size of their embeddings."""
         return tuple(not is_integral(x) for x in call.inputs)
 
+    @property
+    def embeds(self) -> bool:
+        """True: they are the model's inputs."""
+        return True
+
     def embedding_layer(self) -> nn.Module | None:
         """The given embedding layer, or the model's own."""
         if self.embedding_layers:
@@ -337,6 +347,12 @@ class LayerSite(Site):
     def spreads(self, call: Call, features: Tensors) -> tuple[bool, ...]:
         """Attributions have the shape of the layers' tensors."""
         return (True,) * len(features)
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it is the output of one layer with a table of embeddings inside."""
+        first, *others = self.points
+        return not others and not first.at_input and largest_embedding(first.layer) is not None
 
     def embedding_layer(self) -> nn.Module | None:
         """The model's own embedding layer, or the largest one inside the first layer."""

@@ -109,6 +109,15 @@ class TokenLayout:
             )
         )
 
+    @property
+    def tokens_per_unit(self) -> Tensor:
+        """How many tokens have a unit's score, (N, U), at least 1: scores are shared among them."""
+        if self.groups is None:
+            return torch.ones_like(self.maskable_units, dtype=torch.int64)
+        groups = self.groups.expand(self.n_examples, -1)
+        counts = torch.zeros_like(self.maskable_units, dtype=torch.int64)
+        return counts.scatter_add_(1, groups, torch.ones_like(groups)).clamp(min=1)
+
     def pool(self, logits: Sequence[Tensor]) -> Tensor:
         """One logit for each unit: the mean over its maskable tokens.
 

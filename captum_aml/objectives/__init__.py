@@ -1,6 +1,7 @@
 """Objectives: losses over masked outputs, as pure functions of tensors."""
 
 from captum_aml.objectives._base import (
+    LogOddsObjective,
     MaskedOutcome,
     Objective,
     Terms,
@@ -14,6 +15,7 @@ from captum_aml.objectives.la import LAObjective
 __all__ = [
     "AMLObjective",
     "LAObjective",
+    "LogOddsObjective",
     "MaskedOutcome",
     "Objective",
     "Terms",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -82,6 +82,19 @@ class Objective(Protocol):
 
     def __call__(self, outcome: MaskedOutcome) -> Terms:
         """The terms for each example."""
+
+
+@runtime_checkable
+class LogOddsObjective(Objective, Protocol):
+    """An objective whose gradient can be averaged over masks: ``captum_aml.tuning.gradient``."""
+
+    def log_odds(self, log_p: Tensor, log_rest: Tensor) -> Tensor:
+        """The number, (M,), that rises with the target class's probability p.
+
+        Args:
+            log_p: log p, (M,).
+            log_rest: log(1 - p), (M,).
+        """
 
 
 def prediction_term(kept: Tensor, aim: Tensor) -> Tensor:

@@ -1,10 +1,9 @@
-"""Tuning for given instances, all instances of a batch at once: of their masks, or of the masker.
+"""Masks for given instances, all instances of a batch at once: by the gradient, or by tuning.
 
-Every example has its own parameters, its own loss and its own best step, so that its result does
-not depend on the others.
+Tuning is of masks, or of a masker. Every example has its own parameters, its own loss and its own
+best step, so that its result does not depend on the others.
 """
 
-from captum_aml.tuning.mask import MaskLogits, TuningResult, descend
-from captum_aml.tuning.masker import MaskerWeights
+import lazy_loader
 
-__all__ = ["MaskLogits", "MaskerWeights", "TuningResult", "descend"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from captum_aml._utils.isolation import isolated_rng
-from captum_aml.exceptions import InvalidInputError, NonFiniteError
+from captum_aml.exceptions import NonFiniteError
 from captum_aml.masking.problem import GradientWatch, MaskingProblem, full_precision
-from captum_aml.objectives import Objective
+from captum_aml.objectives import LogOddsObjective
 from captum_aml.perturbation import JointRemoval
 
 #: What is left of a removed unit. At 0 it would have no gradient.
@@ -48,7 +48,12 @@ class UnitEffects:
 
 
 def mask_gradient(
-    problem: MaskingProblem, objective: Objective, *, n_masks: int, seed: int, dtype: torch.dtype
+    problem: MaskingProblem,
+    objective: LogOddsObjective,
+    *,
+    n_masks: int,
+    seed: int,
+    dtype: torch.dtype,
 ) -> UnitEffects:
     """The equation above.
 
@@ -65,11 +70,9 @@ def mask_gradient(
         dtype: The masks' dtype.
 
     Raises:
-        InvalidInputError: The objective has no ``log_odds``.
         NoGradientError: The forward function's result does not depend on the mask.
         NonFiniteError: The forward function, or its gradient, gave NaN or an infinite value.
     """
-    check_log_odds(objective)
     maskable = problem.layout.maskable_units
     design = _design(maskable, n_masks, seed=seed)
     passes: list[_Passes] = []
@@ -85,22 +88,9 @@ def mask_gradient(
     return UnitEffects(effects, _slope(u, values))
 
 
-def check_log_odds(objective: Objective) -> None:
-    """Checks that an objective has the form that is differentiated.
-
-    Raises:
-        InvalidInputError: It has none.
-    """
-    if not callable(getattr(objective, "log_odds", None)):
-        raise InvalidInputError(
-            "objective: without a fitted masker expected one with a method `log_odds(log_p, "
-            f"log_rest)`, got {type(objective).__name__}; tune='mask' descends it as it is"
-        )
-
-
 @dataclass(frozen=True)
 class _Design:
-    """Masks of all examples, (K, N, U), and which of them keep every unit at the same share, (K,)."""
+    """Masks of all examples, (K, N, U), and which keep every unit at the same share, (K,)."""
 
     masks: Tensor
     straight: Tensor
@@ -147,7 +137,7 @@ class _Passes:
 
 
 def _differentiated(
-    problem: MaskingProblem, objective: Objective, masks: Tensor, straight: Tensor
+    problem: MaskingProblem, objective: LogOddsObjective, masks: Tensor, straight: Tensor
 ) -> _Passes:
     where, readout = "the masked inputs", problem.readout
     if isinstance(problem.perturbation, JointRemoval):
@@ -160,8 +150,8 @@ def _differentiated(
         with full_precision(masks.device):
             values = readout.values(output, where=where)
             u = values
-            if readout.kind != "value":
-                u = objective.log_odds(*readout.log_odds(output, where=where))
+            if not readout.is_value:
+                u = objective.log_odds(*readout.log_odds_terms(output, where=where))
             # Without a gradient the watch says what is wrong.
             (gradients,) = torch.autograd.grad(u.sum(), given) if u.requires_grad else (None,)
     watch.check()
