@@ -276,7 +276,10 @@ class AttributionMethod(Adapter):
                 call.inputs[0], **{name: value for name, value in named.items() if name in takes}
             )
         by_token = _by_token(result, call.inputs[0], shares_channels="layer_mask" in takes)
-        return by_token if self._takes.keys() & set(_FEATURES) else group_sums(by_token, call)
+        # Of ours a group's contribution is shared out among its tokens.
+        whole = not (isinstance(attribution, MaskAttribution) and attribution.multiplies_by_inputs)
+        by_group = whole and self._takes.keys() & set(_FEATURES)
+        return by_token if by_group else group_sums(by_token, call)
 
     def _features(self, call: Call) -> dict[str, Tensor | None]:
         """The argument that groups tokens into features, whatever its name."""
