@@ -44,7 +44,6 @@ from captum_aml.masking.problem import MaskingProblem
 from captum_aml.masking.sites import Capture, Site
 from captum_aml.objectives import LogOddsObjective, Objective, Terms
 from captum_aml.perturbation import (
-    AttentionRemoval,
     AutomaticRemoval,
     Blend,
     Perturbation,
@@ -123,7 +122,7 @@ class MaskAttribution(GradientAttribution, ABC):
         self.best_step_: Tensor | None = None
         self.output_: str | None = None
         self.perturbation_: str | None = None
-        self._auto: tuple[object, Perturbation] | None = None
+        self._auto: tuple[object, int, Perturbation] | None = None
         self.last_outputs_: Tensor | None = None
 
     @classmethod
@@ -180,11 +179,6 @@ class MaskAttribution(GradientAttribution, ABC):
     def is_fitted(self) -> bool:
         """Whether there is a masker whose proposals can be used as they are."""
         return self._active_masker() is not None
-
-    @property
-    def removes_by_attention(self) -> bool:
-        """Whether removed tokens are hidden from attention."""
-        return isinstance(self.perturbation, AttentionRemoval)
 
     def evaluate(
         self,
@@ -407,16 +401,21 @@ class MaskAttribution(GradientAttribution, ABC):
         return None
 
     def _decided(self, problem: MaskingProblem, masker: nn.Module | None) -> Perturbation:
-        """The perturbation of a problem, tried out where it is ``auto``; see ``chosen_removal``."""
+        """The perturbation of a problem, tried out where it is ``auto``; see ``chosen_removal``.
+
+        Once for a forward function, and again for inputs of more tokens: a model whose attention
+        has a window takes a mask in its place for short inputs only.
+        """
         if masker is not None or not isinstance(self.perturbation, AutomaticRemoval):
             return fitting_removal(self.perturbation)
         asked = self.forward_func, problem.attention_mask
-        if self._auto is None or self._auto[0] != asked:
+        n_tokens = max(problem.layout.maskable.sum(dim=1).tolist(), default=0)
+        if self._auto is None or self._auto[0] != asked or self._auto[1] < n_tokens:
             chosen = chosen_removal(problem)
             if chosen is None:  # nothing to try it out with
                 return Blend()
-            self._auto = asked, chosen
-        return self._auto[1]
+            self._auto = asked, n_tokens, chosen
+        return self._auto[2]
 
     @property
     def default_n_steps(self) -> int:

@@ -179,7 +179,7 @@ def explain(
         problem,
         objective,
         masker,
-        n_masks=min(steps, DEFAULT_MASKS) if tunes else steps,
+        n_masks=DEFAULT_MASKS if tunes and steps else steps,
         regressed=regressed,
         seed=seed,
     )

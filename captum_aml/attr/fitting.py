@@ -84,6 +84,7 @@ def learn(
         else:
             masker = without_inference_tensors(copy.deepcopy(attribution.masker))
         view = copy.copy(attribution)
+        view.loss_ = settings.loss
 
         def metric_values(current: nn.Module, batch: Batch) -> Tensor:
             assert metric is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -171,7 +172,11 @@ class MaskerScore:
     def _values(self, attribution: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """By metric the values (N,) of a batch's examples, on the CPU."""
         call = _call(batch)
-        scores = unit_scores(attribution.attribute(**batch, n_steps=0), call)
+        # The mask, whose order is that of contributions: a token has its group's, not a share of
+        # it, and the pass of the baselines is saved.
+        proposes = copy.copy(attribution)
+        proposes.scores = "mask"
+        scores = unit_scores(proposes.attribute(**batch, n_steps=0), call)
         inputs = self._inputs(attribution, call)
         scores = scores.to(inputs.tokens.device)
         return {entry.metric.name: entry(inputs, scores).double().cpu() for entry in self._metrics}

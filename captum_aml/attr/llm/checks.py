@@ -15,6 +15,7 @@ from captum_aml.attr.llm.rows import Example, Row, collate
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.attention import taken_removal
 from captum_aml.masking.forward import find_embedding_layer
+from captum_aml.perturbation import AttentionRemoval, JointRemoval
 
 
 def checked_embedding_layer(attr_method: object) -> nn.Module:
@@ -68,16 +69,19 @@ def check_removal(
 ) -> None:
     """Checks, where tokens are to be hidden from attention, whether they can be.
 
-    Something of each prompt has to stay, and the model has to take such masks: that is tried
-    out on the longest.
+    The model has to take such masks: that is tried out on the longest. And unless tokens are
+    blended as well, something of each prompt has to stay. What ``auto`` chooses can be.
 
     Raises:
         InvalidInputError: They cannot.
     """
-    if not attr_method.removes_by_attention:
+    perturbation = attr_method.perturbation
+    if not isinstance(perturbation, AttentionRemoval | JointRemoval):
         return
-    name = attr_method.perturbation.name
+    name = perturbation.name
     for example in examples:
+        if isinstance(perturbation, JointRemoval):
+            break
         if bool((example.prompt.ids != example.prompt.baselines).all()):
             raise InvalidInputError(
                 f"perturbation: {name!r} needs a prompt of which something stays, since "

@@ -115,8 +115,9 @@ def feature_scores(prompt: Prompt, scores: Tensor, *, total: bool) -> Tensor:
     Args:
         prompt: The prompt, L tokens and F features.
         scores: Scores of tokens, (N, S), S at least L; all tokens of a feature have the same.
-        total: Whether a feature has the sum of its tokens' scores, as of contributions, rather
-            than the score that they have.
+        total: Whether scores are contributions, which add up: a feature has the sum of its tokens',
+            in equal parts where other features have no token but these. Otherwise it has the score
+            that they have.
 
     Returns:
         Tensor (N, F); 0 for features without characters.
@@ -124,12 +125,15 @@ def feature_scores(prompt: Prompt, scores: Tensor, *, total: bool) -> Tensor:
     scores = scores[:, : len(prompt.ids)]
     n_features = len(prompt.holders)
     member = torch.arange(n_features).unsqueeze(1) == prompt.features
-    member = member.to(scores.device)
+    holders = prompt.holders.clamp(min=0)
     if total:
-        return scores @ member.to(scores.dtype).T
-    holders = prompt.holders.to(scores.device)
-    first = member.int().argmax(dim=1)[holders.clamp(min=0)]
-    return scores[:, first].masked_fill(holders < 0, 0.0)
+        held = prompt.holders[prompt.holders >= 0].bincount(minlength=n_features).clamp(min=1)
+        each = scores @ (member / held.unsqueeze(1)).to(scores).T
+    else:
+        each = scores[:, member.int().argmax(dim=1).to(scores.device)]
+    return each[:, holders.to(scores.device)].masked_fill(
+        (prompt.holders < 0).to(scores.device), 0.0
+    )
 
 
 @dataclass(frozen=True)

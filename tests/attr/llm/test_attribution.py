@@ -188,36 +188,78 @@ def test_log_probability_of_a_planted_answer_is_the_derived_one() -> None:
 # --- what is found --------------------------------------------------------------------------------
 
 
+def planted_rows(
+    llm: LLMAMLAttribution, seed: int, **call: Any
+) -> tuple[LLMAttributionResult, Tensor, Tensor]:
+    """Scores (3, 8) of a planted answer as a whole and of its two tokens, and what decides them."""
+    words, (colour, number), answer = planted_prompt(8, seed=seed)
+    result = llm.attribute(" ".join(words), target=answer, **call)
+    assert result.input_tokens == words
+    assert result.output_tokens == answer.split()
+    assert result.token_attr is not None
+    deciding = torch.zeros(3, 8, dtype=torch.bool)
+    deciding[[0, 0, 1, 2], [colour, number, colour, number]] = True
+    return result, torch.cat([result.seq_attr.unsqueeze(0), result.token_attr]), deciding
+
+
 @pytest.mark.parametrize("method", EXPLANATIONS)
 @pytest.mark.parametrize("seed", range(3))
 def test_planted_words_are_found(method: type[Any], seed: int) -> None:
     llm, _ = planted(method)
-    words, (colour, number), answer = planted_prompt(8, seed=seed)
-    result = llm.attribute(" ".join(words), target=answer)
-    assert result.input_tokens == words
-    assert result.output_tokens == answer.split()
-    assert result.token_attr is not None
+    result, rows, deciding = planted_rows(llm, seed)
     probabilities = torch.tensor([log_probability(8), log_probability(9)]).exp()
     torch.testing.assert_close(result.output_probs, probabilities, atol=1e-5, rtol=0)
-    rows = torch.cat([result.seq_attr.unsqueeze(0), result.token_attr])
+    torch.testing.assert_close(rows[0].sum(), rows[1:].sum(dim=1).mean(), atol=1e-4, rtol=0)
+    # The others take a little of the attention.
+    assert float(rows[~deciding].abs().max()) < 0.1 * float(rows[deciding].min())
+
+
+@pytest.mark.parametrize("settings", [{}, {"tune": "mask"}], ids=["proposed", "tuned"])
+@pytest.mark.parametrize("method", EXPLANATIONS)
+@pytest.mark.parametrize("seed", range(3))
+def test_masks_keep_planted_words(method: type[Any], settings: dict[str, Any], seed: int) -> None:
+    llm, _ = planted(method, multiply_by_inputs=False, **settings)
+    _, rows, deciding = planted_rows(llm, seed, n_steps=50 if settings else None)
     assert bool(((rows >= 0) & (rows <= 1)).all())
-    deciding = torch.zeros(3, 8, dtype=torch.bool)
-    deciding[[0, 0, 1, 2], [colour, number, colour, number]] = True
-    assert float(rows[deciding].min()) > 0.6
-    assert float(rows[~deciding].max()) < 0.2
+    if settings:
+        assert float(rows[deciding].min()) > 0.6
+        assert float(rows[~deciding].max()) < 0.2
+    else:
+        assert float(rows[deciding].min()) > 0.5 > float(rows[~deciding].max())
 
 
-def test_long_answers_leave_the_inverse_term_a_signal() -> None:
+@pytest.mark.parametrize("tunes", [False, True])
+def test_long_answers_leave_the_inverse_term_a_signal(tunes: bool) -> None:
     # A probability of about one half for each of 20 tokens is a millionth for all of them, whose
     # complement LA could not change; their geometric mean it can.
     model = PlantedLM(says=3.0)
-    llm = LLMAMLAttribution(LAAttribution(model), word_tokenizer())
+    settings: dict[str, Any] = {"scores": "mask", "tune": "mask"} if tunes else {}
+    llm = LLMAMLAttribution(LAAttribution(model, **settings), word_tokenizer())
     words, places, answer = planted_prompt(8, seed=0)
-    result = llm.attribute(" ".join(words), target=" ".join([answer] * 10))
+    result = llm.attribute(
+        " ".join(words), target=" ".join([answer] * 10), n_steps=50 if tunes else None
+    )
     assert result.output_probs is not None
     assert float(result.output_probs.prod()) < 1e-5
-    kept = result.seq_attr > 0.3  # the others are at 0.04
+    kept = result.seq_attr > 0.3  # tuned masks of the others are at 0.04
     assert set(kept.nonzero().flatten().tolist()) == set(places)
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("method", EXPLANATIONS)
+def test_scores_sum_to_what_the_prompt_does_to_log_probabilities(
+    kind: str, method: type[Any], byte_level: PreTrainedTokenizerFast
+) -> None:
+    model = language_model(kind, len(byte_level))
+    llm = LLMAMLAttribution(method(model), byte_level)
+    prompt, target = byte_level.encode(PROMPT), byte_level.encode(TARGET)
+    result = llm.attribute(PROMPT, target=TARGET)
+    assert result.token_attr is not None
+    nothing = [byte_level.eos_token_id] * len(prompt)
+    ends = [torch.tensor(plain_log_probs(model, ids, target)) for ids in (prompt, nothing)]
+    change = ends[0] - ends[1]
+    torch.testing.assert_close(result.token_attr.sum(dim=1), change, atol=1e-4, rtol=0)
+    torch.testing.assert_close(result.seq_attr.sum(), change.mean(), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("method", EXPLANATIONS)
@@ -242,7 +284,8 @@ def explained_alone(
         logits = model(inputs_embeds=torch.cat([embeddings, following], dim=1)).logits
         return logits[:, -2].log_softmax(dim=-1)[:, target[-1]]
 
-    attribution = method(log_probability_of_last, output="log_probability")
+    # A function of embeddings has no attention mask to hide them from.
+    attribution = method(log_probability_of_last, output="log_probability", perturbation="blend")
     baselines = torch.full_like(ids, prompt.baselines)
     scores = attribution.attribute(table[ids], baselines=table[baselines], n_steps=10)
     return scores.sum(dim=-1)[0]
@@ -256,9 +299,8 @@ def test_a_token_is_explained_as_it_would_be_alone(
     model = language_model(kind, len(byte_level))
     prompt = TextTokenInput(PROMPT, byte_level, baselines=byte_level.eos_token_id)
     target = byte_level.encode(TARGET)
-    result = LLMAMLAttribution(method(model), byte_level).attribute(
-        prompt, target=TARGET, n_steps=10
-    )
+    llm = LLMAMLAttribution(method(model, perturbation="blend"), byte_level)
+    result = llm.attribute(prompt, target=TARGET, n_steps=10)
     assert result.token_attr is not None
     for token in range(len(target)):
         alone = explained_alone(model, method, prompt, target[: token + 1])
@@ -278,22 +320,29 @@ def test_one_target_token_has_one_explanation(
     torch.testing.assert_close(one.seq_attr, several.token_attr[0], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("perturbation", ["blend", "causal-attention"])
+@pytest.mark.parametrize("perturbation", ["auto", "blend", "causal-attention"])
 def test_parts_of_a_batch_give_what_the_batch_gives(
     perturbation: str, llama: PreTrainedModel, byte_level: PreTrainedTokenizerFast
 ) -> None:
     llm = LLMAMLAttribution(AMLAttribution(llama, perturbation=perturbation), byte_level)
     inp = TextTokenInput(PROMPT, byte_level, skip_tokens=byte_level.encode(PROMPT)[:1])
     whole = llm.attribute(inp, target=TARGET, n_steps=10)
-    parts = llm.attribute(inp, target=TARGET, n_steps=10, internal_batch_size=2)
     assert whole.token_attr is not None
-    torch.testing.assert_close(parts.output_probs, whole.output_probs, atol=1e-5, rtol=0)
-    torch.testing.assert_close(parts.token_attr, whole.token_attr, atol=1e-4, rtol=0)
-    torch.testing.assert_close(parts.seq_attr, whole.seq_attr, atol=1e-4, rtol=0)
+    for most in (1, 2, 7):
+        n_rows: list[int] = []
+        handle = llama.register_forward_hook(
+            lambda _, __, output, seen=n_rows: seen.append(len(output.logits))
+        )
+        parts = llm.attribute(inp, target=TARGET, n_steps=10, internal_batch_size=most)
+        handle.remove()
+        assert max(n_rows) == (most if most < 7 else 6)  # two masks of three rows
+        torch.testing.assert_close(parts.output_probs, whole.output_probs, atol=1e-5, rtol=0)
+        torch.testing.assert_close(parts.token_attr, whole.token_attr, atol=1e-4, rtol=0)
+        torch.testing.assert_close(parts.seq_attr, whole.seq_attr, atol=1e-4, rtol=0)
 
 
 def test_contributions_sum_to_the_difference_of_log_probabilities() -> None:
-    llm, model = planted(scores="contribution")
+    llm, model = planted()
     words, _, answer = planted_prompt(8, seed=1)
     result = llm.attribute(" ".join(words), target=answer)
     expected = (log_probability(8) + log_probability(9)) / 2
@@ -307,9 +356,13 @@ def test_contributions_sum_to_the_difference_of_log_probabilities() -> None:
 def test_half_precision_gives_scores_in_float32(byte_level: PreTrainedTokenizerFast) -> None:
     model = language_model("llama", len(byte_level)).to(torch.bfloat16)
     for perturbation in ("blend", "causal-attention"):
-        llm = LLMAMLAttribution(AMLAttribution(model, perturbation=perturbation), byte_level)
         inp = TextTemplateInput("Text: {} film was {}", values=["the", "good"])
-        result = llm.attribute(inp, target=TARGET, n_steps=3)
+        method = AMLAttribution(model, perturbation=perturbation)
+        result = LLMAMLAttribution(method, byte_level).attribute(inp, target=TARGET, n_steps=4)
+        assert result.seq_attr.dtype == torch.float32
+        assert bool(result.seq_attr.isfinite().all())
+        method = AMLAttribution(model, perturbation=perturbation, scores="mask")
+        result = LLMAMLAttribution(method, byte_level).attribute(inp, target=TARGET, n_steps=4)
         assert result.seq_attr.dtype == torch.float32
         assert bool(((result.seq_attr >= 0) & (result.seq_attr <= 1)).all())
 
@@ -352,7 +405,7 @@ def read_by(
     model = language_model("llama", len(tokenizer))
     llm = LLMAMLAttribution(AMLAttribution(model), tokenizer, **settings)
     spy = Spy(llm)
-    result = llm.attribute(inp, target=torch.tensor([7]), n_steps=1)
+    result = llm.attribute(inp, target=torch.tensor([7]), n_steps=2)
     return spy.tokens(tokenizer), result
 
 
@@ -427,12 +480,16 @@ def test_grouped_values_are_masked_together() -> None:
 
 
 def test_a_group_has_the_score_that_its_words_need() -> None:
-    llm, _ = planted()
     inp = TextTemplateInput("{} {} {} {}", values=["a", "red", "b", "one"], mask=[0, 1, 0, 1])
-    result = llm.attribute(inp, target="RED ONE")
-    assert result.token_attr is not None
-    assert bool((result.token_attr[:, [1, 3]] > 0.6).all())
-    assert bool((result.token_attr[:, [0, 2]] < 0.2).all())
+    for method in (
+        AMLAttribution(PlantedLM()),
+        AMLAttribution(PlantedLM(), scores="mask", tune="mask"),
+    ):
+        llm = LLMAMLAttribution(method, word_tokenizer())
+        result = llm.attribute(inp, target="RED ONE", n_steps=50)
+        assert result.token_attr is not None
+        assert bool((result.token_attr[:, [1, 3]] > 0.6).all())
+        assert bool((result.token_attr[:, [0, 2]] < 0.2).all())
 
 
 def test_baseline_strings_are_cut_or_filled_with_the_baseline_token() -> None:
@@ -485,7 +542,19 @@ def test_a_token_of_two_values_belongs_to_the_one_with_most_of_it() -> None:
         ("b", 2),
         ("RED", 3),
     ]
+    # It adds up to what the token contributes.
     assert result.seq_attr[0] == result.seq_attr[1] != result.seq_attr[2]
+    llm, _ = planted()
+    token = llm.attribute(
+        TextTemplateInput("a {} {}", values=["red", "b"]), target="RED", n_steps=2
+    )
+    torch.testing.assert_close(result.seq_attr[:2].sum(), token.seq_attr[0])
+    llm, _ = planted(scores="mask")
+    result, token = (
+        llm.attribute(each, target="RED", n_steps=2)
+        for each in (inp, TextTemplateInput("a {} {}", values=["red", "b"]))
+    )
+    assert result.seq_attr.tolist() == token.seq_attr[[0, 0, 1]].tolist()
     other = TextTemplateInput("a {}{} {}", values=["re", "d", "b"], baselines=["two ", "one", "c"])
     tokens, result = words_read(other)
     assert [removed for _, removed, _ in tokens] == ["a", "two", "c", "RED"]
@@ -542,11 +611,11 @@ def test_what_the_model_writes_is_explained_without_a_target(
     llm = LLMAMLAttribution(AMLAttribution(llama), byte_level)
     ids = torch.tensor([byte_level.encode(PROMPT)])
     written = llama.generate(ids, max_new_tokens=4, do_sample=False)[0, ids.shape[1] :]
-    own = llm.attribute(PROMPT, gen_args={"max_new_tokens": 4, "do_sample": False}, n_steps=3)
-    given = llm.attribute(PROMPT, target=written, n_steps=3)
+    own = llm.attribute(PROMPT, gen_args={"max_new_tokens": 4, "do_sample": False}, n_steps=4)
+    given = llm.attribute(PROMPT, target=written, n_steps=4)
     assert own.output_tokens == given.output_tokens
     torch.testing.assert_close(own.token_attr, given.token_attr, atol=0, rtol=0)
-    assert len(llm.attribute(PROMPT, n_steps=1).output_tokens) == 25  # Captum's default
+    assert len(llm.attribute(PROMPT, n_steps=2).output_tokens) == 25  # Captum's default
 
 
 def test_sampled_targets_are_the_same_again(
@@ -556,7 +625,7 @@ def test_sampled_targets_are_the_same_again(
 
     def sampled(seed: int) -> LLMAttributionResult:
         llm = LLMAMLAttribution(AMLAttribution(llama, seed=seed), byte_level)
-        return llm.attribute(PROMPT, gen_args=sampling, n_steps=3)
+        return llm.attribute(PROMPT, gen_args=sampling, n_steps=4)
 
     first, again, other = sampled(0), sampled(0), sampled(1)
     assert first.output_tokens == again.output_tokens != other.output_tokens
@@ -580,7 +649,7 @@ def test_answers_that_end_within_a_character_are_shown(
 ) -> None:
     half = byte_level.encode("é")[:1]
     llm = LLMAMLAttribution(AMLAttribution(llama), byte_level)
-    result = llm.attribute(PROMPT, target=torch.tensor(half), n_steps=1)
+    result = llm.attribute(PROMPT, target=torch.tensor(half), n_steps=2)
     assert len(result.output_tokens) == 1
 
 
@@ -654,7 +723,7 @@ def test_both_find_the_planted_words() -> None:
 def test_plots_are_drawn(tmp_path: Path) -> None:
     plt = pytest.importorskip("matplotlib.pyplot")
     llm, _ = planted()
-    result = llm.attribute("a red one b", target="RED ONE", n_steps=3)
+    result = llm.attribute("a red one b", target="RED ONE", n_steps=4)
     before = plt.get_fignums()
     for number, plot in enumerate((result.plot_token_attr, result.plot_seq_attr)):
         figure, axes = plot()
@@ -721,14 +790,14 @@ def test_model_and_tokenizer_stay_as_they_are(
 def test_dropout_and_gradients_of_weights_are_off_inside() -> None:
     llm, model = planted()
     prompt, target = "a red one b", "RED ONE"
-    expected = llm.attribute(prompt, target=target, n_steps=5)
+    expected = llm.attribute(prompt, target=target, n_steps=6)
     seen = []
     handle = model.register_forward_hook(
         lambda *_: seen.append((model.training, model.embedding.weight.requires_grad))
     )
     for training in (True, False):
         model.train(training)
-        result = llm.attribute(prompt, target=target, n_steps=5)
+        result = llm.attribute(prompt, target=target, n_steps=6)
         assert model.training is model.dropout.training is training
         assert model.embedding.weight.requires_grad
         torch.testing.assert_close(result.token_attr, expected.token_attr, atol=0, rtol=0)
@@ -740,10 +809,10 @@ def test_runs_inside_inference_mode(
     llama: PreTrainedModel, byte_level: PreTrainedTokenizerFast
 ) -> None:
     llm = LLMAMLAttribution(AMLAttribution(llama), byte_level)
-    expected = llm.attribute(TextTokenInput(PROMPT, byte_level), target=TARGET, n_steps=3)
+    expected = llm.attribute(TextTokenInput(PROMPT, byte_level), target=TARGET, n_steps=4)
     with torch.inference_mode():
         inp = TextTokenInput(PROMPT, byte_level)
-        result = llm.attribute(inp, target=torch.tensor(byte_level.encode(TARGET)), n_steps=3)
+        result = llm.attribute(inp, target=torch.tensor(byte_level.encode(TARGET)), n_steps=4)
     torch.testing.assert_close(result.token_attr, expected.token_attr, atol=0, rtol=0)
 
 
@@ -844,14 +913,14 @@ def test_hidden_states_are_read_without_a_masker_of_ones_own(
     kind: str, byte_level: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     model = language_model(kind, len(byte_level))
-    llm = LLMAMLAttribution(LAAttribution(model), byte_level)
+    llm = LLMAMLAttribution(LAAttribution(model, scores="mask"), byte_level)
     prompts = [PROMPT, TextTemplateInput("{} and {}", values=["a dull plot", "the film"])]
     llm.fit(prompts, gen_args={"max_new_tokens": 3}, epochs=2)
     assert isinstance(llm.attr_method.masker_, SharedMasker)
     results = [llm.attribute(prompt, target=TARGET) for prompt in prompts]
     assert all(bool((r.token_attr > 0).all()) for r in results)
     llm.save_pretrained(tmp_path)
-    loaded = LLMAMLAttribution.from_pretrained(tmp_path, model, byte_level)
+    loaded = LLMAMLAttribution.from_pretrained(tmp_path, model, byte_level, scores="mask")
     assert isinstance(loaded.attr_method, LAAttribution)
     for prompt, result in zip(prompts, results, strict=True):
         again = loaded.attribute(prompt, target=TARGET)
@@ -910,16 +979,18 @@ def test_both_methods_are_explained_fitted_saved_and_loaded(
     result = llm.attribute(" ".join(words), target=answer)
     assert set(result.seq_attr.topk(2).indices.tolist()) == set(places)
     llm.save_pretrained(tmp_path)
-    loaded = LLMAMLAttribution.from_pretrained(
-        tmp_path, model, word_tokenizer(), scores="contribution", seed=5
-    )
-    assert isinstance(loaded.attr_method, method)
-    assert loaded.get_name() == name
-    assert (loaded.attr_method.scores, loaded.attr_method.seed) == ("contribution", 5)
-    assert type(loaded.attr_method.objective) is type(llm.attr_method.objective)
-    loaded.attr_method.scores = "mask"
-    again = loaded.attribute(" ".join(words), target=answer)
-    torch.testing.assert_close(again.seq_attr, result.seq_attr, atol=0, rtol=0)
+    for scores in ("contribution", "mask"):
+        loaded = LLMAMLAttribution.from_pretrained(
+            tmp_path, model, word_tokenizer(), scores=scores, seed=5
+        )
+        assert isinstance(loaded.attr_method, method)
+        assert loaded.get_name() == name
+        assert (loaded.attr_method.scores, loaded.attr_method.seed) == (scores, 5)
+        assert type(loaded.attr_method.objective) is type(llm.attr_method.objective)
+        llm.attr_method.scores = scores
+        result = llm.attribute(" ".join(words), target=answer)
+        again = loaded.attribute(" ".join(words), target=answer)
+        torch.testing.assert_close(again.seq_attr, result.seq_attr, atol=0, rtol=0)
 
 
 def test_an_objective_of_ones_own_is_given_when_a_masker_is_loaded(tmp_path: Path) -> None:
@@ -1003,7 +1074,7 @@ class SlowTokenizer:
 
 def test_slow_tokenizers_do_for_tokens_and_not_for_templates() -> None:
     llm = LLMAMLAttribution(AMLAttribution(PlantedLM()), SlowTokenizer())
-    result = llm.attribute(TextTokenInput("a red one", SlowTokenizer()), target="RED", n_steps=1)
+    result = llm.attribute(TextTokenInput("a red one", SlowTokenizer()), target="RED", n_steps=2)
     assert (result.input_tokens, result.output_tokens) == (["a", "red", "one"], ["RED"])
     with pytest.raises(InvalidInputError, match=r"fast tokenizer.*slow SlowTokenizer"):
         llm.attribute(TextTemplateInput("a {}", values=["red"]), target="RED")
@@ -1052,7 +1123,7 @@ def test_more_tokens_than_the_model_takes(byte_level: PreTrainedTokenizerFast) -
     fits = TextTokenInput("z" * 124, byte_level)
     assert fits.n_itp_features == 124
     target = torch.tensor([1, 2, 3, 4])
-    assert llm.attribute(fits, target=target, n_steps=1).seq_attr.shape == (124,)
+    assert llm.attribute(fits, target=target, n_steps=2).seq_attr.shape == (124,)
     with pytest.raises(InvalidInputError, match=r"at most 128 tokens together.*got 125 and 4"):
         llm.attribute("z" * 125, target=target)
     with pytest.raises(InvalidInputError, match=r"at most 128 tokens together.*got 128 and 1"):
@@ -1074,7 +1145,7 @@ def test_baseline_tokens_are_looked_for() -> None:
     with pytest.raises(InvalidInputError, match="no mask, unk, eos, pad token"):
         LLMAMLAttribution(AMLAttribution(model), tokenizer).attribute(PROMPT, target=TARGET)
     llm = LLMAMLAttribution(AMLAttribution(model), tokenizer, baseline="Ġ")
-    assert llm.attribute(PROMPT, target=TARGET, n_steps=1).seq_attr.numel() > 1
+    assert llm.attribute(PROMPT, target=TARGET, n_steps=2).seq_attr.numel() > 1
 
 
 class Deaf(PlantedLM):
@@ -1110,6 +1181,50 @@ def test_a_sliding_window_shorter_than_the_prompt_is_noticed(
     llm = LLMAMLAttribution(AMLAttribution(model, perturbation="causal-attention"), byte_level)
     with pytest.raises(InvalidInputError, match="prompts beyond a sliding window"):
         llm.attribute(TextTemplateInput("Text: {} Label:", values=["a film"]), target=TARGET)
+
+
+def test_auto_hides_tokens_from_attention_where_the_model_takes_it(
+    byte_level: PreTrainedTokenizerFast,
+) -> None:
+    for kind in DECODERS:
+        llm = LLMAMLAttribution(AMLAttribution(language_model(kind, len(byte_level))), byte_level)
+        llm.attribute(PROMPT, target=TARGET, n_steps=2)
+        assert llm.attr_method.perturbation_ == "blend+attention"
+    llm = LLMAMLAttribution(AMLAttribution(Deaf()), word_tokenizer())
+    words, places, answer = planted_prompt(8, seed=0)
+    result = llm.attribute(" ".join(words), target=answer)
+    assert llm.attr_method.perturbation_ == "blend"
+    assert set(result.seq_attr.topk(2).indices.tolist()) == set(places)
+
+
+def test_auto_leaves_the_window_of_a_longer_prompt_alone(
+    byte_level: PreTrainedTokenizerFast,
+) -> None:
+    torch.manual_seed(0)
+    config = decoder_config("mistral", len(byte_level), sliding_window=12)
+    model = MistralForCausalLM(config).eval()
+    target = torch.tensor([7])
+    llm = LLMAMLAttribution(AMLAttribution(model), byte_level)
+    llm.attribute("the film", target=target)
+    assert llm.attr_method.perturbation_ == "blend+attention"
+    result = llm.attribute(f"{PROMPT} {PROMPT} {PROMPT}", target=target)
+    assert llm.attr_method.perturbation_ == "blend"
+    alone = LLMAMLAttribution(AMLAttribution(model, perturbation="blend"), byte_level)
+    expected = alone.attribute(f"{PROMPT} {PROMPT} {PROMPT}", target=target)
+    torch.testing.assert_close(result.seq_attr, expected.seq_attr, atol=0, rtol=0)
+
+
+def test_blended_tokens_may_all_be_hidden() -> None:
+    words, places, answer = planted_prompt(8, seed=0)
+    for perturbation in ("blend+attention", "blend+causal-attention"):
+        llm, _ = planted(perturbation=perturbation)
+        result = llm.attribute(" ".join(words), target=answer)
+        assert set(result.seq_attr.topk(2).indices.tolist()) == set(places)
+        deaf = LLMAMLAttribution(
+            AMLAttribution(Deaf(), perturbation=perturbation), word_tokenizer()
+        )
+        with pytest.raises(InvalidInputError, match=r"additive mask of four dimensions"):
+            deaf.attribute(" ".join(words), target=answer)
 
 
 def test_removal_through_attention_needs_something_that_stays() -> None:
@@ -1149,9 +1264,9 @@ def test_models_that_return_something_else_are_noticed() -> None:
 
 def test_captums_arguments_in_captums_order() -> None:
     llm = LLMAMLAttribution(AMLAttribution(PlantedLM()), word_tokenizer())
-    named = llm.attribute(PROMPT, TARGET, n_steps=1)
+    named = llm.attribute(PROMPT, TARGET, n_steps=2)
     assert torch.equal(
-        llm.attribute(PROMPT, TARGET, 1, None, True, None, False, n_steps=1).seq_attr,
+        llm.attribute(PROMPT, TARGET, 1, None, True, None, False, n_steps=2).seq_attr,
         named.seq_attr,
     )
 
@@ -1164,5 +1279,5 @@ def test_what_is_written_without_a_target_fits_the_model() -> None:
     ids = tokenizer(text)["input_ids"][:126]
     prompt = tokenizer.decode(ids)
     n_left = 128 - len(tokenizer(prompt)["input_ids"])
-    result = llm.attribute(prompt, n_steps=1)
+    result = llm.attribute(prompt, n_steps=2)
     assert len(result.output_tokens) <= n_left
