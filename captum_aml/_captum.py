@@ -55,6 +55,13 @@ def pretty_tokens(ids: Tensor, tokenizer: Any) -> list[str]:
     return [str(token) for token in tokenizer.convert_ids_to_tokens(ids.tolist())]
 
 
+def accept(tool: type[BaseLLMAttribution], method: type[GradientAttribution]) -> None:
+    """Lets a tool of Captum's for language models, which asks for certain classes, take another."""
+    tool.SUPPORTED_METHODS = (*tool.SUPPORTED_METHODS, method)
+    if issubclass(tool, LLMAttribution):  # it also asks which of them explain each token
+        tool.SUPPORTED_PER_TOKEN_ATTR_METHODS = (*tool.SUPPORTED_PER_TOKEN_ATTR_METHODS, method)
+
+
 @contextmanager
 def without_hook_traces(model: nn.Module) -> Iterator[None]:
     """Clears what Captum's hooks leave at modules whose activation has no way back to the text."""
@@ -84,6 +91,7 @@ __all__ = [
     "SkLearnRidge",
     "TextTemplateInput",
     "TextTokenInput",
+    "accept",
     "broadcasts",
     "log_usage",
     "pretty_tokens",

@@ -7,7 +7,8 @@ from typing import Any, Literal, overload
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from captum_aml._captum import log_usage
+from captum_aml import attr
+from captum_aml._captum import LLMAttribution, accept, log_usage
 from captum_aml.attr.base import MaskAttribution
 from captum_aml.attr.settings import AttributionOptions
 from captum_aml.exceptions import InvalidInputError
@@ -33,7 +34,11 @@ def checked_embedding_layers(
 
 
 class InputMaskAttribution(MaskAttribution):
-    """Attribution by a learned mask over the inputs; the final classes name the objective."""
+    """Attribution by a learned mask over the inputs; the final classes name the objective.
+
+    Captum's ``LLMAttribution`` takes them: what it explains is not differentiable, and they explain
+    the same prompt and target as :class:`~captum_aml.attr.LLMAMLAttribution` does.
+    """
 
     def __init__(
         self,
@@ -73,6 +78,7 @@ class InputMaskAttribution(MaskAttribution):
         *,
         feature_mask: TensorOrTuple | None = ...,
         show_progress: bool = ...,
+        skip_tokens: object = ...,
     ) -> TensorOrTuple: ...
 
     @overload
@@ -89,6 +95,7 @@ class InputMaskAttribution(MaskAttribution):
         *,
         feature_mask: TensorOrTuple | None = ...,
         show_progress: bool = ...,
+        skip_tokens: object = ...,
     ) -> TensorOrTuple | tuple[TensorOrTuple, Tensor]: ...
 
     @log_usage(part_of_slo=True)
@@ -105,8 +112,9 @@ class InputMaskAttribution(MaskAttribution):
         *,
         feature_mask: TensorOrTuple | None = None,
         show_progress: bool = False,
+        skip_tokens: object = None,
     ) -> TensorOrTuple | tuple[TensorOrTuple, Tensor]:
-        """Scores every token by the share of it that the learned mask keeps.
+        """Scores every token by its contribution to the output, or by its mask.
 
         The arguments up to ``return_convergence_delta`` are those of
         :meth:`captum.attr.IntegratedGradients.attribute`, in its order.
@@ -121,18 +129,23 @@ class InputMaskAttribution(MaskAttribution):
                 Captum takes. Default: None, the predicted class of each example
             additional_forward_args (Any, optional): Further positional arguments of the forward
                 function; tensors have N examples along dimension 0. Default: None
-            n_steps (int, optional): Tuning steps for these very inputs; 0 takes the fitted masker's
-                proposal as it is. Default: 0 with a fitted masker, otherwise 50
+            n_steps (int, optional): Passes of the forward function, forward and backward, for each
+                example: masks of the averaged mask gradient (in pairs: an odd number is rounded
+                up), or tuning steps with a fitted masker or ``tune=``; 0 takes the fitted masker's
+                proposal as it is. Default: 0 with a fitted masker, otherwise 16
             method (str, optional): Taken as Captum's methods take it, whatever it is, and without
                 effect: no integral is approximated. Default: gausslegendre
             internal_batch_size (int, optional): The most rows of a forward call. Default: None,
-                all at once: twice the number of examples while tuning AML
+                all at once: ``n_steps`` times the number of examples
             return_convergence_delta (bool, optional): Whether to return the scores' sum minus
                 ``F(inputs) - F(baselines)`` too. Default: False
             feature_mask (Tensor or tuple[Tensor, ...], optional): Integer group ids: elements of
                 one group share a mask value and a score, those that equal their baseline too.
                 Default: None
             show_progress (bool, optional): Whether to show a progress bar. Default: False
+            skip_tokens (list, optional): Taken from calls of ``LLMAttribution`` written for Captum
+                before 0.9, and without effect: a target's special tokens are left out anyway.
+                Default: None
 
         Returns:
             **attributions**, or the pair of **attributions** and **delta**:
@@ -140,8 +153,8 @@ class InputMaskAttribution(MaskAttribution):
             - attributions (Tensor or tuple[Tensor, ...]): one score per id, or scores in the shape
               and dtype of float inputs (float32 for half precision, as Captum's own). Of (N, L, D)
               a token's score is spread evenly over its D channels, so that the sum over the last
-              dimension gives it. In [0, 1], higher is more important, unless
-              ``scores="contribution"``.
+              dimension gives it. Signed contributions, whose sum is ``F(inputs) - F(baselines)``;
+              with ``scores="mask"`` in [0, 1], higher is more important.
             - delta (Tensor): (N,).
 
         Raises:
@@ -150,6 +163,23 @@ class InputMaskAttribution(MaskAttribution):
             NonFiniteError: The forward function gave NaN or an infinite value.
             NotFittedError: ``n_steps=0``, or ``tune="masker"``, without a fitted masker.
         """
+        llm = getattr(self.forward_func, "__self__", None)
+        if isinstance(llm, LLMAttribution):
+            if not (baselines is target is feature_mask is None):
+                raise InvalidInputError(
+                    "baselines, target, feature_mask: expected None inside LLMAttribution, whose "
+                    "input has them"
+                )
+            assert isinstance(additional_forward_args, tuple)
+            # By the package's face, since what explains prompts is built on the classes here.
+            return attr.LLMAMLAttribution.inside(
+                llm,
+                self,
+                *additional_forward_args[:2],
+                n_steps=n_steps,
+                internal_batch_size=internal_batch_size,
+                show_progress=show_progress,
+            )
         call, result = self._explain(
             self._site(),
             (inputs, baselines, target, additional_forward_args, feature_mask),
@@ -160,3 +190,6 @@ class InputMaskAttribution(MaskAttribution):
         )
         attributions = result.attributions if call.is_tuple else result.attributions[0]
         return attributions if result.delta is None else (attributions, result.delta)
+
+
+accept(LLMAttribution, InputMaskAttribution)

@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from captum_aml._captum import LayerAttribution, log_usage
+from captum_aml._captum import LayerAttribution, LLMGradientAttribution, accept, log_usage
 from captum_aml.attr.base import MaskAttribution
 from captum_aml.attr.settings import AttributionOptions
 from captum_aml.exceptions import InvalidInputError
@@ -41,7 +41,10 @@ def checked_layers(layer: nn.Module | list[nn.Module] | None) -> tuple[nn.Module
 
 
 class LayerMaskAttribution(LayerAttribution, MaskAttribution):
-    """Attribution by a learned mask at a layer; the final classes name the objective."""
+    """Attribution by a learned mask at a layer; the final classes name the objective.
+
+    Captum's ``LLMGradientAttribution`` takes them.
+    """
 
     def __init__(
         self,
@@ -93,6 +96,7 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
         *,
         feature_mask: TensorOrTuple | None = ...,
         show_progress: bool = ...,
+        skip_tokens: object = ...,
     ) -> LayerScores: ...
 
     @overload
@@ -111,6 +115,7 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
         *,
         feature_mask: TensorOrTuple | None = ...,
         show_progress: bool = ...,
+        skip_tokens: object = ...,
     ) -> LayerScores | tuple[LayerScores, Tensor]: ...
 
     @log_usage(part_of_slo=True)
@@ -129,8 +134,9 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
         *,
         feature_mask: TensorOrTuple | None = None,
         show_progress: bool = False,
+        skip_tokens: object = None,
     ) -> LayerScores | tuple[LayerScores, Tensor]:
-        """Scores every position of the layer by the share of it that the learned mask keeps.
+        """Scores every position of the layer by its contribution to the output, or by its mask.
 
         The baselines are passed through the layer, as Layer Integrated Gradients does. The
         arguments up to ``grad_kwargs`` are those of
@@ -146,7 +152,7 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
             target (int, tuple, Tensor or list, optional): As for inputs, see
                 :meth:`captum_aml.attr.AMLAttribution.attribute`. Default: None
             additional_forward_args (Any, optional): As for inputs. Default: None
-            n_steps (int, optional): As for inputs. Default: 0 with a fitted masker, otherwise 50
+            n_steps (int, optional): As for inputs. Default: 0 with a fitted masker, otherwise 16
             method (str, optional): As for inputs: without effect. Default: gausslegendre
             internal_batch_size (int, optional): As for inputs. Default: None
             return_convergence_delta (bool, optional): As for inputs. Default: False
@@ -157,6 +163,7 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
             feature_mask (Tensor or tuple[Tensor, ...], optional): Integer group ids for the layer's
                 tensors, by element or, of (N, L, D), by position (N, L). Default: None
             show_progress (bool, optional): As for inputs. Default: False
+            skip_tokens (list, optional): As for inputs: without effect. Default: None
 
         Returns:
             **attributions**, or the pair of **attributions** and **delta**:
@@ -186,3 +193,6 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
             by_layer.append(tensors if size > 1 else tensors[0])
         attributions = by_layer if isinstance(self.layer, list) else by_layer[0]
         return attributions if result.delta is None else (attributions, result.delta)
+
+
+accept(LLMGradientAttribution, LayerMaskAttribution)

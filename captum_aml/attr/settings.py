@@ -66,9 +66,10 @@ class AttributionSettings:
     scores: Annotated[
         ScoreKind | None,
         Doc(
-            "``mask``, values in [0, 1], or ``contribution``: the mask rescaled so that an "
-            "example's scores sum to ``F(inputs) - F(baselines)``. Default: None, which stands for "
-            "``mask``"
+            "``contribution``: signed, in the forward function's unit; an example's sum to "
+            "``F(inputs) - F(baselines)``. ``mask``: values in [0, 1], in the same order. Default: "
+            "None, which stands for ``contribution``, or for ``mask`` with "
+            "``multiply_by_inputs=False``"
         ),
     ] = None
     tune: Annotated[

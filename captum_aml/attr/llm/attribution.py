@@ -19,6 +19,7 @@ from typing_extensions import Self, Unpack
 
 from captum_aml._captum import (
     BaseLLMAttribution,
+    LLMAttribution,
     LLMAttributionResult,
     TextTemplateInput,
     TextTokenInput,
@@ -33,6 +34,7 @@ from captum_aml.attr.llm.checks import check_removal, checked_embedding_layer
 from captum_aml.attr.llm.examples import TextInput, example_of, examples_of
 from captum_aml.attr.llm.forward import TargetLogProbability
 from captum_aml.attr.llm.rows import (
+    Example,
     TrainingBatches,
     all_rows,
     collate,
@@ -149,6 +151,7 @@ class LLMAMLAttribution(BaseLLMAttribution):
         n_steps: int | None = None,
         internal_batch_size: int | None = None,
         show_progress: bool = False,
+        skip_tokens: object = None,
     ) -> LLMAttributionResult:
         """Scores every feature of a prompt for the target and for each of its tokens.
 
@@ -167,16 +170,18 @@ class LLMAMLAttribution(BaseLLMAttribution):
             use_cached_outputs (bool, optional): See above. Default: False
             _inspect_forward (Callable, optional): Likewise. Default: None
             forward_in_tokens (bool, optional): See above. Default: False
-            n_steps (int, optional): Tuning steps; 0 takes the fitted masker's proposal as it is.
-                Default: 0 with a fitted masker, otherwise 50
+            n_steps (int, optional): As for :meth:`captum_aml.attr.AMLAttribution.attribute`.
+                Default: 0 with a fitted masker, otherwise 16
             internal_batch_size (int, optional): The most rows of a forward call. Default: None,
                 all at once
             show_progress (bool, optional): Whether to show a progress bar. Default: False
+            skip_tokens (list, optional): Likewise taken without effect: it was an argument before
+                Captum 0.9, and a target's special tokens are left out anyway. Default: None
 
         Returns:
             LLMAttributionResult: With F features and T target tokens, ``seq_attr`` (F,) and
-            ``token_attr`` (T, F) in [0, 1], higher is more important (contributions to the
-            log-probabilities above where the method has ``scores="contribution"``),
+            ``token_attr`` (T, F), contributions to the log-probabilities above (in [0, 1], higher
+            is more important, where the method has ``scores="mask"``),
             ``input_tokens``, ``output_tokens`` and ``output_probs`` (T,).
 
         Raises:
@@ -188,30 +193,87 @@ class LLMAMLAttribution(BaseLLMAttribution):
         as_count("num_trials", num_trials, least=1)
         with self._ready():
             example = example_of(self, inp, target, gen_args)
-            rows = all_rows(example)
-            if n_steps != 0 and (n_steps or self.attr_method.default_n_steps):
-                check_removal(self.attr_method, [example], self.device)
-            scores = self.attr_method.attribute(
-                **collate(rows, self.device),
+            by_feature, log_probs = self._rows(
+                example,
                 n_steps=n_steps,
                 internal_batch_size=internal_batch_size,
                 show_progress=show_progress,
             )
-            assert isinstance(scores, Tensor)
-            by_feature = feature_scores(
-                example.prompt, scores, total=self.attr_method.scores == "contribution"
-            )
         attributions = example.prompt.inp.format_attr(by_feature)
-        log_probs = self.attr_method.last_outputs_
-        assert log_probs is not None
         return LLMAttributionResult(
             seq_attr=attributions[0],
-            token_attr=attributions[1:] if len(rows) > 1 else attributions,
+            token_attr=attributions[1:],
             input_tokens=list(example.prompt.inp.values),
             output_tokens=pretty_tokens(example.target, self.tokenizer),
-            output_probs=log_probs[-len(example.target) :].exp(),
+            output_probs=log_probs[1:].exp(),
             inp=example.prompt.inp,
         )
+
+    @classmethod
+    def inside(
+        cls,
+        llm: LLMAttribution,
+        attr_method: AMLAttribution | LAAttribution,
+        inp: TextInput,
+        target: Tensor,
+        **options: Any,
+    ) -> Tensor:
+        r"""What Captum's ``LLMAttribution`` asks a method of ours for.
+
+        It explains :math:`\log p`, the sum over the target's tokens, or :math:`p`. Contributions
+        :math:`\phi` to their mean are turned into its unit, with :math:`T` tokens by
+        :math:`T \phi`; and what sums to :math:`s = \log p - \log p_0` by
+        :math:`\phi (p - p_0) / s`, which sums to :math:`p - p_0`.
+
+        Args:
+            llm: Captum's tool.
+            attr_method: The method, a copy of the one that it was made with.
+            inp: The prompt, F features.
+            target: Token ids, (T,).
+            **options: ``n_steps``, ``internal_batch_size`` and ``show_progress``
+
+        Returns:
+            Tensor (1 + T, F): scores for the target and for each of its tokens.
+
+        Raises:
+            InvalidInputError: As for the constructor and :meth:`attribute`.
+        """
+        attr_method = copy.copy(attr_method)
+        attr_method.forward_func = llm.model
+        own = cls(attr_method, llm.tokenizer)
+        with own._ready():
+            example = example_of(own, inp, target, None)
+            scores, log_probs = own._rows(example, **options)
+        if not attr_method.multiplies_by_inputs:
+            return scores
+        scores[0] *= len(target)
+        if llm.attr_target == "prob":
+            logs, change = log_probs.to(scores.device).double(), scores.double().sum(dim=1)
+            logs[0] *= len(target)
+            rate = (logs.exp() - (logs - change).exp()) / torch.where(change == 0, 1.0, change)
+            scores *= rate.unsqueeze(1)
+        return scores
+
+    def _rows(self, example: Example, *, n_steps: int | None, **options: Any) -> tuple[Tensor, ...]:
+        """Scores (1 + T, F) and log-probabilities (1 + T,) of a target and of each of its tokens.
+
+        Of the target as a whole they are those of the mean of its tokens' log-probabilities.
+        """
+        rows = all_rows(example)
+        if n_steps != 0 and (n_steps or self.attr_method.default_n_steps):
+            check_removal(self.attr_method, [example], self.device)
+        scores = self.attr_method.attribute(
+            **collate(rows, self.device), n_steps=n_steps, **options
+        )
+        assert isinstance(scores, Tensor)
+        by_feature = feature_scores(
+            example.prompt, scores, total=self.attr_method.scores == "contribution"
+        )
+        log_probs = self.attr_method.last_outputs_
+        assert log_probs is not None
+        if len(rows) == 1:  # a single token is the whole target
+            return by_feature.repeat(2, 1), log_probs.repeat(2)
+        return by_feature, log_probs
 
     def fit(
         self,
