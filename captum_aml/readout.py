@@ -3,16 +3,21 @@ r"""Readout of a forward function's output as log-probabilities for objectives.
 However the output is read, the result for N examples is a distribution over C outcomes, one of
 which is the target class:
 
-=====================  =============================================  ===========================
-``output``             the forward function returns                   distribution
-=====================  =============================================  ===========================
-``logits``             scores of classes along the last dimension     their softmax
-``probabilities``      probabilities along the last dimension         as they are
-``log_probabilities``  log-probabilities along the last dimension     their exponential
-``probability``        one probability per example                    :math:`(1 - p, p)`
-``log_probability``    one log-probability per example                :math:`(1 - p, p)`
-``value``              one value per example, of any kind             :math:`(1 - r, r)`
-=====================  =============================================  ===========================
+=============================  =============================================  ==================
+``output``                     the forward function returns                   distribution
+=============================  =============================================  ==================
+``logits``                     scores of classes along the last dimension     their softmax
+``probabilities``              probabilities along the last dimension         as they are
+``log_probabilities``          log-probabilities along the last dimension     their exponential
+``independent_probabilities``  a probability of each class for itself         :math:`(1 - p, p)`
+``probability``                one probability per example                    :math:`(1 - p, p)`
+``log_probability``            one log-probability per example                :math:`(1 - p, p)`
+``value``                      one value per example, of any kind             :math:`(1 - r, r)`
+=============================  =============================================  ==================
+
+Independent probabilities are those of labels that do not exclude each other, such as the sigmoid of
+several outputs; :math:`p` is that of the target's class. A logit may be minus infinity, which rules
+its class out, but not the target's, nor those of all other classes.
 
 For a plain value there is no distribution; in its place stands the *retained fraction*
 
@@ -21,7 +26,7 @@ For a plain value there is no distribution; in its place stands the *retained fr
 where :math:`x[0]` has every token removed (for the inputs themselves, the baselines). It is 1 for
 the input and 0 for the baselines, and does not change when :math:`F` is scaled or shifted.
 
-The last three kinds read the one value that the target selects, as Captum does; the first three
+The last four kinds read the one value that the target selects, as Captum does; the first three
 read the distribution that the target points into.
 """
 
@@ -39,7 +44,13 @@ from torch.nn import functional as F
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 
 OutputKind = Literal[
-    "logits", "probabilities", "log_probabilities", "probability", "log_probability", "value"
+    "logits",
+    "probabilities",
+    "log_probabilities",
+    "independent_probabilities",
+    "probability",
+    "log_probability",
+    "value",
 ]
 _DISTRIBUTIONS = ("logits", "probabilities", "log_probabilities")
 
@@ -67,6 +78,8 @@ def check_output_kind(output: str) -> str:
 def output_tensor(output: Any) -> Tensor:
     """The tensor that a forward function returned, also the ``logits`` of a Hugging Face output.
 
+    One number without dimensions is that of a single row.
+
     Raises:
         InvalidInputError: There is no floating point tensor.
     """
@@ -80,7 +93,7 @@ def output_tensor(output: Any) -> Tensor:
         raise InvalidInputError(
             f"forward_func: expected it to return floating point values, got {tensor.dtype}"
         )
-    return tensor
+    return tensor.reshape(1) if tensor.dim() == 0 else tensor
 
 
 def select(output: Tensor, target: Tensor | None) -> Tensor:
@@ -154,9 +167,9 @@ class Readout:
             output: What the forward function returned for N examples.
             target: Indices (N, k) into the output's dimensions after the first, or None.
             kind: An output kind, or ``auto``, which looks at all examples together: one value per
-                example is a ``value``; rows that sum
-                to 1 are ``probabilities``; rows whose exponentials do, ``log_probabilities``;
-                anything else ``logits``.
+                example is a ``value``; rows of numbers from 0 to 1 are ``probabilities`` if all sum
+                to 1, otherwise ``independent_probabilities``; rows whose exponentials sum to 1,
+                ``log_probabilities``; anything else ``logits``.
             n_examples: The number of examples N.
 
         Raises:
@@ -164,7 +177,7 @@ class Readout:
             NonFiniteError: The output holds NaN or an infinite value.
         """
         tensor = output_tensor(output)
-        if tensor.dim() == 0 or tensor.shape[0] != n_examples:
+        if tensor.shape[0] != n_examples:
             raise InvalidInputError(
                 f"forward_func: expected one result for each of the {n_examples} examples along "
                 f"dimension 0, got shape {tuple(tensor.shape)}"
@@ -179,50 +192,52 @@ class Readout:
         classless = tensor.dim() < 2 or tensor.shape[-1] == 1
         if kind == "auto" and classless:
             kind = "value"
-        if kind in _DISTRIBUTIONS or kind == "auto":
+        if kind in (*_DISTRIBUTIONS, "independent_probabilities", "auto"):
             if classless:
                 raise InvalidInputError(
                     f"output: {kind!r} needs several classes per example, but the forward function "
                     f"returns shape {tuple(tensor.shape)}"
                 )
-            return cls._distribution(tensor, target, kind)
+            return cls._of_classes(tensor, target, kind)
         if target is None and not single:
             raise InvalidInputError(
                 f"target: expected an index, since output={kind!r} reads one value per example "
                 f"and the forward function returns shape {tuple(tensor.shape)}; got None"
             )
-        values = select(tensor, target)
-        check_finite(values if kind != "log_probability" else values.exp(), "the unmasked inputs")
-        decided = cast(OutputKind, kind)
-        if decided == "value":
-            probabilities = torch.stack([torch.zeros_like(values), torch.ones_like(values)], dim=1)
-        else:
-            p = values.exp() if decided == "log_probability" else values
-            _check_range(p, decided)
-            probabilities = torch.stack([1 - p, p], dim=1)
-        target_class = torch.ones(n_examples, dtype=torch.long, device=values.device)
-        return cls(decided, target, target_class, as_float(probabilities))
+        return cls._of_one(tensor, target, cast(OutputKind, kind))
 
     @classmethod
-    def _distribution(cls, tensor: Tensor, target: Tensor | None, kind: str) -> Readout:
+    def _of_one(cls, tensor: Tensor, target: Tensor | None, kind: OutputKind) -> Readout:
+        """From the one value that the target selects."""
+        values = select(tensor, target)
+        check_finite(values if kind != "log_probability" else values.exp(), "the unmasked inputs")
+        if kind == "value":
+            probabilities = torch.stack([torch.zeros_like(values), torch.ones_like(values)], dim=1)
+        else:
+            p = values.exp() if kind == "log_probability" else values
+            _check_range(p, kind)
+            probabilities = torch.stack([1 - p, p], dim=1)
+        target_class = torch.ones(len(values), dtype=torch.long, device=values.device)
+        return cls(kind, target, target_class, as_float(probabilities))
+
+    @classmethod
+    def _of_classes(cls, tensor: Tensor, target: Tensor | None, kind: str) -> Readout:
+        """From the classes that the target points into; without one, from the most probable."""
         if target is not None and target.shape[1] != tensor.dim() - 1:
             raise InvalidInputError(
                 f"target: expected {tensor.dim() - 1} indices for an output of shape "
                 f"{tuple(tensor.shape)}, got {target.shape[1]}"
             )
         rows = as_float(_row(tensor, target))
-        # A log-probability may be minus infinity; a logit may not.
-        may_be_logs = kind == "log_probabilities" or (kind == "auto" and bool((rows <= 0).all()))
-        finite = rows.exp() if may_be_logs else rows
-        check_finite(finite, "the unmasked inputs")
         decided = _detected(rows, tensor.dtype) if kind == "auto" else cast(OutputKind, kind)
-        if decided == "probabilities":
-            _check_range(rows, decided)
-        elif decided == "log_probabilities":
-            _check_range(rows.exp(), decided)
+        if decided == "independent_probabilities":
+            return cls._of_one(tensor, rows.argmax(1, True) if target is None else target, decided)
         probabilities = _log_probs(rows, decided).exp()
         if target is None:
             target = probabilities.argmax(dim=1, keepdim=True)
+        _check_classes(rows, decided, target[:, -1], "the unmasked inputs")
+        if decided != "logits":
+            _check_range(rows if decided == "probabilities" else rows.exp(), decided)
         return cls(decided, target, target[:, -1], probabilities)
 
     def at(self, rows: Tensor) -> Readout:
@@ -266,7 +281,9 @@ class Readout:
             NonFiniteError: The output holds NaN or an infinite value.
         """
         if self.kind in _DISTRIBUTIONS:
-            return _log_probs(self._rows(output, where), self.kind)
+            rows = as_float(_row(output_tensor(output), self.target))
+            _check_classes(rows, self.kind, self._target_classes(len(rows)), where)
+            return _log_probs(rows, self.kind)
         if self.kind == "log_probability":
             # At most the number whose complement is the smallest that counts.
             log_p = as_float(select(output_tensor(output), self.target))
@@ -274,6 +291,8 @@ class Readout:
             log_p = log_p.clamp(_LOG_FLOOR, -math.exp(_LOG_FLOOR))
             return torch.stack([_log1mexp(log_p), log_p], dim=1)
         values = self.values(output, where=where)
+        if self.kind == "independent_probabilities":  # which may have been a guess
+            _check_range(values, self.kind)
         p = clip_fraction(self.retained(values)) if self.is_value else values
         return torch.stack([1 - p, p], dim=1).clamp(min=math.exp(_LOG_FLOOR)).log()
 
@@ -296,8 +315,7 @@ class Readout:
             NonFiniteError: The output holds NaN or an infinite value.
         """
         log_probs = self.log_probs(output, where=where)
-        target = self.target_class.repeat(log_probs.shape[0] // self.target_class.shape[0])
-        is_target = F.one_hot(target, log_probs.shape[1]).bool()
+        is_target = F.one_hot(self._target_classes(len(log_probs)), log_probs.shape[1]).bool()
         others = log_probs.masked_fill(is_target, -math.inf)
         return log_probs[is_target], others.logsumexp(dim=1)
 
@@ -318,11 +336,9 @@ class Readout:
         check_finite(values, where)
         return values
 
-    def _rows(self, output: Any, where: str) -> Tensor:
-        """The distribution that the target points into, as the forward function gives it."""
-        rows = as_float(_row(output_tensor(output), self.target))
-        check_finite(rows.exp() if self.kind == "log_probabilities" else rows, where)
-        return rows
+    def _target_classes(self, n_rows: int) -> Tensor:
+        """The target's outcome for M rows, M a multiple of N."""
+        return self.target_class.repeat(n_rows // self.target_class.shape[0])
 
     def retained(self, values: Tensor) -> Tensor:
         """The retained fraction of values (M,); 0 where the endpoints do not differ."""
@@ -385,7 +401,8 @@ def as_float(tensor: Tensor) -> Tensor:
 
 def _log_probs(rows: Tensor, kind: OutputKind) -> Tensor:
     if kind == "logits":
-        return F.log_softmax(rows, dim=-1)
+        # A class that is ruled out counts like a probability of 0, so that 0 * log 0 is a number.
+        return F.log_softmax(rows, dim=-1).masked_fill(rows == -math.inf, _LOG_FLOOR)
     if kind == "probabilities":
         return rows.clamp(min=math.exp(_LOG_FLOOR)).log()
     # Normalizing changes nothing where these are log-probabilities, and makes it harmless to have
@@ -405,8 +422,9 @@ def _log1mexp(log_p: Tensor) -> Tensor:
 def _detected(rows: Tensor, dtype: torch.dtype) -> OutputKind:
     tolerance = _SUM_TOLERANCE.get(dtype, 1e-4)
     ones = torch.ones_like(rows[:, 0])
-    if bool((rows >= 0).all()) and torch.allclose(rows.sum(1), ones, atol=tolerance, rtol=0):
-        return "probabilities"
+    if bool(((rows >= 0) & (rows <= 1 + tolerance)).all()):
+        exclusive = torch.allclose(rows.sum(1), ones, atol=tolerance, rtol=0)
+        return "probabilities" if exclusive else "independent_probabilities"
     if bool((rows <= 0).all()) and torch.allclose(rows.exp().sum(1), ones, atol=tolerance, rtol=0):
         return "log_probabilities"
     return "logits"
@@ -416,8 +434,19 @@ def _check_range(values: Tensor, kind: str) -> None:
     if bool(((values < -1e-3) | (values > 1 + 1e-3)).any()):
         raise InvalidInputError(
             f"output: {kind!r} expects probabilities from 0 to 1, but the forward function's are "
-            f"from {values.min().item():.4g} to {values.max().item():.4g}"
+            f"from {values.min().item():.4g} to {values.max().item():.4g}; if these are logits, "
+            "pass output='logits'"
         )
+
+
+def _check_classes(rows: Tensor, kind: OutputKind, target_class: Tensor, where: str) -> None:
+    """Checks the numbers of classes, (M, C): what may be minus infinity depends on their kind."""
+    if kind == "logits":
+        is_target = F.one_hot(target_class, rows.shape[1]).bool()
+        ruled_out = (rows == -math.inf) & ~is_target
+        some_left = ruled_out.sum(dim=1, keepdim=True) < rows.shape[1] - 1
+        rows = rows.masked_fill(ruled_out & some_left, 0.0)
+    check_finite(rows.exp() if kind == "log_probabilities" else rows, where)
 
 
 def check_finite(values: Tensor, where: str) -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.masking.call import parse_call
+from captum_aml.objectives._base import inverse_term, prediction_term
 from captum_aml.readout import (
     FRACTION_MARGIN,
     Readout,
@@ -99,9 +100,19 @@ def test_auto_tells_the_kinds_apart() -> None:
     for kind, output in decided.items():
         assert Readout.resolve(output, None, "auto", 5).kind == kind
     assert Readout.resolve(z[:, :1], None, "auto", 5).kind == "value"
-    # Rows that sum to 1 but are no probabilities, and positive ones that do not sum to 1.
+    # Rows that sum to 1 but are no probabilities, and positive ones that are none either.
     assert Readout.resolve(torch.tensor([[2.0, -1.0]]), None, "auto", 1).kind == "logits"
-    assert Readout.resolve(torch.tensor([[0.5, 0.6]]), None, "auto", 1).kind == "logits"
+    assert Readout.resolve(torch.tensor([[0.5, 1.6]]), None, "auto", 1).kind == "logits"
+    # All examples count: one row of probabilities says nothing beside logits, and labels that do
+    # not exclude each other may sum to 1 now and then.
+    rows = torch.tensor([[0.5, 0.5], [0.5, 0.6], [0.5, 1.6]])
+    assert Readout.resolve(rows[:1], None, "auto", 1).kind == "probabilities"
+    assert Readout.resolve(rows[:2], None, "auto", 2).kind == "independent_probabilities"
+    assert Readout.resolve(rows, None, "auto", 3).kind == "logits"
+    ruled_out = torch.tensor([[-0.5, -math.inf, -2.0]])
+    assert Readout.resolve(ruled_out, None, "auto", 1).kind == "logits"
+    log_softmax = ruled_out.log_softmax(1)
+    assert Readout.resolve(log_softmax, None, "auto", 1).kind == "log_probabilities"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, DOUBLE])
@@ -110,6 +121,7 @@ def test_auto_sees_through_rounding(dtype: torch.dtype) -> None:
     forms = {
         "probabilities": z.softmax(1),
         "log_probabilities": z.log_softmax(1),
+        "independent_probabilities": z.sigmoid(),
         "logits": z,
     }
     for kind, output in forms.items():
@@ -190,6 +202,52 @@ def test_one_probability_among_several_values_is_the_one_selected() -> None:
     readout = Readout.resolve(p, index([1, 0], 2), "probability", 2)
     expected = torch.tensor([[0.1, 0.9], [0.6, 0.4]], dtype=DOUBLE)
     torch.testing.assert_close(readout.probabilities, expected, rtol=0, atol=1e-15)
+
+
+def test_independent_probabilities_are_each_read_for_itself() -> None:
+    """The sigmoid of several logits is, for each of them, that of one."""
+    z = logits(4, 3)
+    p = z.sigmoid()
+    chosen = [2, 0, 1, 1]
+    readout = Readout.resolve(p, index(chosen, 4), "auto", 4)
+    assert readout.kind == "independent_probabilities"
+    own = p[range(4), chosen]
+    alone = Readout.resolve(own, None, "probability", 4)
+    assert torch.equal(readout.probabilities, torch.stack([1 - own, own], dim=1))
+    assert torch.equal(readout.target_class, torch.ones(4, dtype=torch.long))
+    assert torch.equal(readout.aim, alone.aim)
+    assert torch.equal(
+        readout.log_probs(torch.cat([p, p.square()]), where="here"),
+        alone.log_probs(torch.cat([own, own.square()]), where="here"),
+    )
+    log_p, log_rest = readout.log_odds_terms(p, where="here")
+    # The log-odds of a sigmoid are its logit; float64 rounding of 1 - p.
+    torch.testing.assert_close(log_p - log_rest, z[range(4), chosen], rtol=0, atol=1e-12)
+    # The other labels change nothing.
+    other = p.clone()
+    other[0, :2] = torch.tensor([1.0, 0.0])
+    assert torch.equal(readout.log_probs(other, where="here"), readout.log_probs(p, where="here"))
+
+
+def test_independent_probabilities_without_a_target_explain_the_most_probable_class() -> None:
+    p = torch.tensor([[0.2, 0.9, 0.8], [0.4, 0.3, 0.1]], dtype=DOUBLE)
+    for kind in ("auto", "independent_probabilities"):
+        readout = Readout.resolve(p, None, kind, 2)
+        assert readout.target is not None
+        assert readout.target.tolist() == [[1], [0]]
+        expected = torch.tensor([[0.1, 0.9], [0.6, 0.4]], dtype=DOUBLE)
+        torch.testing.assert_close(readout.probabilities, expected, rtol=0, atol=1e-15)
+    sequence = torch.stack([p, 1 - p], dim=1)
+    readout = Readout.resolve(sequence, index((1, 2), 2), "auto", 2)
+    assert readout.kind == "independent_probabilities"
+    torch.testing.assert_close(readout.probabilities[:, 1], 1 - p[:, 2], rtol=0, atol=1e-15)
+
+
+def test_logits_that_were_taken_for_probabilities_are_named_in_a_later_pass() -> None:
+    readout = Readout.resolve(torch.tensor([[0.4, 0.9]]), None, "auto", 1)
+    message = r"^output: 'independent_probabilities' expects .* from -0.6 to -0.6; .*'logits'"
+    with pytest.raises(InvalidInputError, match=message):
+        readout.log_probs(torch.tensor([[0.3, -0.6]]), where="here")
 
 
 def test_certainty_stays_finite() -> None:
@@ -307,6 +365,15 @@ def test_half_precision_is_read_in_single(dtype: torch.dtype, target: int | None
     assert as_float(z.double()).dtype == DOUBLE
 
 
+def test_a_number_without_dimensions_is_that_of_one_example() -> None:
+    """What `model(x).squeeze()` returns for a single row."""
+    assert torch.equal(output_tensor(torch.tensor(0.3)), torch.tensor([0.3]))
+    readout = Readout.resolve(torch.tensor(-2.5), None, "auto", 1)
+    assert readout.kind == "value"
+    assert readout.values(torch.tensor(-3.0), where="here").tolist() == [-3.0]
+    assert readout.values(torch.tensor([-3.0, 1.0]), where="here").tolist() == [-3.0, 1.0]
+
+
 def test_an_output_may_have_its_logits_as_an_attribute() -> None:
     z = logits(2, 3)
     assert output_tensor(SimpleNamespace(logits=z)) is z
@@ -332,7 +399,7 @@ def test_what_is_no_tensor_of_floats_is_an_error(output: Any, fragments: tuple[s
 
 
 BAD: list[tuple[Tensor, Any, str, tuple[str, ...]]] = [
-    (torch.tensor(1.0), None, "auto", ("forward_func", "each of the 2 examples", "()")),
+    (torch.tensor(1.0), None, "auto", ("forward_func", "each of the 2 examples", "(1,)")),
     (torch.rand(3, 2), None, "auto", ("forward_func", "each of the 2 examples", "(3, 2)")),
     (torch.rand(2, 3, 4), None, "auto", ("target", "tuple of indices", "(2, 3, 4)", "None")),
     (torch.rand(2, 3), 3, "auto", ("target", "below (3,)", "[[3], [3]]")),
@@ -342,9 +409,11 @@ BAD: list[tuple[Tensor, Any, str, tuple[str, ...]]] = [
     (torch.rand(2), 0, "auto", ("target", "at most 0", "(2,)", "got 1")),
     (torch.rand(2), None, "logits", ("output", "'logits'", "several classes", "(2,)")),
     (torch.rand(2, 1), None, "probabilities", ("output", "several classes", "(2, 1)")),
+    (torch.rand(2), None, "independent_probabilities", ("output", "several classes", "(2,)")),
     (torch.rand(2, 3), None, "value", ("target", "output='value'", "(2, 3)", "None")),
     (torch.rand(2, 3), None, "probability", ("target", "output='probability'", "None")),
     (torch.tensor([[0.5, 1.5]] * 2), None, "probabilities", ("output", "0 to 1", "0.5 to 1.5")),
+    (torch.tensor([[0.5, 1.5]] * 2), 1, "independent_probabilities", ("output", "1.5 to 1.5")),
     (torch.tensor([-0.5, 0.5]), None, "probability", ("output", "0 to 1", "-0.5 to 0.5")),
     (torch.tensor([0.7, -0.5]), None, "log_probability", ("output", "0 to 1", "2.014")),
 ]
@@ -369,7 +438,7 @@ def test_log_probabilities_must_be_some() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("kind", ["logits", "value"])
+@pytest.mark.parametrize("kind", ["logits", "value", "independent_probabilities"])
 def test_outputs_that_are_not_finite_are_named_with_their_rows(bad: float, kind: str) -> None:
     clean = torch.rand(4, 3)
     broken = clean.clone()
@@ -396,6 +465,54 @@ def test_log_probabilities_may_be_minus_infinite_but_not_nan(kind: str) -> None:
         Readout.resolve(output, target, kind, 2)
     with pytest.raises(NonFiniteError, match=r"step 1 \(rows \[1\]"):
         readout.log_probs(output, where="step 1")
+
+
+def test_a_class_that_is_ruled_out_is_as_if_it_were_not_there() -> None:
+    """A logit of minus infinity has a probability of 0, and takes part in no gradient."""
+    z = logits(3, 3)
+    ruled_out = torch.cat([z[:, :2], torch.full((3, 1), -math.inf, dtype=DOUBLE), z[:, 2:]], dim=1)
+    for kind in ("logits", "auto"):
+        for target in (None, [3, 0, 1]):
+            readout = Readout.resolve(ruled_out, index(target, 3), kind, 3)
+            assert readout.kind == "logits"
+            assert readout.probabilities[:, 2].tolist() == pytest.approx([0.0] * 3, abs=1e-20)
+            torch.testing.assert_close(
+                readout.probabilities[:, [0, 1, 3]], z.softmax(1), rtol=0, atol=1e-14
+            )
+    given, plain = ruled_out.clone().requires_grad_(), z.clone().requires_grad_()
+    with_class = Readout.resolve(ruled_out, index([3, 0, 1], 3), "logits", 3)
+    without = Readout.resolve(z, index([2, 0, 1], 3), "logits", 3)
+    for readout, output in ((with_class, given), (without, plain)):
+        log_probs = readout.log_probs(output, where="here")
+        term = prediction_term(log_probs, readout.aim)
+        term = term + inverse_term(log_probs, readout.target_class, eps=1e-6)
+        log_p, log_rest = readout.log_odds_terms(output, where="here")
+        (term + log_p - log_rest).sum().backward()
+    assert given.grad is not None
+    assert plain.grad is not None
+    assert given.grad[:, 2].tolist() == [0.0] * 3
+    torch.testing.assert_close(given.grad[:, [0, 1, 3]], plain.grad, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [0.5, -math.inf, 3.0],  # the target
+        [-math.inf, 0.5, -math.inf],  # all but the target
+        [math.inf, 0.5, 3.0],
+        [math.nan, 0.5, 3.0],
+    ],
+)
+def test_a_target_or_everything_else_may_not_be_ruled_out(row: list[float]) -> None:
+    clean = torch.tensor([[0.1, 0.2, 1.3], [-math.inf, 0.2, 0.3]])
+    bad = torch.stack([clean[0], torch.tensor(row)])
+    for kind in ("logits", "auto"):
+        with pytest.raises(NonFiniteError, match=r"the unmasked inputs \(rows \[1\]"):
+            Readout.resolve(bad, index(1, 2), kind, 2)
+        readout = Readout.resolve(clean, index(1, 2), kind, 2)
+        for read in (readout.log_probs, readout.log_odds_terms):
+            with pytest.raises(NonFiniteError, match=r"step 3 \(rows \[1, 3\]"):
+                read(torch.cat([bad, bad]), where="step 3")
 
 
 def test_only_the_first_rows_are_listed() -> None:

@@ -208,6 +208,9 @@ class MaskingProblem:
 
         Returns:
             What the forward function returned for R * N rows, mask by mask.
+
+        Raises:
+            InvalidInputError: It returned another number of rows.
         """
         outputs = [
             self._joined(part, watch) for part in masks.split(self.masks_per_call(len(masks)))
@@ -227,9 +230,16 @@ class MaskingProblem:
         if watch is not None:
             watch.attach(keep)
         perturbed = self.perturbation(state, keep)
-        return output_tensor(
+        output = output_tensor(
             self.site.run(inputs, perturbed.args, perturbed.features, self.capture)
         )
+        n_rows = masks.shape[0] * self.call.n_examples
+        if output.shape[0] != n_rows:
+            raise InvalidInputError(
+                f"forward_func: expected one result for each of the {n_rows} rows of a call with "
+                f"several masks, got shape {tuple(output.shape)}; it may not sum them up"
+            )
+        return output
 
     def evaluate(
         self,

@@ -230,7 +230,7 @@ class RemovalEvaluator:
             contents.update(zip(slab.members.tolist(), digests, strict=True))
             for part in self._layout.batches(slab, _first(digests, outputs)):
                 output = output_tensor(self._forward(part, "the unmasked inputs"))
-                if output.dim() == 0 or output.shape[0] != len(part.rows):
+                if output.shape[0] != len(part.rows):
                     raise InvalidInputError(
                         f"forward_func: expected one result for each of {len(part.rows)} examples "
                         f"along dimension 0, got shape {tuple(output.shape)}"

@@ -97,6 +97,26 @@ def test_ids_are_masked_between_their_embeddings_and_the_baselines() -> None:
     assert problem.layout.maskable_units.tolist() == [[True, False, True]]
 
 
+def test_a_function_that_sums_its_rows_up_is_refused() -> None:
+    """For one example it looks like a value of it; several masks show that it is not."""
+    problem = problem_for(LinearLogits(WEIGHTS, BIAS), X[:1], baselines=B[:1])
+    assert problem.forward(torch.ones(1, 1, 3, dtype=DOUBLE)) is not None
+    for forward in (lambda x: x.sum(), lambda x: x.sum().reshape(1)):
+        problem = problem_for(forward, X[:1], baselines=B[:1])
+        message = r"forward_func: expected one result for each of the 2 rows .* got shape \(1,\)"
+        with pytest.raises(InvalidInputError, match=message):
+            problem.evaluate(MASK[:1], AMLObjective(), where="here")
+
+
+def test_a_function_that_drops_the_dimension_of_a_single_row_is_read() -> None:
+    w = torch.tensor(WEIGHTS, dtype=DOUBLE)
+    squeezed = problem_for(lambda x: (x @ w).squeeze(), X[:1], baselines=B[:1])
+    plain = problem_for(lambda x: x @ w, X[:1], baselines=B[:1])
+    for objective in (AMLObjective(), LAObjective()):  # two rows, and one
+        one = squeezed.evaluate(MASK[:1], objective, where="here")
+        assert torch.equal(one.total, plain.evaluate(MASK[:1], objective, where="here").total)
+
+
 # Values and their endpoints
 
 
