@@ -165,7 +165,7 @@ class MaskAttribution(GradientAttribution, ABC):
             ``scores="contribution"``.
         """
         with torch.inference_mode(False), torch.no_grad(), isolated_rng(self.seed):
-            call = parse_call(end_point, start_point, target, additional_forward_args)
+            call = self._call(end_point, start_point, target, additional_forward_args)
             output = output_tensor(
                 run_forward(self.forward_func, call.inputs, call.additional_forward_args)
             )

@@ -12,6 +12,8 @@ from captum_aml._captum import LLMAttribution, accept, log_usage
 from captum_aml.attr.base import MaskAttribution
 from captum_aml.attr.settings import AttributionOptions
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.masking.call import Call
+from captum_aml.masking.forward import find_embedding_layer
 from captum_aml.masking.sites import InputSite, Site
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 
@@ -50,6 +52,11 @@ class InputMaskAttribution(MaskAttribution):
     ) -> None:
         super().__init__(forward_func, multiply_by_inputs=multiply_by_inputs, **options)
         self.embedding_layers = checked_embedding_layers(embedding_layer)
+
+    def _call(self, *arguments: Any, **named: Any) -> Call:
+        # Only a known embedding layer says that integers are ids; otherwise they are numbers.
+        known = self.embedding_layers or find_embedding_layer(self.forward_func) is not None
+        return super()._call(*arguments, **named, integers_are_ids=bool(known))
 
     def _site(self) -> Site:
         return InputSite(self.forward_func, self.embedding_layers)
@@ -121,7 +128,9 @@ class InputMaskAttribution(MaskAttribution):
 
         Args:
             inputs (Tensor or tuple[Tensor, ...]): Integer ids (N, ...), which need an embedding
-                layer, or floating point values (N, ...), with N examples along dimension 0.
+                layer, or numbers (N, ...), with N examples along dimension 0. Integers are ids
+                where ``embedding_layer`` is given or the model's ``get_input_embeddings`` names
+                one, otherwise numbers, which the forward function gets as floating point values.
             baselines (scalar, Tensor, tuple of scalar or Tensor, optional): What a removed token is
                 replaced with, in every form that Captum takes. Positions that equal their baseline
                 are not masked and score 0. Default: None, which stands for 0

@@ -99,14 +99,27 @@ def parse_call(
     feature_mask: TensorOrTuple | None = None,
     *,
     at_layer: bool = False,
+    integers_are_ids: bool = True,
 ) -> Call:
     """Checks the arguments that Captum's ``attribute`` takes and gives them one form.
+
+    Args:
+        inputs: As ``attribute`` takes them, like the arguments after it.
+        baselines: What a removed element is replaced with.
+        target: Index of the output.
+        additional_forward_args: Further arguments of the forward function.
+        feature_mask: Group ids.
+        at_layer: Whether feature masks are as a layer's tensors.
+        integers_are_ids: Whether integer inputs stay what they are. Otherwise they are numbers, and
+            become floating point values. Default: True
 
     Raises:
         InvalidInputError: An argument has a wrong type, shape, dtype or range; the message names
             it, what was expected and what came.
     """
     tensors = _parse_inputs(inputs)
+    if not integers_are_ids:
+        tensors = tuple(t.to(torch.get_default_dtype()) if is_integral(t) else t for t in tensors)
     args: tuple[Any, ...]
     if additional_forward_args is None:
         args = ()

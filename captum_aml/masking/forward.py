@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from captum_aml._utils.hooks import PARALLEL, unwrapped
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.typing import ForwardFunc
+
+#: What torch says of embeddings, indexing, gathering and one-hot vectors of floating point values.
+_INDEX_ERROR = re.compile("Long, Int|used as indices|for index|index tensor")
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 # How far modules are searched for inside functions that hold functions.
@@ -27,9 +31,21 @@ def run_forward(forward_func: ForwardFunc, inputs: Sequence[Tensor], args: Seque
     """Calls the forward function with inputs and further arguments, in this order.
 
     It gets copies of all tensors, so that a model that works in place changes nothing of ours.
+
+    Raises:
+        InvalidInputError: It looks floating point inputs up as if they were ids.
     """
     given = (*inputs, *args)
-    return forward_func(*(a.clone() if isinstance(a, Tensor) else a for a in given))
+    try:
+        return forward_func(*(a.clone() if isinstance(a, Tensor) else a for a in given))
+    except (RuntimeError, IndexError) as error:
+        if not _INDEX_ERROR.search(str(error)) or not any(x.is_floating_point() for x in inputs):
+            raise
+        raise InvalidInputError(
+            "embedding_layer: integer inputs need the layer that embeds them where they are ids; "
+            "the forward function names none by get_input_embeddings(), and failed on floating "
+            f"point values ({error}); pass embedding_layer=, or use the Layer variant"
+        ) from error
 
 
 def underlying_model(forward_func: object) -> nn.Module | None:

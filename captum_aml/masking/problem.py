@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from captum_aml._utils.hooks import LayerPoint
 from captum_aml._utils.isolation import rng_state
@@ -34,28 +35,54 @@ class GradientWatch:
 
     def __init__(self) -> None:
         self.reached = False
+        self._no_derivative = False
 
-    def attach(self, keep: tuple[Tensor, ...]) -> None:
-        """Watches what is handed to the perturbation."""
+    def attach(self, keep: tuple[Tensor, ...], output: Tensor) -> None:
+        """Watches what was handed to the perturbation, and how the output came from it."""
         for part in keep:
             if part.requires_grad:
                 part.register_hook(self._note)
+        # An operation without a derivative (of an int8 layer) has a node that passes nothing on.
+        sources = {part.grad_fn for part in keep}
+        for node in _nodes_behind(output.grad_fn):
+            if node.name().endswith("NotImplemented") and sources & _nodes_behind(node):
+                self._no_derivative = True
+                break
 
     def check(self) -> None:
         """Checks, after the backward pass, that it came through the model.
 
         Raises:
-            NoGradientError: It did not.
+            NoGradientError: It did not, or not through all of it.
         """
-        if not self.reached:
-            raise NoGradientError(
-                "forward_func: its result has no gradient with respect to the masked inputs; "
-                "expected a differentiable function of them (no detach, no argmax, no conversion "
-                "to NumPy, and a result that depends on them)"
-            )
+        if self.reached and not self._no_derivative:
+            return
+        partly = ", or through a part of it only, since an operation has no derivative"
+        raise NoGradientError(
+            "forward_func: its result has no gradient with respect to the masked inputs"
+            + partly * self._no_derivative
+            + "; expected a differentiable function of them (no detach, no_grad or argmax, no "
+            "integer arithmetic such as dynamic int8 layers, no conversion to NumPy, and a result "
+            "that depends on them). Without a gradient, explain it by a method that perturbs "
+            "inputs, such as captum.attr.FeatureAblation, KernelShap or Lime, or by a masker that "
+            "was fitted by regression, with n_steps=0"
+        )
 
-    def _note(self, _: Tensor) -> None:
-        self.reached = True
+    def _note(self, grad: Tensor | None) -> None:
+        # torch hands None to a hook that only operations without a derivative lead to.
+        self.reached = self.reached or grad is not None
+
+
+def _nodes_behind(node: Node | None) -> set[Node]:
+    """A node of autograd's graph and all that its gradient is passed on to."""
+    seen: set[Node] = set()
+    waiting = [node]
+    while waiting:
+        each = waiting.pop()
+        if each is not None and each not in seen:
+            seen.add(each)
+            waiting += [following for following, _ in each.next_functions]
+    return seen
 
 
 @dataclass(frozen=True)
@@ -227,8 +254,6 @@ class MaskingProblem:
         inputs, state = self._repeated(masks.shape[0])
         keeps = [self.layout.keep(mask) for mask in masks]
         keep = tuple(torch.cat(parts) for parts in zip(*keeps, strict=True))
-        if watch is not None:
-            watch.attach(keep)
         perturbed = self.perturbation(state, keep)
         output = output_tensor(
             self.site.run(inputs, perturbed.args, perturbed.features, self.capture)
@@ -239,6 +264,8 @@ class MaskingProblem:
                 f"forward_func: expected one result for each of the {n_rows} rows of a call with "
                 f"several masks, got shape {tuple(output.shape)}; it may not sum them up"
             )
+        if watch is not None:
+            watch.attach(keep, output)
         return output
 
     def evaluate(

@@ -153,7 +153,11 @@ def _differentiated(
             if not readout.is_value:
                 u = objective.log_odds(*readout.log_odds_terms(output, where=where))
             # Without a gradient the watch says what is wrong.
-            (gradients,) = torch.autograd.grad(u.sum(), given) if u.requires_grad else (None,)
+            (gradients,) = (
+                torch.autograd.grad(u.sum(), given, allow_unused=True)
+                if u.requires_grad
+                else (None,)
+            )
     watch.check()
     assert gradients is not None
     if not bool(torch.isfinite(gradients).all()):

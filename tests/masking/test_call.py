@@ -317,3 +317,19 @@ def test_rows_are_repeated_as_a_whole() -> None:
     rows = torch.tensor([[1.0], [2.0]])
     assert repeat_rows(rows, 3).flatten().tolist() == [1, 2, 1, 2, 1, 2]
     assert repeat_rows(rows, 1) is rows
+
+
+# Integers that are numbers
+
+
+def test_integers_that_are_no_ids_become_floating_point_values() -> None:
+    call = parse_call(
+        (torch.tensor([[1, 200]], dtype=torch.uint8), torch.tensor([[0.5]])),
+        (0.25, torch.tensor([[1]])),
+        integers_are_ids=False,
+    )
+    assert [x.dtype for x in (*call.inputs, *call.baselines)] == [torch.float32] * 4
+    assert call.inputs[0].tolist() == [[1.0, 200.0]]
+    assert call.baselines[0].tolist() == [[0.25, 0.25]]
+    with pytest.raises(InvalidInputError, match=r"inputs: .* torch.bool"):
+        parse_call(torch.tensor([[True]]), integers_are_ids=False)

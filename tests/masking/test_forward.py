@@ -20,6 +20,7 @@ from captum_aml.masking.forward import (
     forwarded_args,
     largest_embedding,
     modules_of,
+    run_forward,
     underlying_model,
 )
 from captum_aml.masking.sites import InputSite
@@ -246,3 +247,31 @@ def test_too_few_arguments() -> None:
         InvalidInputError, match=r"function needs \['a', 'b'\] after the ids, got 1 arguments"
     ):
         forwarded_args((1,), known, lambda ids, a, b: None)
+
+
+@pytest.mark.parametrize(
+    "look_up",
+    [
+        nn.Embedding(5, 2),
+        lambda x: torch.eye(5)[x],
+        lambda x: torch.eye(5).gather(1, x),
+        lambda x: torch.eye(5).index_select(0, x[0]),
+        torch.nn.functional.one_hot,
+    ],
+    ids=["embedding", "indexing", "gather", "index_select", "one_hot"],
+)
+def test_a_function_that_looks_up_what_it_got_as_numbers_is_named(look_up: Any) -> None:
+    message = r"^embedding_layer: integer inputs need .* pass embedding_layer=, or use the Layer"
+    with pytest.raises(InvalidInputError, match=message):
+        run_forward(look_up, (torch.ones(1, 3),), ())
+
+
+def test_other_errors_of_a_function_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        run_forward(nn.Linear(2, 1), (torch.ones(1, 3),), ())
+    with pytest.raises(IndexError, match="out of range"):
+        run_forward(nn.Embedding(5, 2), (torch.tensor([[7]]),), ())
+    with pytest.raises(RuntimeError, match="Long, Int"):  # of ids the fault is another's
+        run_forward(
+            lambda x, y: nn.Embedding(5, 2)(y), (torch.ones(1, 3).long(),), (torch.ones(1),)
+        )

@@ -274,5 +274,32 @@ def test_a_forward_function_without_a_gradient_is_named(break_: str) -> None:
             return torch.from_numpy(model(x.detach()).detach().numpy() * 1.0)
         return model.bias * torch.ones(len(x), 2, dtype=DOUBLE)  # a parameter, not the inputs
 
-    with pytest.raises(NoGradientError, match=r"forward_func: .* no gradient .* expected"):
+    message = r"forward_func: .* no gradient .* expected .*FeatureAblation.* n_steps=0"
+    with pytest.raises(NoGradientError, match=message):
         watched(forward).check()
+
+
+class Residual(nn.Module):
+    """y = W_out norm(x + W x): a gradient finds its way around W, but not around W_out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.norm = nn.Linear(3, 3), nn.LayerNorm(3)
+        self.outer = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.outer(self.norm(x + torch.relu(self.inner(x))))
+        return logits
+
+
+@pytest.mark.filterwarnings("ignore")  # torch announces the end of this kind of int8 layers
+@pytest.mark.parametrize("which", [{nn.Linear}, {"outer"}, {"inner"}])
+def test_int8_layers_have_no_gradient_or_a_part_of_it(which: set[Any]) -> None:
+    from torch.ao.quantization import quantize_dynamic
+
+    torch.manual_seed(0)
+    int8 = quantize_dynamic(Residual(), which, dtype=torch.qint8)
+    with pytest.raises(NoGradientError, match=r"no gradient .* has no derivative.*int8"):
+        watched(lambda x: int8(x.float())).check()
+    model = Residual()
+    watched(lambda x: model(x.float())).check()
