@@ -13,6 +13,7 @@ from captum_aml.benchmark.score import RunKey, Scorer
 from captum_aml.benchmark.settings import BenchmarkSettings
 from captum_aml.benchmark.summary import Collected, findings
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.methods import ScoreMeaning
 from captum_aml.text import TextModel
 from captum_aml.text.data import LabelledText
 from captum_aml.text.saved import model_fingerprint
@@ -66,7 +67,7 @@ def evaluate_explanations(
         scored,
         collected,
         facts,
-        dict.fromkeys(facts, True),
+        _meanings(explanations),
         settings,
         model=model_name,
         data=data_name,
@@ -104,6 +105,15 @@ def _by_run(
             )
         explained[number] = given
     return texts, by_run
+
+
+def _meanings(explanations: Sequence[GivenExplanation]) -> dict[str, ScoreMeaning]:
+    """What is seen of each method's scores: of either sign, or none below 0."""
+    lowest: dict[str, float] = {}
+    for given in explanations:
+        name = given.method or _UNNAMED
+        lowest[name] = min(lowest.get(name, 0.0), *given.scores, 0.0)
+    return {name: ScoreMeaning(signed=low < 0, relative=True) for name, low in lowest.items()}
 
 
 def _merged(first: LabelledText, second: LabelledText) -> LabelledText:

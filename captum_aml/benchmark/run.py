@@ -28,7 +28,7 @@ from captum_aml.benchmark.settings import BenchmarkSettings
 from captum_aml.benchmark.store import JSON, BenchmarkFolder, MethodFile
 from captum_aml.benchmark.summary import Collected, findings
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.methods import TokenMethod
+from captum_aml.methods import TokenMethod, score_meaning
 from captum_aml.metrics import Removal
 from captum_aml.text import TextModel
 from captum_aml.text.data import LabelledText
@@ -126,7 +126,7 @@ def run_benchmark(
             scored,
             collected,
             facts,
-            {run.name: _relative(run) for run, _ in ready},
+            {run.name: score_meaning(method, run.spec) for run, method in ready},
             settings,
             model=model_name,
             data=data_name,
@@ -156,11 +156,6 @@ def _require_packages(*, plausibility: bool) -> None:
         needed["sklearn"] = "scikit-learn"
     for module, package in needed.items():
         require(module, package=package, feature="the benchmark", extra="benchmark")
-
-
-def _relative(run: MethodRun) -> bool:
-    """Whether scores are shown relative to their text's largest, beside which others are pale."""
-    return run.spec.signed or run.spec.family == "attention"
 
 
 def _created(

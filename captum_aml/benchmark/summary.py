@@ -29,6 +29,7 @@ from captum_aml.benchmark.statistics import (
     mean_ranks,
     paired_p_value,
 )
+from captum_aml.methods import ScoreMeaning
 from captum_aml.metrics import Metric
 from captum_aml.text import TextModel
 from captum_aml.visualization import ScoredText, TextCard
@@ -65,7 +66,7 @@ def findings(
     scored: Scored,
     collected: Collected,
     facts: Mapping[str, MethodRow],
-    signed: Mapping[str, bool],
+    meanings: Mapping[str, ScoreMeaning],
     settings: BenchmarkSettings,
     *,
     model: str,
@@ -79,7 +80,7 @@ def findings(
         scored: Values by run.
         collected: What was kept of the records.
         facts: By method what its row says besides: role, settings, training.
-        signed: By method whether its scores can be of either sign.
+        meanings: By method what its scores say.
         settings: The settings.
         model: What the report calls the model.
         data: What the report calls the data.
@@ -93,7 +94,7 @@ def findings(
         metrics=metrics,
         rows=method_rows(scored, metrics, facts, collected.tallies),
         curves=removal_curves(scored, list(facts)),
-        examples=collected.cards(scorer.text_model, scorer.plan, signed),
+        examples=collected.cards(scorer.text_model, scorer.plan, meanings),
         protocol=protocol(scorer, scored, made_here=made_here),
         settings=recorded_settings(settings, scorer),
         versions=package_versions(),
@@ -240,9 +241,9 @@ class Collected:
             self.scores.setdefault((key.method, record["index"]), record)
 
     def cards(
-        self, text_model: TextModel, plan: Plan, signed: Mapping[str, bool]
+        self, text_model: TextModel, plan: Plan, meanings: Mapping[str, ScoreMeaning]
     ) -> list[TextCard]:
-        """Texts with every method's scores; ``signed`` says of each what its scores can be."""
+        """Texts with every method's scores; ``meanings`` says of each what they say."""
         places = {index: place for place, index in enumerate(plan.indices)}
         labels = text_model.label_names
         cards = []
@@ -251,7 +252,7 @@ class Collected:
             offsets = [
                 o for o, maskable in zip(text.offsets, text.maskable, strict=True) if maskable
             ]
-            records = {m: self.scores[m, index] for m in signed if (m, index) in self.scores}
+            records = {m: self.scores[m, index] for m in meanings if (m, index) in self.scores}
             if not records:
                 continue
             first = next(iter(records.values()))
@@ -266,8 +267,10 @@ class Collected:
                             method=method,
                             offsets=offsets,
                             scores=record["scores"],
-                            signed=signed[method],
+                            signed=meanings[method].signed,
                             target=labels[record["predicted"]],
+                            relative=meanings[method].relative,
+                            score=meanings[method].score,
                         )
                         for method, record in records.items()
                     ],

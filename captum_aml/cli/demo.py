@@ -174,11 +174,11 @@ def _show(cards: Sequence[TextCard]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from captum_aml.visualization import plain_text, terminal_text
+    from captum_aml.visualization import legend_text, plain_text, shows_colors, terminal_text
     from captum_aml.visualization.segments import printable
 
     console = Console(highlight=False)
-    colored = console.color_system is not None and not console.no_color
+    colored = shows_colors(console)
     width = max(map(len, METHODS))
     for card in cards:
         label = f"{printable(card.predicted)} {card.probability:.2f}"
@@ -186,4 +186,5 @@ def _show(cards: Sequence[TextCard]) -> None:
         for row in card.rows:
             text = terminal_text(card, row) if colored else Text(plain_text(card, row))
             console.print(Text(f"  {row.method:{width}}  ", style="dim") + text, soft_wrap=True)
-    console.print()
+    rows = [row for card in cards for row in card.rows]
+    console.print(Text(f"\n{legend_text(rows, colored=colored)}\n", style="dim"), soft_wrap=True)

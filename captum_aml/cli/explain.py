@@ -75,8 +75,9 @@ def explain(
     """Explain texts: which tokens decide what the model says.
 
     Without --output the texts are shown with coloured tokens in a terminal, and written as JSON
-    lines into a pipe or a redirection: text, tokens, character offsets, scores, predicted class and
-    its probability, explained class, method and settings.
+    lines into a pipe or a redirection: text, tokens, character offsets, scores and what they are
+    ("score"; "signed": for and against the class; "relative": unsigned, but not in [0, 1]),
+    predicted class and its probability, explained class, method and settings.
     """
     from captum_aml.exceptions import InvalidInputError
 
@@ -116,7 +117,7 @@ def explain(
     )
     if output is None:
         try:
-            _show(results, colored=to_terminal)
+            _show(results, to_people=to_terminal)
         except BrokenPipeError:
             # The interpreter flushes once more at exit, which must not complain either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -159,18 +160,22 @@ def _texts(arguments: Sequence[str], file: Path | None, column: str) -> Iterator
     return text_rows(Lines(sys.stdin.buffer, "standard input"))
 
 
-def _show(explanations: Iterable[Explanation], *, colored: bool) -> None:
+def _show(explanations: Iterable[Explanation], *, to_people: bool) -> None:
     """Writes to standard output: for people in a terminal, for programs elsewhere."""
     from rich.console import Console
 
-    from captum_aml.text.writing import readable, to_json_line
+    from captum_aml.text.explanation import print_explanation
+    from captum_aml.text.writing import legend_of, to_json_line
+    from captum_aml.visualization import shows_colors
 
-    console = Console()
-    for explanation in explanations:
-        if not colored:
+    console = Console(highlight=False, soft_wrap=True)
+    for number, explanation in enumerate(explanations):
+        if not to_people:
             sys.stdout.buffer.write(to_json_line(explanation).encode("utf-8") + b"\n")
             sys.stdout.buffer.flush()
-        elif console.color_system is None or console.no_color:
-            typer.echo(readable(explanation))
-        else:
-            explanation.show()
+            continue
+        if not number:
+            colored = shows_colors(console)
+            legend = legend_of(explanation, colored=colored)
+            console.print(legend, style="dim" if colored else "", markup=False)
+        print_explanation(explanation, console, with_legend=False)

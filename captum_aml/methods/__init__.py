@@ -13,12 +13,13 @@ scores again, and the global random state is left as it was. Users add their own
 from importlib import import_module
 from pkgutil import iter_modules
 
-from captum_aml.methods.instances import AttributionMethod
+from captum_aml.methods.instances import AttributionMethod, score_meaning
 from captum_aml.methods.registry import (
     Factory,
     Family,
     MethodOptions,
     MethodSpec,
+    ScoreMeaning,
     Setting,
     TokenMethod,
     available,
@@ -37,10 +38,12 @@ __all__ = [
     "Family",
     "MethodOptions",
     "MethodSpec",
+    "ScoreMeaning",
     "Setting",
     "TokenMethod",
     "available",
     "create",
     "register",
+    "score_meaning",
     "spec",
 ]

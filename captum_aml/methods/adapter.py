@@ -226,6 +226,9 @@ class Subject:
         return self.logits(ids, *args).softmax(dim=-1)
 
 
+#: What the scores of most methods are.
+CONTRIBUTION = "contribution to the probability of the explained class"
+
 #: Scores (N, L) of a call of N examples, in which the explained classes are filled in.
 Scorer: TypeAlias = Callable[[Subject, Call], Tensor]
 
@@ -285,6 +288,8 @@ def scoring_method(
     steps: tuple[str, int] | None = None,
     settings: Callable[[Subject], Mapping[str, Setting]] = lambda _: {},
     signed: bool = True,
+    relative: bool = False,
+    score: str = "",
     stochastic: bool = False,
     gradients: bool = False,
     uses_target: bool = True,
@@ -318,7 +323,20 @@ def scoring_method(
             )
 
         counted = None if steps is None else f"{steps[0]} ({steps[1]})"
-        register(MethodSpec(name, summary, factory, aliases, family, signed, stochastic, counted))
+        register(
+            MethodSpec(
+                name,
+                summary,
+                factory,
+                aliases=aliases,
+                family=family,
+                signed=signed,
+                stochastic=stochastic,
+                steps=counted,
+                relative=relative,
+                score=score,
+            )
+        )
         return scores
 
     return decorate

@@ -74,12 +74,16 @@ def _read_out(attention: Tensor, position: Tensor) -> Tensor:
     return attention[torch.arange(len(position), device=position.device), position]
 
 
-def _register(name: str, summary: str, read: Callable[[Tensor, Tensor], Tensor]) -> None:
+def _register(
+    name: str, summary: str, score: str, read: Callable[[Tensor, Tensor], Tensor]
+) -> None:
     @scoring_method(
         name,
         summary,
         family="attention",
         signed=False,
+        relative=True,
+        score=score,
         uses_target=False,
         check=lambda subject: _transformer(name, subject.forward_func),
     )
@@ -115,11 +119,13 @@ def _register(name: str, summary: str, read: Callable[[Tensor, Tensor], Tensor])
 _register(
     "attention",
     "the last layer's attention from the position that is read out",
+    "share of the last layer's attention",
     last_layer,
 )
 _register(
     "attention-rollout",
     "attention from the position that is read out, followed through all layers",
+    "share of attention through all layers",
     rollout,
 )
 

@@ -36,6 +36,7 @@ from captum_aml._utils.optional import require
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import Call
 from captum_aml.methods.adapter import (
+    CONTRIBUTION,
     Subject,
     classes_of,
     count_groups,
@@ -67,6 +68,7 @@ _LIME_RIDGE = 1.0
     aliases=("ig",),
     steps=("integration steps", 50),
     settings=lambda subject: {"n_steps": subject.n_steps},
+    score=CONTRIBUTION,
 )
 def _integrated_gradients(subject: Subject, call: Call) -> Tensor:
     attributions = _attributed(
@@ -85,6 +87,7 @@ def _integrated_gradients(subject: Subject, call: Call) -> Tensor:
     family="gradient",
     steps=("samples", 50),
     gradients=True,
+    score=CONTRIBUTION,
 )
 def _gradient_shap(subject: Subject, call: Call) -> Tensor:
     # Captum's LayerGradientShap adds noise to the ids and interpolates between them, which means
@@ -102,14 +105,22 @@ def _gradient_shap(subject: Subject, call: Call) -> Tensor:
     return group_sums(attributions.sum(dim=-1), call)
 
 
-@_gradient_method("input-x-gradient", "gradient times embedding")
+@_gradient_method(
+    "input-x-gradient",
+    "gradient times embedding",
+    score="gradient of the probability of the explained class, times the embedding",
+)
 def _input_x_gradient(subject: Subject, call: Call) -> Tensor:
     method = LayerGradientXActivation(subject.probabilities, subject.embedding_layer)
     return group_sums(_attributed(method, call).sum(dim=-1), call)
 
 
 @_gradient_method(
-    "saliency", "norm of the gradient; shows how much a token matters, not for which side"
+    "saliency",
+    "norm of the gradient; shows how much a token matters, not for which side",
+    signed=False,
+    relative=True,
+    score="norm of the gradient of the probability of the explained class",
 )
 def _saliency(subject: Subject, call: Call) -> Tensor:
     layer = subject.embedding_layer
@@ -126,6 +137,9 @@ def _saliency(subject: Subject, call: Call) -> Tensor:
     steps=("samples", 25),
     settings=lambda subject: {**sampled(subject), "noise_level": _NOISE_LEVEL},
     gradients=True,
+    signed=False,
+    relative=True,
+    score="norm of the mean gradient of the probability of the explained class",
 )
 def _smooth_grad(subject: Subject, call: Call) -> Tensor:
     """SmoothGrad: the norm of the mean gradient at noisy copies of the text.
@@ -194,6 +208,7 @@ def from_embeddings(
     aliases=("leave-one-out",),
     family="perturbation",
     one_by_one=True,
+    score="drop in the probability of the explained class when replaced alone",
 )
 def _occlusion(subject: Subject, call: Call) -> Tensor:
     return _perturbed(FeatureAblation(subject.probabilities), subject, call)
@@ -210,6 +225,7 @@ def _occlusion(subject: Subject, call: Call) -> Tensor:
         "ridge": _LIME_RIDGE,
     },
     check=lambda _: _require_sklearn("lime"),
+    score="weight in a linear model of the probability of the explained class",
 )
 def _lime(subject: Subject, call: Call) -> Tensor:
     def similarity(_: Tensor, __: Tensor, kept: Tensor, **___: object) -> Tensor:
@@ -237,6 +253,7 @@ def _check_kernel_shap(subject: Subject) -> None:
     family="perturbation",
     steps=("samples", 500),
     check=_check_kernel_shap,
+    score=CONTRIBUTION,
 )
 def _kernel_shap(subject: Subject, call: Call) -> Tensor:
     if count_groups(groups_of(call)) == 1:
@@ -251,6 +268,7 @@ def _kernel_shap(subject: Subject, call: Call) -> Tensor:
     "Shapley values over random orders of the tokens",
     family="perturbation",
     steps=("orders", 25),
+    score=CONTRIBUTION,
 )
 def _shapley_sampling(subject: Subject, call: Call) -> Tensor:
     method = ShapleyValueSampling(subject.probabilities)

@@ -16,6 +16,7 @@ from captum_aml.methods.adapter import Subject, count_groups, groups_of, scoring
     family="random",
     settings=lambda subject: {"seed": subject.seed},
     signed=False,
+    score="random number",
     stochastic=True,
     uses_target=False,
 )

@@ -27,7 +27,14 @@ from captum_aml._captum import HOOK_ATTRIBUTES, without_hook_traces
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import Call
 from captum_aml.masking.forward import underlying_model
-from captum_aml.methods.adapter import Subject, classes_of, examples_of, group_sums, scoring_method
+from captum_aml.methods.adapter import (
+    CONTRIBUTION,
+    Subject,
+    classes_of,
+    examples_of,
+    group_sums,
+    scoring_method,
+)
 
 # Activations that work on each number by itself, as the Rescale rule requires.
 _ELEMENTWISE = (nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.ReLU6, nn.SELU, nn.CELU, nn.LogSigmoid)
@@ -89,6 +96,7 @@ class ClassProbability(nn.Module):
     "differences to the baseline passed back, by gradients where there is no rule",
     family="gradient",
     gradients=True,
+    score=CONTRIBUTION,
 )
 def _deep_lift(subject: Subject, call: Call) -> Tensor:
     model = ClassProbability(subject)

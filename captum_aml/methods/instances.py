@@ -46,7 +46,7 @@ from captum_aml.methods.adapter import (
     shares,
 )
 from captum_aml.methods.learned import mask_settings
-from captum_aml.methods.registry import Setting
+from captum_aml.methods.registry import MethodSpec, ScoreMeaning, Setting, TokenMethod
 from captum_aml.readout import output_tensor
 from captum_aml.typing import ForwardFunc
 
@@ -152,10 +152,15 @@ class AttributionMethod(Adapter):
 
     @property
     def signed(self) -> bool:
-        """Whether scores can be any number; else they are in [0, 1]."""
-        return (
-            not isinstance(self.attribution, MaskAttribution) or self.attribution.scores != "mask"
-        )
+        """Whether scores can be for and against the class; else they are in [0, 1]."""
+        return self.meaning.signed
+
+    @property
+    def meaning(self) -> ScoreMeaning:
+        """What the scores say."""
+        if isinstance(self.attribution, MaskAttribution):
+            return mask_meaning(self.attribution, "output")
+        return ScoreMeaning(score="attribution to the output of the explained class")
 
     @property
     def settings(self) -> Mapping[str, Setting]:
@@ -307,6 +312,36 @@ class AttributionMethod(Adapter):
             sizes["perturbations_per_eval"] = at_once
             sizes["internal_batch_size"] = max(at_once, call.n_examples)
         return sizes
+
+
+def mask_meaning(attribution: MaskAttribution, quantity: str) -> ScoreMeaning:
+    """What the scores of one of this package's attributions say.
+
+    Args:
+        attribution: The attribution.
+        quantity: What its forward function gives for a class.
+    """
+    if attribution.scores == "mask":
+        return ScoreMeaning(signed=False, score="value of the mask for the explained class")
+    return ScoreMeaning(score=f"contribution to the {quantity} of the explained class")
+
+
+def score_meaning(method: TokenMethod, entry: MethodSpec | None = None) -> ScoreMeaning:
+    """What the scores of a method that was made say.
+
+    Args:
+        method: The method. What it says itself in ``meaning`` comes first.
+        entry: Its entry in the registry. Default: None, there is none.
+    """
+    own = getattr(method, "meaning", None)
+    if isinstance(own, ScoreMeaning):
+        return own
+    attribution = getattr(method, "attribution", None)
+    if isinstance(attribution, MaskAttribution):
+        return mask_meaning(attribution, "logit")  # which by their names methods explain
+    if entry is not None:
+        return entry.meaning
+    return ScoreMeaning(signed=bool(getattr(method, "signed", True)))
 
 
 def _by_token(result: object, ids: Tensor, *, shares_channels: bool) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor
 from captum_aml._utils.optional import require
 from captum_aml.masking.call import Call
 from captum_aml.methods.adapter import (
+    CONTRIBUTION,
     Subject,
     classes_of,
     count_groups,
@@ -141,6 +142,7 @@ def text_pieces(forward_func: ForwardFunc, ids: Sequence[int]) -> list[str]:
     steps=("evaluations", 500),
     settings=sampled,
     one_by_one=True,
+    score=CONTRIBUTION,
     check=lambda _: require("shap", package="shap", feature="method 'shap'", extra="shap"),
 )
 def _shap(subject: Subject, call: Call) -> Tensor:
@@ -179,6 +181,7 @@ def _shap(subject: Subject, call: Call) -> Tensor:
     settings=sampled,
     stochastic=True,
     one_by_one=True,
+    score="weight in a linear model of the probability of the explained class",
     check=lambda _: require("lime", package="lime", feature="method 'lime-text'", extra="lime"),
 )
 def _lime_text(subject: Subject, call: Call) -> Tensor:

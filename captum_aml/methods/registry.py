@@ -83,6 +83,23 @@ Factory: TypeAlias = Callable[[ForwardFunc, nn.Module, MethodOptions], TokenMeth
 
 
 @dataclass(frozen=True)
+class ScoreMeaning:
+    """What a method's scores say, for whoever shows them.
+
+    Attributes:
+        signed: Whether a score can be for the explained class, above 0, or against it, below 0.
+        relative: Whether unsigned scores, 0 or more, are to be read relative to the largest of
+            their text; else they are in [0, 1].
+        score: What a score is, such as "contribution to the logit of the explained class"; "" where
+            it is not known.
+    """
+
+    signed: bool = True
+    relative: bool = False
+    score: str = ""
+
+
+@dataclass(frozen=True)
 class MethodSpec:
     """A method's entry in the registry.
 
@@ -93,12 +110,15 @@ class MethodSpec:
             the ids, and options.
         aliases: Other names that users may write.
         family: What its scores come from. Default: "other".
-        signed: Whether scores can be any number, to be read relative to the largest of their
-            text; else they are in [0, 1].
+        signed: Whether a score can be for the explained class, above 0, or against it, below 0.
         stochastic: Whether another seed gives other scores.
         steps: What ``n_steps`` counts. None where the method has nothing to count.
         takes_masker: Whether it can use a fitted masker.
         requires_masker: Whether it cannot do without one.
+        relative: Whether unsigned scores, 0 or more, are to be read relative to the largest of
+            their text; else they are in [0, 1].
+        score: What a score is, such as "contribution to the logit of the explained class".
+            Displays put the label in the place of these last three words. Default: "", not known.
     """
 
     name: str
@@ -111,6 +131,13 @@ class MethodSpec:
     steps: str | None = None
     takes_masker: bool = False
     requires_masker: bool = False
+    relative: bool = False
+    score: str = ""
+
+    @property
+    def meaning(self) -> ScoreMeaning:
+        """What the scores say."""
+        return ScoreMeaning(self.signed, self.relative, self.score)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -11,12 +11,15 @@ from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.segmentation import Unit
 
 
-def checked_fields(values: object, names: Sequence[str]) -> dict[str, Any]:
+def checked_fields(
+    values: object, names: Sequence[str], *, later: Sequence[str] = ()
+) -> dict[str, Any]:
     """The arguments of an explanation, with tuples where JSON has lists.
 
     Args:
         values: Field names and values.
-        names: The names of all fields, each of which has to be there.
+        names: The names of all fields.
+        later: Those of them that may be missing. Default: ().
 
     Raises:
         InvalidInputError: A field is missing, unknown or of a wrong form, or the fields do not go
@@ -26,7 +29,7 @@ def checked_fields(values: object, names: Sequence[str]) -> dict[str, Any]:
         raise InvalidInputError(
             f"values: expected the fields of an explanation, got {type(values).__name__}"
         )
-    missing = [name for name in names if name not in values]
+    missing = [name for name in names if name not in (*values, *later)]
     unknown = [str(name) for name in values if name not in names]
     if missing:
         raise InvalidInputError(
@@ -111,5 +114,7 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "n_tokens_cut": operator.index,
     "unit": _unit,
     "parts": _spans,
+    "relative": _of(bool),
+    "score": _of(str),
     "given_words": lambda value: None if value is None else _spans(value),
 }

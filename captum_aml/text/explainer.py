@@ -181,15 +181,12 @@ class TextExplainer:
         if not isinstance(given, Iterable):
             raise InvalidInputError(f"texts: expected texts, got {type(texts).__name__}")
         method = self._method if n_steps is None else self._made(n_steps)
-        if isinstance(self.method, str):
-            signed = methods.spec(self.method).signed
-        else:
-            signed = bool(getattr(method, "signed", True))
+        entry = methods.spec(self.method) if isinstance(self.method, str) else None
         explain = StreamExplainer(
             self.text_model,
             method,
             name=self.method_name,
-            signed=signed,
+            meaning=methods.score_meaning(method, entry),
             units=self.units,
             batch_size=self.batch_size,
         )

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from captum_aml._utils.batching import chunks, length_batches, put_back
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
-from captum_aml.methods import Setting, TokenMethod
+from captum_aml.methods import ScoreMeaning, Setting, TokenMethod
 from captum_aml.text.encoding import TextBatch, TokenizedText
 from captum_aml.text.explanation import Explanation
 from captum_aml.text.grouping import TokenGroups
@@ -35,7 +35,7 @@ class StreamExplainer:
         text_model: The model to explain.
         method: The method.
         name: What results are recorded under.
-        signed: Whether scores are for and against the class.
+        meaning: What its scores say.
         units: What is masked and scored as one.
         batch_size: The most texts in a pass.
     """
@@ -43,7 +43,7 @@ class StreamExplainer:
     text_model: TextModel
     method: TokenMethod
     name: str
-    signed: bool
+    meaning: ScoreMeaning
     units: TextUnits
     batch_size: int
 
@@ -197,12 +197,14 @@ class StreamExplainer:
             target_label=labels[target],
             target_probability=probabilities[target],
             method=self.name,
-            signed=self.signed,
+            signed=self.meaning.signed,
             settings=self.settings,
             n_tokens_cut=text.n_tokens_cut,
             unit=self.units.unit,
             parts=text.parts,
             given_words=text.words,
+            relative=self.meaning.relative,
+            score=self.meaning.score,
         )
 
 

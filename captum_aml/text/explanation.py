@@ -16,13 +16,26 @@ from captum_aml.text.grouping import TokenGroups, group_text
 from captum_aml.text.inputs import Span, Text
 from captum_aml.text.segmentation import Segmenter, Unit
 from captum_aml.text.units import ScoredUnit, ScorePooling, pool
-from captum_aml.visualization import ScoredText, TextCard, captum_record, fragment, terminal_text
+from captum_aml.visualization import (
+    ScoredText,
+    TextCard,
+    captum_record,
+    fragment,
+    legend_text,
+    plain_text,
+    shows_colors,
+    terminal_text,
+)
 from captum_aml.visualization.segments import printable
 
 if TYPE_CHECKING:
     from captum.attr._utils.visualization import VisualizationDataRecord
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import Console
+
+#: Fields that records of earlier versions do not have.
+_LATER = ("relative", "score")
 
 
 @dataclass(frozen=True)
@@ -44,13 +57,17 @@ class Explanation:
         target_label: Its name.
         target_probability: Its probability.
         method: The method's name.
-        signed: Whether its scores support or oppose the class; else they are in [0, 1].
+        signed: Whether a score can be for the explained class, above 0, or against it, below 0.
         settings: Everything else that decided the scores.
         n_tokens_cut: Tokens beyond the model's maximum length, which it did not see.
         unit: Unit of ``tokens``, ``offsets`` and ``scores``: "token", "word" or "sentence".
             Words and sentences are ``tokens`` as they are written in the text.
         parts: The spans of both texts of a pair in ``text``; () for a single text.
         given_words: The spans of the words where the text was given as a list of them.
+        relative: Whether unsigned scores are to be read relative to the text's largest; else they
+            are in [0, 1].
+        score: What a score is and in which unit, such as "contribution to the logit of the
+            explained class"; "" where the method does not say.
     """
 
     text: str
@@ -70,6 +87,8 @@ class Explanation:
     unit: Unit = "token"
     parts: tuple[Span, ...] = ()
     given_words: tuple[Span, ...] | None = None
+    relative: bool = False
+    score: str = ""
 
     @property
     def truncated(self) -> bool:
@@ -167,20 +186,18 @@ class Explanation:
         return self.to_html()
 
     def show(self) -> None:
-        """Shows the text in colours: as HTML in a notebook, in the terminal otherwise."""
+        """Shows the text: as HTML in a notebook, in colours in a terminal, with marks elsewhere.
+
+        A legend says what they stand for: which class, and what the scores are.
+        """
         if _in_notebook():
             from IPython.display import display
 
             display(self)  # type: ignore[no-untyped-call]  # IPython has no annotation here
             return
         from rich.console import Console
-        from rich.text import Text as RichText
 
-        card = text_card([self])
-        head = (headline(self) + ("\n" if self.parts else " "), "bold")
-        tail = (f"\n{cut_note(self)}", "dim") if self.truncated else ""
-        console = Console(highlight=False, soft_wrap=True)
-        console.print(RichText.assemble(head, terminal_text(card, card.rows[0]), tail))
+        print_explanation(self, Console(highlight=False, soft_wrap=True))
 
     def plot(self, path: str | os.PathLike[str] | None = None, *, ax: Axes | None = None) -> Figure:
         """Draws the scores as bars, in the order of the text from top to bottom.
@@ -221,15 +238,20 @@ class Explanation:
         """The explanation that ``to_dict`` made these values of.
 
         Args:
-            values: As ``to_dict`` gives them, or as JSON gives them back.
+            values: As ``to_dict`` gives them, or as JSON gives them back. ``relative`` and
+                ``score``, which older records lack, may be missing.
 
         Raises:
             InvalidInputError: A field is missing, unknown or of a wrong form.
         """
-        return cls(**checked_fields(values, [f.name for f in fields(cls)]))
+        return cls(**checked_fields(values, [f.name for f in fields(cls)], later=_LATER))
 
     def to_captum(self, *, true_class: str = "") -> VisualizationDataRecord:
         """A record for ``captum.attr.visualization.visualize_text``.
+
+        Its ``attr_class`` is the explained class, its ``attr_score`` the sum of the scores. Captum
+        shows in green what is for the class and in red what is against it, and has no place for
+        what the scores are.
 
         Captum does not escape what it shows; tokens and labels in the record are escaped.
 
@@ -246,6 +268,31 @@ def headline(explanation: Explanation) -> str:
     about = f", explains {explanation.target_label}" if other else ""
     predicted = f"{explanation.predicted_label} {explanation.probability:.2f}"
     return printable(f"{predicted}{about} [{explanation.method}]")
+
+
+def print_explanation(
+    explanation: Explanation, console: Console, *, with_legend: bool = True
+) -> None:
+    """Prints an explanation: in colours, with marks where a console shows none.
+
+    Args:
+        explanation: The explanation.
+        console: rich's console.
+        with_legend: Whether a legend follows. Default: True.
+    """
+    from rich.text import Text as RichText
+
+    card = text_card([explanation])
+    (row,) = card.rows
+    colored = shows_colors(console)
+    body = terminal_text(card, row) if colored else plain_text(card, row)
+    parts = [(headline(explanation) + ("\n" if explanation.parts else " "), "bold"), body]
+    if explanation.truncated:
+        parts.append((f"\n{cut_note(explanation)}", "dim"))
+    if with_legend:
+        parts.append((f"\n{legend_text(card.rows, colored=colored)}", "dim"))
+    text = RichText.assemble(*parts)
+    console.print(text if colored else RichText(text.plain))
 
 
 def cut_note(explanation: Explanation) -> str:
@@ -276,6 +323,8 @@ def text_card(explanations: Sequence[Explanation]) -> TextCard:
                 signed=explanation.signed,
                 target=explanation.target_label,
                 detail="" if explanation.unit == "token" else f"by {explanation.unit}",
+                relative=explanation.relative,
+                score=explanation.score,
             )
             for explanation in explanations
         ],

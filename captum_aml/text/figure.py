@@ -15,6 +15,7 @@ from captum_aml._utils.graphemes import grapheme_spans
 from captum_aml._utils.optional import require
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.visualization import TextCard
+from captum_aml.visualization.legend import legends
 from captum_aml.visualization.palette import PALETTE, hex_color
 from captum_aml.visualization.segments import printable
 
@@ -87,7 +88,9 @@ def draw(
         _label(card.text[slice(*span)], token, _LONGEST[unit])
         for span, token in zip(card.rows[0].offsets, tokens, strict=True)
     ]
-    fonts, missing = _fonts(title, *labels)
+    (legend,) = legends([card.rows[0]])
+    title = "\n".join(filter(None, [title, legend.score]))
+    fonts, missing = _fonts(title, legend.target, *labels)
     if missing:
         _logger.warning(
             "plot: no installed font has %d of the characters, such as %s; squares stand for them",
@@ -99,6 +102,14 @@ def draw(
         column.tick_params(axis="x", labelsize=font_size)
         part = range(number * per_column, min(n, (number + 1) * per_column))
         _draw_column(column, card, part, [labels[i].translate(safe) for i in part])
+        if legend.scale == "signed":
+            target = legend.target.translate(safe)
+            column.set_xlabel(
+                f"against {target} \N{LEFTWARDS ARROW} score \N{RIGHTWARDS ARROW} for it"
+            )
+        else:
+            column.set_xlabel("score")
+        column.xaxis.label.set(family=fonts, parse_math=False, usetex=False)
         for label in column.get_yticklabels():
             label.set(family=fonts, size=font_size, parse_math=False, usetex=False)
     heading = (figure.suptitle if ax is None else ax.set_title)(title.translate(safe))
@@ -122,10 +133,9 @@ def _draw_column(ax: Axes, card: TextCard, part: Sequence[int], labels: Sequence
         largest = max(map(abs, row.scores), default=0.0) or 1.0
         ax.set_xlim(-1.05 * largest, 1.05 * largest)
         ax.axvline(0, color="gray", linewidth=0.8)
-        ax.set_xlabel("against the class \N{LEFTWARDS ARROW} score \N{RIGHTWARDS ARROW} for it")
     else:
-        ax.set_xlim(0, max(1.0, *scores) if scores else 1.0)
-        ax.set_xlabel("score")
+        largest = max(row.scores, default=0.0) or 1.0
+        ax.set_xlim(0, 1.05 * largest if row.relative else max(1.0, largest))
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x", linewidth=0.5, alpha=0.5)
     ax.set_axisbelow(True)

@@ -14,10 +14,10 @@ from pathlib import Path
 from captum_aml._utils.files import atomic_file
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.explanation import Explanation, headline, text_card
-from captum_aml.visualization import page, plain_text
+from captum_aml.visualization import legend_text, page, plain_text
 from captum_aml.visualization.segments import printable
 
-_COLUMNS = ("predicted", "probability", "target", "method", "top tokens", "text")
+_COLUMNS = ("predicted", "probability", "target", "method", "score", "top tokens", "text")
 _TOP = 5
 
 
@@ -32,8 +32,9 @@ def write_explanations(
 
     - ``.jsonl``: everything, one explanation a line.
     - ``.html``: a page to look at, see ``captum_aml.visualization.page``.
-    - ``.csv``, ``.tsv``, ``.md``: a table with a line for each text and its five highest tokens.
-    - ``.txt``: the same for reading, with the important stretches of the text marked.
+    - ``.csv``, ``.tsv``, ``.md``: a table with a line for each text: its five highest tokens, and
+      under ``score`` what their numbers are.
+    - ``.txt``: a line for each text, with its important stretches marked, below a legend.
 
     The file appears under its name once it is complete. An error or an interruption leaves what
     was there before.
@@ -100,16 +101,30 @@ def readable(explanation: Explanation) -> str:
     return f"{headline(explanation)} {plain_text(card, card.rows[0])}".replace("\n", " ")
 
 
+def legend_of(explanation: Explanation, *, colored: bool) -> str:
+    """The legend for explanations like this one, of whichever class."""
+    return legend_text(text_card([explanation]).rows, colored=colored, name_class=False)
+
+
 def _cells(explanation: Explanation) -> list[str]:
-    top = ", ".join(f"{token} {score:.3f}" for token, score in explanation.top(_TOP))
+    number = "{} {:+.3f}" if explanation.signed else "{} {:.3f}"
+    top = ", ".join(number.format(token, score) for token, score in explanation.top(_TOP))
     return [
         explanation.predicted_label,
         f"{explanation.probability:.4f}",
         explanation.target_label,
         explanation.method,
+        explanation.score,
         top,
         explanation.text,
     ]
+
+
+def _readable(explanations: Iterable[Explanation]) -> Iterator[str]:
+    for number, explanation in enumerate(explanations):
+        if not number:
+            yield f"{legend_of(explanation, colored=False)}\n\n"
+        yield f"{readable(explanation)}\n"
 
 
 def _delimited(explanations: Iterable[Explanation], delimiter: str) -> Iterator[str]:
@@ -140,5 +155,5 @@ _WRITERS: dict[str, Callable[[Iterable[Explanation]], Iterator[str]]] = {
     ".csv": partial(_delimited, delimiter=","),
     ".tsv": partial(_delimited, delimiter="\t"),
     ".md": _markdown,
-    ".txt": lambda explanations: (f"{readable(e)}\n" for e in explanations),
+    ".txt": _readable,
 }

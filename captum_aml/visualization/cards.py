@@ -20,8 +20,12 @@ class ScoredText:
         method: Its name.
         offsets: Character span of each token.
         scores: One score per token.
-        signed: Whether scores support or oppose the class; else they are in [0, 1].
+        signed: Whether scores support or oppose the class.
+        relative: Whether unsigned scores are coloured by their share of the text's largest; else
+            they are in [0, 1], and coloured as they are. Signed ones always are by their share.
         target: The label of the explained class.
+        score: What a score is, such as "contribution to the logit of the explained class". Displays
+            put the label in the place of these last three words.
         detail: One line more about how it was made.
     """
 
@@ -31,6 +35,8 @@ class ScoredText:
     signed: bool = False
     target: str = ""
     detail: str = ""
+    relative: bool = False
+    score: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from functools import cache
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from captum_aml.visualization.cards import Table, TextCard
+from captum_aml.visualization.cards import ScoredText, Table, TextCard
+from captum_aml.visualization.legend import legend_note, legends
 from captum_aml.visualization.palette import INK, PALETTE
 from captum_aml.visualization.segments import card_segments, printable
 
@@ -30,11 +31,13 @@ def page(
 ) -> Iterator[str]:
     """A self-contained HTML page, piece by piece, so that it can be written as cards come.
 
-    It loads nothing and runs no script. Scores in [0, 1] are coloured in one hue by their value;
-    signed ones in two, by their share of the text's largest absolute score.
+    It loads nothing and runs no script. Scores in [0, 1] are coloured in one hue by their value,
+    other unsigned ones by their share of the text's largest; signed ones in two hues, by their
+    share of the text's largest absolute score. A legend says so, and what the scores are.
 
     Args:
-        cards: The texts. The legend shows the scales of the first 50 ones' rows.
+        cards: The texts. The legend shows the scales of the first 49 ones' rows, and names the
+            explained class where all have the same and there are no more.
         title: The page's heading.
         subtitle: A line below it. Default: "".
         tables: Shown above the cards. Default: ().
@@ -47,8 +50,7 @@ def page(
         title=printable(title),
         subtitle=printable(subtitle),
         tables=tables,
-        unsigned_legend=any(not row.signed for row in rows),
-        signed_legend=any(row.signed for row in rows),
+        **legend_values(rows, name_class=len(first) < _READ_FOR_LEGEND),
     )
 
 
@@ -59,11 +61,13 @@ def fragment(card: TextCard) -> str:
     scheme of the system, or of JupyterLab, VS Code, Colab and Sphinx themes that say which they
     use.
     """
-    return template("fragment.html.j2").render(
-        card=card,
-        unsigned_legend=any(not row.signed for row in card.rows),
-        signed_legend=any(row.signed for row in card.rows),
-    )
+    return template("fragment.html.j2").render(card=card, **legend_values(card.rows))
+
+
+def legend_values(rows: Iterable[ScoredText], *, name_class: bool = True) -> dict[str, object]:
+    """What a page's template takes for the legend of rows; see :func:`legend.legends`."""
+    found = legends(rows, name_class=name_class)
+    return {"legends": found, "legend_note": legend_note(found)}
 
 
 @cache

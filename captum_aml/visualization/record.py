@@ -22,9 +22,10 @@ def captum_record(
 ) -> VisualizationDataRecord:
     """A record for ``captum.attr.visualization.visualize_text``, safe to show.
 
-    Captum puts tokens and labels into HTML as they are, so they are escaped here. Signed scores
-    are divided by their largest absolute value, as Captum's colours end at -1 and 1; the record's
-    ``attr_score`` is the sum before that.
+    Captum puts tokens and labels into HTML as they are, so they are escaped here. Signed and
+    relative scores are divided by their largest absolute value, as Captum's colours end at -1 and
+    1; the record's ``attr_score`` is the sum before that, which of contributions is the difference
+    that they share out.
 
     Args:
         card: The text and its prediction.
@@ -36,9 +37,10 @@ def captum_record(
     from captum.attr import visualization as captum_visualization
 
     scores = torch.tensor(list(row.scores), dtype=torch.float32)
+    relative = row.signed or row.relative
     largest = float(scores.abs().max()) if row.scores else 0.0
     return captum_visualization.VisualizationDataRecord(
-        word_attributions=scores / largest if row.signed and largest > 0 else scores,
+        word_attributions=scores / largest if relative and largest > 0 else scores,
         pred_prob=card.probability,
         # Captum's annotation says int; it shows whatever it is given.
         pred_class=_escaped(card.predicted),

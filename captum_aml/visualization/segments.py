@@ -11,6 +11,9 @@ from typing import Literal
 from captum_aml._utils.graphemes import Span, grapheme_spans
 from captum_aml.visualization.cards import ScoredText, TextCard
 
+#: Scores below this share of the strongest colour are not told from the ground everywhere.
+FAINT = 0.1
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -27,6 +30,11 @@ class Segment:
     score: float | None = None
     strength: float = 0.0
     kind: Literal["token", "gap", "unseen"] = "gap"
+
+    @property
+    def against(self) -> bool:
+        """Whether it speaks against the class, which no display says by colour alone."""
+        return self.strength <= -FAINT
 
     @property
     def title(self) -> str:
@@ -56,7 +64,7 @@ def card_segments(card: TextCard, row: ScoredText) -> list[list[Segment]]:
 
 def _scale(row: ScoredText) -> float:
     largest = max((abs(s) for s in row.scores), default=0.0)
-    return largest if row.signed and largest > 0 else 1.0
+    return largest if (row.signed or row.relative) and largest > 0 else 1.0
 
 
 def segments(

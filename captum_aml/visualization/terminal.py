@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING
 
 from captum_aml.visualization.cards import ScoredText, TextCard
 from captum_aml.visualization.palette import INK, PALETTE, Rgb, blend, hex_color
-from captum_aml.visualization.segments import Segment, card_segments
+from captum_aml.visualization.segments import FAINT, Segment, card_segments
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
-# Weaker scores stay uncoloured in a terminal, whose ground we do not know.
-_FAINT = 0.1
+# Weak scores stay uncoloured in a terminal, whose ground we do not know.
 _PALE: Rgb = (219, 234, 254)
 _PALE_NEGATIVE: Rgb = (254, 226, 200)
 
 
 def terminal_text(card: TextCard, row: ScoredText) -> Text:
     """A text for rich's console, its tokens on coloured ground: blue for, orange against.
+
+    What speaks against the class is underlined, too.
 
     The texts of a pair stand on a line each, after a dim number.
     """
@@ -32,13 +34,19 @@ def terminal_text(card: TextCard, row: ScoredText) -> Text:
             text.append(f"{chr(10) if number else ''}{number + 1} ", style="dim")
         for segment in part:
             style = "dim" if segment.kind == "unseen" else ""
-            if abs(segment.strength) >= _FAINT:
+            if abs(segment.strength) >= FAINT:
                 end = "positive" if segment.strength > 0 else "negative"
                 pale = _PALE if segment.strength > 0 else _PALE_NEGATIVE
                 ground = blend(pale, PALETTE["light"][end], abs(segment.strength))
-                style = f"{hex_color(INK['light'])} on {hex_color(ground)}"
+                line = "underline " if segment.against else ""
+                style = f"{line}{hex_color(INK['light'])} on {hex_color(ground)}"
             text.append(segment.text, style=style)
     return text
+
+
+def shows_colors(console: Console) -> bool:
+    """Whether a console shows colours: no pipe, no file, and nobody has switched them off."""
+    return console.color_system is not None and not console.no_color
 
 
 def plain_text(card: TextCard, row: ScoredText) -> str:

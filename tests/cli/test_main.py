@@ -151,7 +151,13 @@ class TestResults:
         monkeypatch.setenv("NO_COLOR", "1")
         out = explain(run, model, "a good film", "--method", "occlusion").out
         assert "[occlusion]" in out
-        assert "*" in out or "~" in out
+        legend, note, shown = out.splitlines()
+        assert legend.startswith("*for the explained class*, ~against it~, ")
+        assert legend.endswith(
+            "score: drop in the probability of the explained class when replaced alone"
+        )
+        assert note == "The explained class is the predicted one unless another is named."
+        assert "*" in shown or "~" in shown
         assert "\x1b[" not in out
 
 

@@ -302,6 +302,24 @@ def test_which_scores_are_signed(make: Callable[[], Attribution], signed: bool) 
     assert methods.AttributionMethod(make()).signed is signed
 
 
+def test_what_scores_are() -> None:
+    def said(**options: object) -> methods.ScoreMeaning:
+        attribution = AMLAttribution(logits, embedding_layer=LAYER, **options)
+        return methods.score_meaning(methods.AttributionMethod(attribution))
+
+    contribution = "contribution to the output of the explained class"
+    assert said(scores="contribution") == methods.ScoreMeaning(score=contribution)
+    mask = methods.ScoreMeaning(signed=False, score="value of the mask for the explained class")
+    assert said(scores="mask") == mask
+    by_name = methods.create("random", logits, LAYER)
+    entry = methods.spec("random")
+    assert methods.score_meaning(by_name, entry) == methods.ScoreMeaning(
+        signed=False, score="random number"
+    )
+    # Of a user's own method nothing is known but what it says.
+    assert methods.score_meaning(lambda *_, **__: None) == methods.ScoreMeaning()
+
+
 def test_occlusion_moves_over_single_tokens() -> None:
     scores = scores_of(Occlusion(logits))
     assert torch.allclose(scores, scores_of(FeatureAblation(logits)), atol=1e-6)

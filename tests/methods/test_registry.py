@@ -163,8 +163,11 @@ class TestRegistry:
         unsigned = [name for name in methods.available() if not methods.spec(name).signed]
         assert unsigned == [
             n for n in methods.available()
-            if methods.spec(n).family in ("learned", "attention", "random")
+            if methods.spec(n).family in ("attention", "random")
+            or n in ("saliency", "smooth-grad")
         ]  # fmt: skip
+        relative = [name for name in methods.available() if methods.spec(name).relative]
+        assert relative == ["saliency", "smooth-grad", "attention", "attention-rollout"]
 
     @pytest.mark.parametrize(
         ("alias", "name"), [("ig", "integrated-gradients"), ("leave-one-out", "occlusion")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import re
@@ -11,12 +12,21 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 from captum.attr import visualization as captum_visualization
+from rich.console import Console
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text import Explanation
-from captum_aml.text.explanation import text_card
+from captum_aml.text.explanation import print_explanation, text_card
 from captum_aml.text.writing import readable
 from tests._helpers.text_models import EXPLANATION as MASKED
+
+#: Scores whose sum is -0.5, of a class that is not the predicted one.
+CONTRIBUTIONS = replace(
+    MASKED,
+    scores=(0.0, 0.25, 1.0, -2.0, 0.25),
+    signed=True,
+    score="contribution to the logit of the explained class",
+)
 
 
 def test_top_shows_the_text_as_written() -> None:
@@ -79,6 +89,13 @@ def test_json_of_numbers_and_lists() -> None:
     assert [word.text for word in read.words()] == ["a", "b"]
 
 
+def test_records_of_earlier_versions_are_read() -> None:
+    values = CONTRIBUTIONS.to_dict()
+    assert (values["relative"], values["score"]) == (False, CONTRIBUTIONS.score)
+    del values["relative"], values["score"]
+    assert Explanation.from_dict(values) == replace(CONTRIBUTIONS, score="")
+
+
 class TestBadValues:
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -93,6 +110,8 @@ class TestBadValues:
             ({"parts": [[0, 99]]}, "parts: "),
             ({"unit": "paragraph"}, "unit: .* got 'paragraph'"),
             ({"signed": 1}, "signed: "),
+            ({"relative": None}, "relative: "),
+            ({"score": 1}, "score: "),
             ({"text": 7}, "text: .* got 7"),
             ({"predicted": 1.5}, "predicted: "),
             ({"extra": 1, "more": 2}, "the unknown ones extra, more"),
@@ -145,6 +164,29 @@ class TestCaptumRecord:
         record = signed.to_captum()
         assert record.word_attributions.tolist() == pytest.approx([-1.0, 0.5, 0, 0, 0])
         assert record.attr_score == pytest.approx(-0.01)
+
+    def test_relative_scores_use_it_too(self) -> None:
+        norms = replace(MASKED, scores=(0.001, 0.004, 0.0, 0.0, 0.0), relative=True)
+        record = norms.to_captum()
+        assert record.word_attributions.tolist() == pytest.approx([0.25, 1.0, 0, 0, 0])
+        assert record.attr_score == pytest.approx(0.005)
+
+    def test_captum_shows_the_explained_class_and_both_sides(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shown: list[str] = []
+        monkeypatch.setattr(captum_visualization, "HAS_IPYTHON", True)
+        monkeypatch.setattr(captum_visualization, "HTML", shown.append, raising=False)
+        monkeypatch.setattr(captum_visualization, "display", lambda *_: None, raising=False)
+        captum_visualization.visualize_text([CONTRIBUTIONS.to_captum(true_class="positive")])
+        cells = re.findall(r"<td><text[^>]*><b>(.*?)</b>", shown[0])
+        # The true class, the predicted one, the explained one, and the sum of the scores.
+        assert cells == ["positive", "positive (0.97)", "negative", "-0.50"]
+        hues = re.findall(r"<mark[^>]*hsl\((\d+), 75%, (\d+)%\)[^>]*><font[^>]*> (\S+) ", shown[0])
+        # Green is 120, red 0; white, of lightness 100, is 0. The largest has full colour.
+        assert [(hue, word) for hue, light, word in hues if light != "100"] == [
+            ("120", "##believ"), ("120", "##ably"), ("0", "good"), ("120", "!"),
+        ]  # fmt: skip
 
     def test_what_captum_would_run_is_escaped(self, monkeypatch: pytest.MonkeyPatch) -> None:
         evil = "<img src=x onerror=alert(1)>"
@@ -242,7 +284,35 @@ class TestShow:
     def test_in_a_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
         MASKED.show()
         shown = capsys.readouterr().out
-        assert shown == "positive 0.97, explains negative [aml] Unbelievably good!\n"
+        # No terminal: marks instead of colours.
+        assert shown == (
+            "positive 0.97, explains negative [aml] Un*believ*ably *good*!\n"
+            "*important*, from 0 to 1, from half of the text's largest score on\n"
+        )
+
+    def test_says_which_class_and_what_the_scores_are(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        replace(CONTRIBUTIONS, text="Unbelievably good!").show()
+        assert capsys.readouterr().out == (
+            "positive 0.97, explains negative [aml] Unbeliev*ably* ~good~!\n"
+            "*for 'negative'*, ~against it~, from half of the text's largest score on; "
+            "score: contribution to the logit of 'negative'\n"
+        )
+
+    def test_colors_of_a_terminal(self) -> None:
+        console = Console(
+            file=io.StringIO(), force_terminal=True, color_system="truecolor", width=200
+        )
+        print_explanation(CONTRIBUTIONS, console)
+        shown = console.file.getvalue()
+        # Half of the way from (219, 234, 254) to (96, 165, 250); and the whole one to orange.
+        blue, orange = "48;2;158;200;252m", "48;2;251;146;60m"
+        assert re.search(rf"\x1b\[38[\d;]*{re.escape(blue)}ably", shown)
+        # What is against the class is underlined (4), too.
+        assert re.search(rf"\x1b\[4;38[\d;]*{re.escape(orange)}good", shown)
+        legend = "blue: for 'negative', orange, underlined: against it; score: contribution to the"
+        assert f"{legend} logit of 'negative'" in re.sub(r"\x1b\[[\d;]*m", "", shown)
 
     def test_pairs_and_cuts_in_a_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
         pair = replace(MASKED, text="a b\nc d", parts=((0, 3), (4, 7)), n_tokens_cut=1234)
@@ -250,9 +320,9 @@ class TestShow:
         pair.show()
         assert capsys.readouterr().out.splitlines() == [
             "positive 0.97, explains negative [aml]",
-            "1 a b",
-            "2 c d",
+            "*a* b | *c* d",
             "1,234 tokens cut off",
+            "*important*, from 0 to 1, from half of the text's largest score on",
         ]
 
     def test_in_a_notebook(
@@ -276,7 +346,7 @@ class TestShow:
         front_end.get_ipython = lambda: types.SimpleNamespace()
         monkeypatch.setitem(sys.modules, "IPython", front_end)
         MASKED.show()
-        assert "Unbelievably" in capsys.readouterr().out
+        assert "Un*believ*ably" in capsys.readouterr().out
 
 
 def test_top_leaves_out_the_space_of_a_token() -> None:

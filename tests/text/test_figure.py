@@ -76,6 +76,21 @@ def test_signed_scores_have_two_colors_and_zero_in_the_middle() -> None:
     low, high = ax.get_xlim()
     assert low == -high
     assert high >= 0.02
+    assert ax.get_xlabel() == "against 'negative' ← score → for it"
+
+
+def test_says_what_the_scores_are() -> None:
+    norms = replace(
+        MASKED,
+        scores=(0.001, 0.002, 0.0, 0.0, 0.0),
+        relative=True,
+        score="norm of the gradient of the explained class",
+    )
+    figure = norms.plot()
+    assert figure.get_suptitle().splitlines()[1] == "score: norm of the gradient of 'negative'"
+    (ax,) = figure.axes
+    assert ax.get_xlabel() == "score"
+    assert 0.002 <= ax.get_xlim()[1] < 0.0025, "the largest fills the axis"
 
 
 def test_the_title_says_what_is_explained_and_what_was_cut() -> None:

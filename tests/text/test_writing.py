@@ -45,7 +45,7 @@ def test_markdown_cells_stay_cells(tmp_path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) == 4
     for line in lines:
-        assert line.replace("\\|", "").count("|") == 7
+        assert line.replace("\\|", "").count("|") == 8
     assert "<script>" not in lines[3]
 
 
@@ -53,8 +53,28 @@ def test_plain_text_marks_what_matters(tmp_path: Path) -> None:
     path = tmp_path / "out.txt"
     write_explanations(path, [MASKED])
     assert path.read_text(encoding="utf-8") == (
+        "*important*, from 0 to 1, from half of the text's largest score on\n\n"
         "positive 0.97, explains negative [aml] Un*believ*ably *good*!\n"
     )
+
+
+def test_contributions_have_their_sign_and_say_what_they_are(tmp_path: Path) -> None:
+    what = "contribution to the logit of the explained class"
+    signed = replace(MASKED, scores=(0.0, 0.25, 1.0, -2.0, 0.25), signed=True, score=what)
+    write_explanations(tmp_path / "out.csv", [signed])
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as stream:
+        (row,) = csv.DictReader(stream)
+    # By value, highest first; "good", the largest in absolute value, is last.
+    assert row["top tokens"] == "ably +1.000, believ +0.250, ! +0.250, Un +0.000, good -2.000"
+    assert (row["score"], row["target"]) == (what, "negative")
+    write_explanations(tmp_path / "out.txt", [signed] * 2)
+    assert (tmp_path / "out.txt").read_text(encoding="utf-8").splitlines() == [
+        "*for the explained class*, ~against it~, from half of the text's largest score on; "
+        f"score: {what}",
+        "The explained class is the predicted one unless another is named.",
+        "",
+        *["positive 0.97, explains negative [aml] Unbeliev*ably* ~good~!"] * 2,
+    ]
 
 
 def test_html_is_a_page(tmp_path: Path) -> None:

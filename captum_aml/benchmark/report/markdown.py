@@ -14,7 +14,7 @@ from captum_aml.benchmark.report.tables import (
     summary,
 )
 from captum_aml.benchmark.results import BenchmarkResults
-from captum_aml.visualization import TextCard, plain_text
+from captum_aml.visualization import TextCard, legend_text, plain_text
 from captum_aml.visualization.segments import printable
 
 _SPECIAL = re.compile(r"([\\`*_\[\]{}#|~!$])")
@@ -92,7 +92,9 @@ def _lines(results: BenchmarkResults, texts: bool) -> Iterator[str]:
     ):
         yield from _values(title, values)
     if texts and results.examples:
-        yield "\n## Texts"
+        yield "\n## Texts\n"
+        rows = [row for card in results.examples for row in card.rows]
+        yield _fenced(legend_text(rows, colored=False))
         for card in results.examples:
             yield from _example(card)
 
@@ -174,9 +176,12 @@ def _sorted(values: Mapping[str, object]) -> list[tuple[str, object]]:
 
 def _example(card: TextCard) -> Iterator[str]:
     lines = [f"{row.method}: {plain_text(card, row)}" for row in card.rows]
-    body = printable("\n".join(lines))
+    yield f"\n{escaped(card.predicted)}, {100 * card.probability:.1f} %\n"
+    yield _fenced(printable("\n".join(lines)))
+
+
+def _fenced(body: str) -> str:
     # A fence longer than any in the text, which then cannot end it.
     longest = max((len(run) for run in re.findall(r"`+", body)), default=0)
     fence = "`" * max(3, longest + 1)
-    yield f"\n{escaped(card.predicted)}, {100 * card.probability:.1f} %\n"
-    yield f"{fence}text\n{body}\n{fence}"
+    return f"{fence}text\n{body}\n{fence}"

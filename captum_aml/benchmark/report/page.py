@@ -14,7 +14,7 @@ from captum_aml.benchmark.report.markdown import legend
 from captum_aml.benchmark.report.tables import result_tables, summary
 from captum_aml.benchmark.results import BenchmarkResults
 from captum_aml.metrics import Metric
-from captum_aml.visualization.pages import template
+from captum_aml.visualization.pages import legend_values, template
 
 # Examples that are open from the start; the others unfold.
 _OPEN = 2
@@ -34,7 +34,6 @@ def to_html(results: BenchmarkResults) -> Iterator[str]:
     from markupsafe import Markup
 
     script = _script()
-    signed = {row.signed for card in results.examples for row in card.rows}
     main = _main_metric(results)
     return template("benchmark.html.j2").generate(
         results=results,
@@ -53,8 +52,7 @@ def to_html(results: BenchmarkResults) -> Iterator[str]:
         ],
         open_examples=_OPEN,
         beginning=lambda card: shown(card.text, longest=_LONGEST_SUMMARY) or "(empty text)",
-        unsigned_legend=False in signed,
-        signed_legend=True in signed,
+        **legend_values(row for card in results.examples for row in card.rows),
     )
 
 
