@@ -305,9 +305,10 @@ class MaskAttribution(GradientAttribution, ABC):
         cost: TrainingCost | None,
         loss: LossName,
     ) -> None:
-        """Takes a fitted masker, and notes in it that it is fitted where it keeps that."""
+        """Takes a fitted masker, and notes in it that it is, and by what, where it keeps that."""
         if hasattr(masker, "fitted"):
             setattr(masker, "fitted", True)  # noqa: B010  (a module's own attributes have no type)
+            setattr(masker, "learned_from", loss)  # noqa: B010
         self.masker_, self.fingerprint_, self.training_cost_ = masker, fingerprint, cost
         self.loss_ = loss
 
@@ -400,6 +401,12 @@ class MaskAttribution(GradientAttribution, ABC):
             return self.masker
         return None
 
+    def _regressed(self) -> bool:
+        """Whether the active masker's logits are contributions."""
+        if self.masker_ is not None:
+            return self.loss_ == "regression"
+        return getattr(self._active_masker(), "learned_from", "objective") == "regression"
+
     def _decided(self, problem: MaskingProblem, masker: nn.Module | None) -> Perturbation:
         """The perturbation of a problem, tried out where it is ``auto``; see ``chosen_removal``.
 
@@ -453,7 +460,7 @@ class MaskAttribution(GradientAttribution, ABC):
         if self.tune is None and n_steps % 2:
             warnings.warn(
                 f"n_steps: masks come in complementary pairs, {n_steps + 1} rather than {n_steps}",
-                stacklevel=4,
+                stacklevel=5,
             )
             n_steps += 1
         return n_steps

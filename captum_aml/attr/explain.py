@@ -119,7 +119,7 @@ def explain_call(
             tune=attribution.tune,
             learning_rate=attribution.tuning_learning_rate,
             scores=attribution.scores,
-            regressed=attribution.masker_ is not None and attribution.loss_ == "regression",
+            regressed=attribution._regressed(),
             with_delta=with_delta,
             show_progress=show_progress,
             seed=attribution.seed,

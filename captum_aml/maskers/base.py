@@ -60,7 +60,9 @@ class MaskerWindows:
 class Masker(Protocol):
     """A network that proposes mask logits; any ``torch.nn.Module`` with this call is one.
 
-    Four optional members are honoured: ``fitted`` (bool; a module without it counts as fitted),
+    Five optional members are honoured: ``fitted`` (bool; a module without it counts as fitted),
+    ``learned_from`` (``objective``, for a module without it, or ``regression``: then its logits are
+    contributions; ``fit`` sets both),
     ``config`` (a dictionary of JSON values, kept with a saved masker), ``explained_layers`` (an
     :class:`~captum_aml.maskers.ExplainedLayers`: the layers of the explained model whose hidden
     states the masker is given) and ``windows`` (a method that takes the masker's inputs and gives

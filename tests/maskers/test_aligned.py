@@ -815,7 +815,7 @@ def test_tuning_the_masker_is_for_each_text_by_itself(max_length: int) -> None:
     masker = tuned_masker(max_length=max_length)
     model = decoder()
     texts = [LINES[1], "good", LINES[0], "slow at first"]
-    settings = {"tune": "masker", "learning_rate": 1e-3}
+    settings = {"scores": "mask", "tune": "masker", "learning_rate": 1e-3}
     attribution = attribution_of(model, masker, **settings)
     batch = batch_of(texts)
     windows = masker.windows(

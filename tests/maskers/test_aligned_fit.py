@@ -107,5 +107,5 @@ def test_the_deciding_word_comes_first(loss: str) -> None:
     # With other seeds it is 0.95 to 1: kernels of another processor should not decide.
     assert int((scores.argmax(dim=1) == places).sum()) >= 90
     # At random it would be about one in seven.
-    noise = torch.rand(scores.shape, generator=torch.Generator().manual_seed(0)) * (scores > 0)
+    noise = torch.rand(scores.shape, generator=torch.Generator().manual_seed(0)) * (scores != 0)
     assert float((noise.argmax(dim=1) == places).float().mean()) < 0.3

@@ -14,7 +14,7 @@ N_TRAIN, N_HELD_OUT = 256, 64
 
 
 class Summed(nn.Module):
-    """Logits (0, s) with s a weighted sum over all elements: what has weight 0 is never looked at.
+    """Logits (-s, s) with s a weighted sum over all elements: what has weight 0 is never looked at.
 
     Args:
         weights: Of the shape of an example, or broadcast to it.
@@ -26,7 +26,7 @@ class Summed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         s = (x * self.weights).flatten(1).sum(dim=1)
-        return torch.stack([torch.zeros_like(s), s], dim=1)
+        return torch.stack([-s, s], dim=1)
 
 
 def planted(seed: int, n: int, n_places: int) -> tuple[Tensor, Tensor, torch.Generator]:

@@ -162,6 +162,7 @@ def test_a_fitted_pass_is_one_pass_of_the_model() -> None:
         embedding_layer=model.get_input_embeddings(),
         masker=masker,
         output="logits",
+        scores="mask",
     )
     ids = random_ids(3, 5)
     scores = attribution.attribute(**batch_of(ids))
@@ -169,6 +170,9 @@ def test_a_fitted_pass_is_one_pass_of_the_model() -> None:
     with torch.no_grad():
         problem = problem_of(masker, forward, ids)
         torch.testing.assert_close(scores, torch.sigmoid(problem.propose(masker)))
+    forward.passes, attribution.scores = 0, "contribution"
+    attribution.attribute(**batch_of(ids))
+    assert forward.passes == 2  # the baselines' value, too
 
 
 def test_layers_that_share_their_weights_are_read_after_their_last_run() -> None:

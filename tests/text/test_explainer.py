@@ -54,6 +54,16 @@ def fitted(model: Any) -> TextExplainer:
     return TextExplainer(model, TOKENIZER).fit(TEXTS * 2, epochs=1, n_subsets=2)
 
 
+def change_of(explainer: TextExplainer, text: str) -> float:
+    """What removing all of a text takes from the logit of its class."""
+    model = explainer.text_model
+    batch = model.collate(model.tokenize([text]))
+    with torch.no_grad():
+        logits = model(batch.input_ids, *batch.forward_args)[0]
+        removed = model(model.baselines(batch), *batch.forward_args)[0]
+    return float((logits - removed)[logits.argmax()])
+
+
 class TestSources:
     def test_a_model_a_pipeline_and_a_folder_give_the_same(self, folder: Path) -> None:
         by_folder = TextExplainer(folder, method="ig", device="cpu")
@@ -229,7 +239,8 @@ class TestCall:
             fitted("a good film")
         finally:
             handle.remove()
-        assert passes == [1]
+        # The second one is for what the text changes, to which the scores sum.
+        assert passes == [1, 1]
 
     @pytest.mark.parametrize("method", ["aml", "ig", "occlusion", "random"])
     def test_an_explanation_does_not_depend_on_the_others(self, model: Any, method: str) -> None:
@@ -298,6 +309,39 @@ class TestUnits:
         found = explainer(text)[0]
         assert found.tokens == ("The film is good.", "The plot was bad!", "Very slow?")
         assert len(found.scores) == 3
+
+    @pytest.mark.parametrize("unit", ["token", "word", "sentence"])
+    @pytest.mark.parametrize("method", ["mask-gradient", "aml", "la", "aml-tuned"])
+    def test_scores_sum_to_what_the_text_does(self, model: Any, method: str, unit: Any) -> None:
+        explainer = TextExplainer(model, TOKENIZER, method=method, unit=unit)
+        texts = ["unbelievable film , gripping", "The film is good. The plot was bad!"]
+        for text, found in zip(texts, explainer(texts), strict=True):
+            assert found.signed
+            change = pytest.approx(change_of(explainer, text), abs=1e-4)
+            assert sum(found.scores) == change
+            assert sum(sentence.score for sentence in found.sentences("sum")) == change
+            if unit != "sentence":
+                assert sum(word.score for word in found.words("sum")) == change
+            if unit == "word":
+                assert [word.score for word in found.words()] == list(found.scores)
+
+    def test_a_fitted_maskers_scores_sum_to_what_the_text_does(self, model: Any) -> None:
+        text = "unbelievable film , gripping"
+        for loss in ("objective", "regression"):
+            explainer = TextExplainer(model, TOKENIZER, unit="word")
+            explainer.fit([text, "bad plot"] * 2, epochs=1, n_subsets=2, loss=loss)
+            (found,) = explainer(text)
+            assert found.signed
+            assert found.tokens == ("unbelievable", "film", ",", "gripping")
+            assert sum(found.scores) == pytest.approx(change_of(explainer, text), abs=1e-4)
+            attribution = explainer.attribution_
+            assert attribution is not None
+            # The mask has the same order.
+            masks = TextExplainer(model, TOKENIZER, unit="word", masker=None)
+            masks.attribution_, attribution.scores = attribution, "mask"
+            masks._method = masks._made(None)
+            (mask,) = masks(text)
+            assert np.argsort(mask.scores).tolist() == np.argsort(found.scores).tolist()
 
     def test_words_that_were_given(self, model: Any) -> None:
         explainer = TextExplainer(model, TOKENIZER, method="occlusion", unit="word")
@@ -529,11 +573,11 @@ class TestTexts:
     @pytest.mark.parametrize("unit", ["token", "word", "sentence"])
     def test_are_explained(self, tokenizer: Any, text: str, unit: Any) -> None:
         model = bert_classifier(len(tokenizer))
-        explainer = TextExplainer(model, tokenizer, n_steps=1, unit=unit, max_length=64)
+        explainer = TextExplainer(model, tokenizer, n_steps=2, unit=unit, max_length=64)
         (found,) = explainer(text)
         assert len(found.scores) == len(found.tokens) == len(found.offsets)
         assert all(0 <= a <= b <= len(found.text) for a, b in found.offsets)
-        assert all(0 <= score <= 1 for score in found.scores)
+        assert sum(found.scores) == pytest.approx(change_of(explainer, text), abs=1e-4)
         assert found.truncated == (found.n_tokens_cut > 0)
         found.to_dict()
         if unit != "sentence":

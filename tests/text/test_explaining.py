@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_aml import methods
+from captum_aml import AMLAttribution, LAAttribution, methods
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.text import Explanation, TextClassifier, TextExplainer
 from tests._helpers.methods import all_names
@@ -46,7 +46,7 @@ def explain(
 
 
 def steps(name: str) -> int | None:
-    return None if methods.spec(name).steps is None else 5
+    return None if methods.spec(name).steps is None else 6
 
 
 @pytest.mark.parametrize("name", all_names())
@@ -113,10 +113,12 @@ def test_tokens_are_those_of_the_text(classifier: TextClassifier) -> None:
 
 
 def test_mask_methods_score_between_zero_and_one(classifier: TextClassifier) -> None:
-    for name in ("aml", "la"):
-        for explanation in explain(classifier, TEXTS, method=name, n_steps=5):
-            assert all(0 <= score <= 1 for score in explanation.scores)
-            assert not explanation.signed
+    for method in (AMLAttribution, LAAttribution):
+        for settings in ({"scores": "mask"}, {"multiply_by_inputs": False, "tune": "mask"}):
+            attribution = method(classifier, embedding_layer=classifier.embedding_layer, **settings)
+            for explanation in explain(classifier, TEXTS, method=attribution, n_steps=6):
+                assert all(0 < score < 1 for score in explanation.scores)
+                assert not explanation.signed
 
 
 def test_settings_are_recorded(classifier: TextClassifier) -> None:

@@ -437,10 +437,15 @@ def test_ids_of_any_dimension_can_be_fitted_without_a_masker_of_ones_own(
             return self.embedding(ids)[..., :3].reshape(len(ids), -1, 3).sum(dim=1) + self.bias
 
     aml = AMLAttribution(Model()).fit([torch.randint(1, 30, shape)], epochs=1)
-    scores = aml.attribute(torch.randint(1, 30, shape))
+    ids = torch.randint(1, 30, shape)
+    scores, delta = aml.attribute(ids, return_convergence_delta=True)
     assert isinstance(scores, Tensor)
     assert scores.shape == shape
-    assert ((scores > 0) & (scores < 1)).all()
+    torch.testing.assert_close(delta, torch.zeros(shape[0]), atol=1e-4, rtol=0)
+    aml.scores = "mask"
+    mask = aml.attribute(ids)
+    assert isinstance(mask, Tensor)
+    assert ((mask > 0) & (mask < 1)).all()
 
 
 @pytest.mark.parametrize("shape", [(8,), (8, 3), (8, 5, 3), (4, 2, 5, 3)])

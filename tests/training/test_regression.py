@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ from torch import Tensor, nn
 
 from captum_aml import AMLAttribution
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.maskers import EmbeddingMasker
+from captum_aml.maskers import EmbeddingMasker, MaskerInputs
+from captum_aml.maskers.checkpoint import Checkpoint
 from captum_aml.masking.problem import MaskingProblem
+from captum_aml.training import ValidationMetric
 from captum_aml.training.regression import (
     LOGITS_PER_UNIT,
     NEUTRAL_LOGIT,
@@ -207,6 +210,87 @@ def test_the_deciding_token_comes_first() -> None:
     ids, places = planted_texts(200, LENGTH, seed=7)
     scores = fitted(PLANTED).attribute(ids, n_steps=0)
     assert float((scores.argmax(dim=1) == places).float().mean()) >= 0.99
+
+
+class Knowing(nn.Module):
+    """Proposes what every feature of the additive model contributes."""
+
+    fitted = True
+    learned_from = "regression"
+
+    def forward(self, inputs: MaskerInputs) -> Tensor:
+        return logits_of(inputs.features[0] * Additive().weights)
+
+
+def test_scores_of_an_additive_model_are_its_own() -> None:
+    x, model = rows(4), Additive().eval()
+    aml = AMLAttribution(model, masker=Knowing(), output="probabilities")
+    expected = (x * model.weights).float()
+    torch.testing.assert_close(aml.attribute(x, target=1), expected, atol=1e-6, rtol=0)
+    # What is for one class is against the other, and the masker was not asked for that.
+    assert bool((aml.attribute(x, target=0).sum(dim=1) < 0).all())
+
+
+def test_scores_are_the_contributions_that_were_learned(tmp_path: Any) -> None:
+    ids, _ = planted_texts(50, LENGTH, seed=7)
+    ours = fitted(PLANTED)
+    scores, delta = ours.attribute(ids, return_convergence_delta=True)
+    ours.scores = "mask"
+    mask = ours.attribute(ids)
+    assert bool(((mask > 0) & (mask < 1)).all())
+    assert bool((scores < 0).any())
+    torch.testing.assert_close(delta, torch.zeros(50), atol=1e-4, rtol=0)
+    for row, logits in zip(scores, mask.logit(), strict=True):
+        assert row.argsort().tolist() == logits.argsort().tolist()
+        # Of one sign they differ by a factor.
+        contributions = logits - NEUTRAL_LOGIT
+        for part in (contributions > 0.1, contributions < -0.1):
+            factors = row[part] / contributions[part]
+            torch.testing.assert_close(
+                factors, factors.mean().expand_as(factors), atol=0, rtol=1e-3
+            )
+    # The masker knows it, wherever it is taken to.
+    taken = AMLAttribution(PLANTED, masker=ours.masker_, output="logits")
+    torch.testing.assert_close(taken.attribute(ids), scores, atol=1e-6, rtol=0)
+    ours.save_pretrained(tmp_path)
+    loaded = AMLAttribution.from_pretrained(tmp_path, PLANTED)
+    assert loaded.loss_ == "regression"
+    torch.testing.assert_close(loaded.attribute(ids), scores, atol=0, rtol=0)
+
+
+def test_folders_that_do_not_name_a_loss_hold_masks(tmp_path: Any) -> None:
+    ids, _ = planted_texts(50, LENGTH, seed=7)
+    ours = fitted(PLANTED)
+    ours.save_pretrained(tmp_path)
+    checkpoint = Checkpoint.load(tmp_path)
+    assert checkpoint.settings["loss"] == "regression"
+    kept = {name: value for name, value in checkpoint.settings.items() if name != "loss"}
+    replace(checkpoint, settings=kept).save(tmp_path)
+    older = AMLAttribution.from_pretrained(tmp_path, PLANTED)
+    assert older.loss_ == "objective"
+    scores, delta = older.attribute(ids, return_convergence_delta=True)
+    torch.testing.assert_close(delta, torch.zeros(50), atol=1e-4, rtol=0)
+    older.scores = "mask"
+    mask = older.attribute(ids)
+    # Shares of the sum, by the mask.
+    torch.testing.assert_close(
+        scores, mask / mask.sum(dim=1, keepdim=True) * scores.sum(dim=1, keepdim=True)
+    )
+
+
+def test_a_metric_of_ones_own_sees_the_scores_that_the_fit_ends_with() -> None:
+    ids, _ = planted_texts(20, LENGTH, seed=9)
+    seen: list[Tensor] = []
+
+    def keep(attribution: Any, batch: Any) -> Tensor:
+        seen.append(attribution.attribute(**batch, n_steps=0))
+        return torch.zeros(len(ids))
+
+    metric = ValidationMetric("kept", keep, higher_is_better=True)
+    ours = AMLAttribution(PLANTED, masker=masker(), output="logits").fit(
+        [ids], [ids], epochs=1, loss="regression", select_by=metric
+    )
+    torch.testing.assert_close(ours.attribute(ids), seen[-1], atol=0, rtol=0)
 
 
 def test_the_explained_model_needs_no_gradient() -> None:
