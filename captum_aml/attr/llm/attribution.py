@@ -71,10 +71,17 @@ class LLMAMLAttribution(BaseLLMAttribution):
     The target's tokens are never masked, nor is what stands between a template's values, nor what
     the tokenizer adds to it. In a ``TextTokenInput`` every token is a feature unless it is in the
     input's ``skip_tokens``; of a plain string the special tokens are left out. The explanations of
-    the target and of its T tokens are made together, as T + 1 rows of one batch: 2 (T + 1) rows of
-    a forward call while AML is tuned, each with logits for at most T places.
+    the target and of its T tokens are made together, as T + 1 rows of one batch. Without a masker
+    all masks are joined: 16 (T + 1) rows of a forward call, each with logits for at most T places,
+    unless ``internal_batch_size`` asks for fewer.
 
-    How a mask is applied is the method's own ``perturbation``:
+    Scores are contributions: with :math:`b` the prompt whose features are removed, those of the
+    target sum to the mean of :math:`\log p(y_t \mid x, y_{<t}) - \log p(y_t \mid b, y_{<t})`, those
+    of a token to its own. Values of a template that have no token but a common one share its score.
+
+    How a mask is applied is the method's own ``perturbation``. Without a masker ``auto`` does both
+    of the following where the model takes it, otherwise the first, which can be read as
+    ``attr_method.perturbation_``; with one it is the first:
 
     - ``blend`` mixes the embeddings of the prompt with those of its baseline: of a token input its
       ``baselines``; of a template its baseline strings, cut or filled with the baseline token to
