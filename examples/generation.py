@@ -4,8 +4,8 @@ Explain what a language model writes
 
 Captum explains generated text with :class:`~captum.attr.LLMAttribution` and
 :class:`~captum.attr.LLMGradientAttribution`. :class:`~captum_aml.attr.LLMAMLAttribution` stands
-beside them: the same inputs, the same call, the same result with its plots, and scores from a
-learned mask over the prompt.
+beside them: the same inputs, the same call, the same result with its plots, and scores from masks
+over the prompt.
 
 Run it as a script with a language model of your own::
 
@@ -56,9 +56,9 @@ result = llm.attribute(inp, target=answer)
 
 # %%
 # Left out, the target is what the model writes. ``token_attr`` has a row for each token of the
-# answer, ``seq_attr`` the scores for the whole of it. Captum's result draws them. Words that stand
-# in every reply ("are", "about") need nothing in particular: their probability hardly falls
-# whatever is taken away, and their rows are not worth reading.
+# answer, ``seq_attr`` the scores for the whole of it. Captum's result draws them. Scores are
+# contributions to log-probabilities: words that stand in every reply ("are", "about") need nothing
+# in particular, and have scores near 0.
 
 figure, axis = result.plot_token_attr()
 figure.set_size_inches(13, 5)
@@ -69,7 +69,7 @@ plt.show()
 # Beside Captum
 # -------------
 # The same call with Captum's class and one of its perturbation methods. Its scores are changes of
-# log-probabilities when a token is taken away.
+# log-probabilities, too, when a single token is taken away.
 
 captum = LLMAttribution(FeatureAblation(model), tokenizer)
 ablated = captum.attribute(inp, target=answer)
