@@ -1,4 +1,4 @@
-"""The demonstration: six methods on the bundled classifier of reviews, scored by what is known.
+"""The demonstration: seven methods on the bundled classifier of reviews, scored by what is known.
 
 The reviews come from a grammar that knows which words decide each label, so that an explanation can
 be right or wrong. A method's *hit rate* is the share of deciding words among as many of its highest
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from captum_aml.visualization import Table, TextCard
 
 
-#: By label: the method's name, whether it starts from the bundled masker, and its tuning steps.
+#: By label: the method's name, whether it starts from the bundled masker, and its steps.
 METHODS: Mapping[str, tuple[str, bool, int | None]] = {
+    "AML, nothing prepared": ("mask-gradient", False, None),
     "AML, fitted": ("aml", True, None),
     "AML, fitted and tuned 10 steps": ("aml", True, 10),
-    "AML, no masker, 30 steps": ("aml", False, 30),
+    "LA, nothing prepared": ("la", False, None),
     "LA, fitted": ("la", True, None),
     "Integrated Gradients": ("ig", False, None),
     "Occlusion": ("occlusion", False, None),

@@ -134,6 +134,7 @@ register(
         "averaged mask gradient of AML's objective: no masker, nothing prepared",
         _factory(AMLAttribution),
         family="learned",
+        stochastic=True,
         steps="masks (16)",
     )
 )

@@ -111,7 +111,8 @@ class MethodSpec:
         aliases: Other names that users may write.
         family: What its scores come from. Default: "other".
         signed: Whether a score can be for the explained class, above 0, or against it, below 0.
-        stochastic: Whether another seed gives other scores.
+        stochastic: Whether another seed gives other scores; where it can use a fitted masker,
+            with one.
         steps: What ``n_steps`` counts. None where the method has nothing to count.
         takes_masker: Whether it can use a fitted masker.
         requires_masker: Whether it cannot do without one.

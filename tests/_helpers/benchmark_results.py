@@ -45,7 +45,7 @@ METHODS: list[tuple[str, Role, float, float, float, float, float]] = [
     ("random", "random", 0.08, 0, 0, 0.00002, 0.1),
     ("aml", "learned", 0.56, 1.98, 0, 0.0041, 12.3),
     ("aml-tuned", "learned", 0.61, 52, 50, 0.412, 188.2),
-    ("aml-free", "learned", 0.33, 102, 100, 0.803, 176.0),
+    ("mask-gradient", "learned", 0.53, 18, 16, 0.103, 176.0),
     ("la", "learned", 0.52, 1.98, 0, 0.0040, 12.3),
     ("saliency", "baseline", 0.21, 1, 1, 0.011, 34.0),
     ("input-x-gradient", "baseline", 0.12, 1, 1, 0.011, 34.1),

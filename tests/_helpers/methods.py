@@ -57,12 +57,12 @@ def few(name: str) -> int | None:
     """A small number of steps, for what does not ask how good the scores are."""
     if methods.spec(name).steps is None:
         return None
-    return 3 if methods.spec(name).family == "learned" else 8
+    return 4 if methods.spec(name).family == "learned" else 8
 
 
 def subject(name: str) -> tuple[Callable[..., Tensor], nn.Module]:
     """A model that the method can explain, and its embeddings: additive ones where it can."""
-    if methods.spec(name).family == "attention" or name.endswith("-attention"):
+    if methods.spec(name).family == "attention":
         model = bert_classifier(40)
         return WithModel(model), model.get_input_embeddings()
     return LOGISTIC, LOGISTIC.embedding

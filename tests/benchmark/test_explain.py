@@ -75,14 +75,14 @@ class TestPlanRuns:
     def test_all_that_can_run(self) -> None:
         runs, notes = runs_of(None, maskers={"aml": AML})
         names = [run.name for run in runs]
-        assert {*names, "la", "la-tuned", "la-tuned-masker"} == set(methods.available())
+        assert {*names, "la", "la-tuned", "la-published"} == set(methods.available())
         assert notes == [
             "Left out: la needs a fitted masker, and none was given.",
             "Left out: la-tuned needs a fitted masker, and none was given.",
-            "Left out: la-tuned-masker needs a fitted masker, and none was given.",
+            "Left out: la-published needs a fitted masker, and none was given.",
         ]
         with_masker = {run.name: run.masker.folder for run in runs if run.masker}
-        assert with_masker == {"aml": "a", "aml-tuned": "a", "aml-tuned-masker": "a"}
+        assert with_masker == {"aml": "a", "aml-tuned": "a", "aml-published": "a"}
 
     def test_steps_by_an_alias(self) -> None:
         runs, _ = runs_of(["ig", "saliency"], n_steps={"ig": 7})
@@ -137,7 +137,9 @@ def explain(
 
 
 class TestRecords:
-    @pytest.mark.parametrize(("shared", "passes"), [(True, 1), (False, 2)])
+    # A contribution is a share of what the model gives more for a text than for its baselines,
+    # which takes a pass over these.
+    @pytest.mark.parametrize(("shared", "passes"), [(True, 2), (False, 3)])
     def test_a_masker_on_the_models_own_states_is_no_pass_of_its_own(
         self, tmp_path: Path, classifier: TextClassifier, shared: bool, passes: int
     ) -> None:
@@ -154,24 +156,28 @@ class TestRecords:
         records = explain(tmp_path / "run", run, classifier)
         assert [record["forward_passes"] for record in records] == [passes] * len(TEXTS)
 
-    @pytest.mark.parametrize(("fitted", "passes"), [(True, 2), (False, 1)])
+    @pytest.mark.parametrize("fitted", [True, False])
     def test_a_fitted_masker_that_is_given_as_a_module_has_passes_of_its_own(
-        self, tmp_path: Path, classifier: TextClassifier, fitted: bool, passes: int
+        self, tmp_path: Path, classifier: TextClassifier, fitted: bool
     ) -> None:
         masker = TransformerMasker.from_model(classifier.model)
         masker.fitted = fitted
         method = MaskMethod(
-            AMLAttribution(classifier, embedding_layer=classifier.embedding_layer, masker=masker),
-            0 if fitted else 1,
-            {},
-            through_attention=False,
+            AMLAttribution(
+                classifier,
+                embedding_layer=classifier.embedding_layer,
+                masker=masker,
+                perturbation="blend",
+            ),
+            0 if fitted else 4,
+            None,
         )
         run, plan = MethodRun(methods.spec("random"), 0), Plan.of(classifier, TEXTS, batch_size=2)
         with opened(tmp_path, run, classifier, plan) as (_, file):
             explain_run(run, method, classifier, plan, file)
             records = list(file)
-        # A step of tuning is a pass over two masked inputs, and one scores its result.
-        expected = passes if fitted else passes + 2 * 2
+        # The text and its baselines; and what the masker sees, or each of the masks.
+        expected = 2 + (1 if fitted else 4)
         assert [record["forward_passes"] for record in records] == [expected] * len(TEXTS)
 
     def test_the_same_as_the_package_explains_elsewhere(self, tmp_path: Path) -> None:

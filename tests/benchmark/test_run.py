@@ -121,27 +121,30 @@ class TestResults:
             reviews_classifier(),
             tmp_path,
             texts=reviews(3),
-            methods=["aml", "la-tuned", "aml-free"],
+            methods=["aml", "la-tuned", "mask-gradient"],
             metrics=["token-f1"],
             maskers=maskers,
-            n_steps={"la-tuned": 2, "aml-free": 1},
+            n_steps={"la-tuned": 2, "mask-gradient": 4},
             seeds=(4,),
         )
         rows = {row.method: row for row in results.rows}
         assert {name: row.role for name, row in rows.items()} == {
             "aml": "learned",
             "la-tuned": "learned",
-            "aml-free": "learned",
+            "mask-gradient": "learned",
             "random": "random",
             "occlusion": "baseline",
         }
         assert rows["aml"].settings["masker"] == results.fingerprints["masker aml"]
         assert rows["la-tuned"].settings["masker"] == results.fingerprints["masker la"]
         assert rows["la-tuned"].settings["n_steps"] == 2
-        assert rows["aml-free"].settings["masker"] is None
+        assert rows["mask-gradient"].settings["masker"] is None
         assert rows["aml"].training != ""
-        assert rows["aml-free"].training == rows["occlusion"].training == ""
-        assert rows["aml"].cost.forward_passes == 2  # the masker's and the model's
+        assert rows["mask-gradient"].training == rows["occlusion"].training == ""
+        # The masker's, the model's, and the model's for the baselines.
+        assert rows["aml"].cost.forward_passes == 3
+        assert rows["mask-gradient"].cost.forward_passes == 2 + 4
+        assert rows["mask-gradient"].cost.backward_passes == 4
         assert rows["aml"].cells["token-f1"].comparison is not None
         assert rows["random"].seeds == [4]
         # Leave-one-out finds the deciding words of this model, chance does not.

@@ -151,7 +151,7 @@ class TestBenchmarkMistakes:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--methods", "magic"], "method: expected one of aml, aml-tuned"),
+            (["--methods", "magic"], "method: expected one of mask-gradient, aml"),
             (["--methods", "ig,ig"], "methods: expected each once"),
             (["--methods", "aml"], "masker: aml needs a fitted masker"),
             (["--metrics", "truth"], "metrics: expected some of aopc-comprehensiveness"),

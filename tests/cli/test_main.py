@@ -91,7 +91,7 @@ class TestResults:
     def test_aml_is_the_default(self, run: Run, model: str) -> None:
         (row,) = explain(run, model, "a good film").rows
         assert row["method"] == "aml"
-        assert row["settings"]["n_steps"] == 50
+        assert row["settings"]["n_steps"] == 16
 
     def test_the_same_seed_gives_the_same_output(self, run: Run, model: str) -> None:
         arguments = ("a good film", "--method", "lime", "--steps", "20", "--seed")
@@ -167,7 +167,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["x", "--method", "magic"], "method: expected one of aml, aml-tuned"),
+            (["x", "--method", "magic"], "method: expected one of mask-gradient, aml"),
             (["x", "--target", "happy"], "target: expected one of the labels negative, positive"),
             (["x", "--target", "7"], "target: expected an index from 0 to 1"),
             (["x", "--device", "cuda:99"], "device: expected 'auto', 'cpu'"),

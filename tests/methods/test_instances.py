@@ -34,7 +34,9 @@ from captum_aml import (
     LayerLAAttribution,
     methods,
 )
+from captum_aml.attr.base import MaskAttribution
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.methods.adapter import number_groups
 from tests._helpers.methods import IDS, MASK, REFERENCE, WithModel
 from tests._helpers.text_models import BagOfTokens, bert_classifier
 
@@ -74,6 +76,7 @@ MASKS: dict[str, Callable[[], Attribution]] = {
     "la": lambda: LAAttribution(logits, embedding_layer=LAYER),
     "layer-aml": lambda: LayerAMLAttribution(logits, LAYER),
     "layer-la": lambda: LayerLAAttribution(logits, LAYER),
+    "aml-mask": lambda: AMLAttribution(logits, False, embedding_layer=LAYER),
 }
 OTHERS: dict[str, Callable[[], Attribution]] = {
     "occlusion": lambda: Occlusion(logits),
@@ -84,6 +87,8 @@ ALL = {**GRADIENTS, **PERTURBATIONS, **MASKS, **OTHERS}
 
 def few(attribution: Attribution) -> int | None:
     takes = attribution.attribute.__wrapped__.__code__.co_varnames
+    if isinstance(attribution, MaskAttribution):
+        return 4
     return 3 if "n_steps" in takes or "n_samples" in takes else None
 
 
@@ -232,7 +237,7 @@ def test_gradient_methods_are_what_captum_gives(name: str, row: int) -> None:
     if "ig" in name or "deep" in name:
         call["baselines"] = REFERENCE[cut]
     if "ig" in name:
-        call["n_steps"] = 3
+        call["n_steps"] = few(attribution)
     expected = attribution.attribute(IDS[cut], **call).sum(dim=-1) * EXPLAINED[cut]
     assert torch.allclose(scores_of(attribution)[cut], expected, atol=CLOSE)
     # Groups have their tokens' sums.
@@ -272,20 +277,23 @@ def test_perturbation_methods_are_what_captum_gives(
 @pytest.mark.parametrize("grouped", [False, True])
 def test_learned_masks_are_what_they_are_by_themselves(name: str, grouped: bool) -> None:
     attribution = MASKS[name]()
-    apart = torch.where(EXPLAINED, GROUPS, 1000) if grouped else None
+    # Numbered in order of appearance, as masks are drawn for groups in the order of their numbers.
+    apart = number_groups(EXPLAINED, GROUPS) if grouped else None
     expected = attribution.attribute(
         IDS,
         baselines=REFERENCE,
         target=1,
         additional_forward_args=(MASK,),
-        n_steps=3,
+        n_steps=few(attribution),
         feature_mask=apart,
     )
     expected = expected.sum(dim=-1) if expected.dim() == 3 else expected
+    if apart is not None and attribution.multiplies_by_inputs:  # a group's share, times its tokens
+        expected = expected * (apart[:, :, None] == apart[:, None]).sum(dim=-1)
     scores = scores_of(attribution, feature_mask=GROUPS if grouped else None)
     assert torch.allclose(scores, expected, atol=1e-6)
     settings = methods.AttributionMethod(attribution).settings
-    assert (settings["n_steps"], settings["tune"], settings["masker"]) == (50, "mask", None)
+    assert (settings["n_steps"], settings["tune"], settings["masker"]) == (16, None, None)
 
 
 @pytest.mark.parametrize(
@@ -293,9 +301,10 @@ def test_learned_masks_are_what_they_are_by_themselves(name: str, grouped: bool)
     [
         (lambda: FeatureAblation(logits), True),
         (lambda: LayerIntegratedGradients(logits, LAYER), True),
-        (lambda: AMLAttribution(logits, embedding_layer=LAYER), False),
-        (lambda: LayerLAAttribution(logits, LAYER), False),
-        (lambda: AMLAttribution(logits, embedding_layer=LAYER, scores="contribution"), True),
+        (lambda: AMLAttribution(logits, embedding_layer=LAYER), True),
+        (lambda: LayerLAAttribution(logits, LAYER), True),
+        (lambda: AMLAttribution(logits, embedding_layer=LAYER, scores="mask"), False),
+        (lambda: LayerLAAttribution(logits, LAYER, multiply_by_inputs=False), False),
     ],
 )
 def test_which_scores_are_signed(make: Callable[[], Attribution], signed: bool) -> None:
@@ -401,7 +410,7 @@ class TestForwardFunctions:
             scores = scores_of(make(), target=target)
             for row in range(2):
                 cut = slice(row, row + 1)
-                call: dict[str, Any] = {"n_steps": 3} if few(make()) else {}
+                call: dict[str, Any] = {"n_steps": few(make())} if few(make()) else {}
                 expected = make().attribute(
                     IDS[cut],
                     baselines=REFERENCE[cut],

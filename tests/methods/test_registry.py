@@ -22,7 +22,8 @@ from tests._helpers.text_models import save_classifier
 class TestBadInput:
     def test_unknown_name_lists_the_known_ones(self) -> None:
         with pytest.raises(
-            InvalidInputError, match=r"expected one of aml, .*la, .*random, got 'limee'"
+            InvalidInputError,
+            match=r"expected one of mask-gradient, .*la, .*random, got 'limee'",
         ):
             methods.create("limee", LINEAR, LINEAR.embedding)
 
@@ -38,7 +39,7 @@ class TestBadInput:
         with pytest.raises(
             InvalidInputError,
             match=r"masker: method 'ig' uses none.*"
-            "aml, aml-tuned, aml-tuned-masker, la, la-tuned, la-tuned-masker$",
+            "aml, aml-tuned, aml-published, la, la-tuned, la-published$",
         ):
             methods.create("ig", LINEAR, LINEAR.embedding, masker="folder")
 
@@ -153,9 +154,8 @@ class TestRegistry:
 
     def test_the_names_users_can_give(self) -> None:
         assert methods.available() == (
-            "aml", "aml-tuned", "aml-tuned-masker", "aml-free",
-            "aml-free-attention",
-            "la", "la-tuned", "la-tuned-masker", "la-free", "la-free-attention",
+            "mask-gradient",
+            "aml", "aml-tuned", "aml-published", "la", "la-tuned", "la-published",
             "integrated-gradients", "gradient-shap", "input-x-gradient", "saliency", "smooth-grad",
             "deep-lift", "occlusion", "lime", "kernel-shap", "shapley-sampling", "shap",
             "lime-text", "attention", "attention-rollout", "random",
