@@ -103,7 +103,10 @@ class Workload:
         if network is not None:
             network.fitted = True
         return AMLAttribution(
-            self.forward, embedding_layer=self.model.get_input_embeddings(), masker=network
+            self.forward,
+            embedding_layer=self.model.get_input_embeddings(),
+            masker=network,
+            tune="mask",
         )
 
     def tune(self, batch: Batch, n_steps: int) -> None:

@@ -74,9 +74,8 @@ predicted = probabilities.argmax(dim=-1)
 # %%
 # The same call for both
 # ----------------------
-# ``call`` goes to either class as it is. Without a fitted masker AML tunes a mask for these very
-# texts, by 50 steps unless ``n_steps`` says otherwise. A step is a forward and a backward pass of
-# the masked text and of its complement, so that it costs two of Integrated Gradients' steps.
+# ``call`` goes to either class as it is. ``n_steps`` counts the same in both: forward and backward
+# passes for each text, 50 for Integrated Gradients unless it says otherwise, and 16 for AML.
 
 layer = model.get_input_embeddings()
 call = dict(baselines=ref_ids, target=predicted, additional_forward_args=(attention_mask,))
@@ -90,9 +89,12 @@ for name, attribution in (
     scores[name] = attributions.sum(dim=-1).detach()  # one score for each token
 
 # %%
-# Integrated Gradients divides the difference between the output and that of the baseline among the
-# tokens, so that its scores may be of any size and sign. AML's are the mask: between 0 and 1, and 0
-# for what equals its baseline.
+# Both divide the difference between the output and that of the baseline among the tokens, so that
+# scores may be of any size and sign, and are 0 for what equals its baseline.
+
+difference = forward(ids, attention_mask) - forward(ref_ids, attention_mask)
+difference = difference.detach().gather(1, predicted[:, None])[:, 0]
+assert torch.allclose(scores["AML"].sum(dim=-1), difference, atol=1e-3)
 
 labels = model.config.id2label
 figure, axes = plt.subplots(
@@ -108,7 +110,6 @@ for row in range(len(texts)):
         axis.axvline(0, color="0.3", linewidth=0.8)
         axis.set_title(f"{name}: {labels[predicted[row].item()]}")
         axis.spines[["top", "right"]].set_visible(False)
-    axes[row, -1].set_xlim(0, 1)
 figure.suptitle("One call, two attribution classes")
 plt.show()
 
@@ -154,9 +155,8 @@ for attribution in (IntegratedGradients, AMLAttribution):
 # Captum's metrics
 # ----------------
 # Infidelity compares what the scores say of a perturbation with what the model does under it;
-# maximal sensitivity says how far the scores move when the input moves a little. AML's ``mask``
-# scores are not in the model's units; ``scores="contribution"`` rescales them so that they sum to
-# the difference of the outputs, as Integrated Gradients' do, and infidelity can be read.
+# maximal sensitivity says how far the scores move when the input moves a little. The scores of both
+# are in the model's unit, so that their infidelity can be compared.
 
 
 def swap_for_baseline(inputs, baselines):
@@ -176,7 +176,7 @@ def per_channel(attributions, inputs, baselines):
 n_perturbations = 8 if options.smoke else 50
 for explainer in (
     IntegratedGradients(forward_embeddings),
-    AMLAttribution(forward_embeddings, scores="contribution"),
+    AMLAttribution(forward_embeddings),
 ):
     attributions = explainer.attribute(embeddings, **at_embeddings)
     error = infidelity(

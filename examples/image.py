@@ -80,10 +80,14 @@ regions = torch.stack([superpixels(image, options.regions) for image in chosen])
 # Against a baseline of 0 (no ink) only ink can be removed: a pixel that is empty equals its
 # baseline, cannot be masked, and scores 0 unless its region has ink. Against the mean image, the
 # absence of ink is information too: that the middle of a 0 is empty is what tells it from an 8.
+#
+# ``multiply_by_inputs=False`` asks for the mask instead of contributions, and ``tune="mask"``
+# descends the objective itself, starting from the averaged mask gradient.
 
 mean_image = train.mean(dim=0, keepdim=True)
 n_steps = 60 if options.smoke else 100
-aml = AMLAttribution(model)
+mask_of = dict(multiply_by_inputs=False, tune="mask")
+aml = AMLAttribution(model, **mask_of)
 explanations = {
     "AML, baseline: no ink": aml.attribute(
         chosen, baselines=0.0, feature_mask=regions, n_steps=n_steps
@@ -92,7 +96,7 @@ explanations = {
         chosen, baselines=mean_image, feature_mask=regions, n_steps=n_steps
     ),
     "AML, single pixels, mean image": aml.attribute(chosen, baselines=mean_image, n_steps=n_steps),
-    "LA, baseline: mean image": LAAttribution(model).attribute(
+    "LA, baseline: mean image": LAAttribution(model, **mask_of).attribute(
         chosen, baselines=mean_image, feature_mask=regions, n_steps=n_steps
     ),
 }

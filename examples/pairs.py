@@ -55,9 +55,8 @@ for explanation in explanations:
     print(f"{explanation.predicted_label:14} {explanation.probability:.2f}  {', '.join(best)}")
 
 # %%
-# For "contradiction" the mask keeps one word of the review and one of the claim: without either
-# there would be none. The third pair is neutral, and so is a pair of empty texts for this model:
-# almost nothing is kept, since nothing is needed.
+# For "contradiction" one word of the review and one of the claim contribute most: without either
+# there would be none.
 
 explanations[0]
 
@@ -79,8 +78,8 @@ for explanation in explanations:
             for (first, last), score in zip(explanation.offsets, explanation.scores, strict=True)
             if start <= first and last <= end
         ]
-        shares.append(max(scores, default=0.0))
-    print(f"{explanation.predicted_label:14} first text {shares[0]:.2f}, second {shares[1]:.2f}")
+        shares.append(sum(scores))
+    print(f"{explanation.predicted_label:14} first text {shares[0]:+.2f}, second {shares[1]:+.2f}")
 
 # %%
 # Hold one side fixed
@@ -104,6 +103,6 @@ figure, axis = plt.subplots(figsize=(6, 4.5), layout="constrained")
 axis.barh(range(len(tokens)), scores.tolist(), color="#60a5fa")
 axis.set_yticks(range(len(tokens)), tokens)
 axis.invert_yaxis()
-axis.set(xlim=(0, 1), xlabel="score", title="The second text is held fixed")
+axis.set(xlabel="contribution", title="The second text is held fixed")
 axis.spines[["top", "right"]].set_visible(False)
 plt.show()

@@ -5,7 +5,7 @@ Explain a table, with columns in groups
 AML explains any differentiable forward function, not only language models. Here it is a small
 network that tells malignant from benign tumours by 30 columns (scikit-learn's breast cancer data).
 The columns are 10 measurements, each given as a mean, a standard error and a worst value: a
-``feature_mask`` makes each measurement one unit, with one score.
+``feature_mask`` makes each measurement one unit.
 
 Run it as a script::
 
@@ -68,19 +68,21 @@ call = dict(baselines=0.0, feature_mask=feature_mask)
 aml = AMLAttribution(model)
 scores = aml.attribute(test, **call)
 print(scores.shape)
-# Every column of a group has the group's score.
+# The columns of a group share its contribution evenly, and all columns sum to the difference that
+# the row makes to the logit of its class.
 assert torch.equal(scores[:, :10], scores[:, 20:])
 
 # %%
 # Three tumours, and the measurements that decide them
 # ----------------------------------------------------
 # The explained class is the predicted one, since no target was given. Integrated Gradients scores
-# columns; their sums over a group stand beside AML's.
+# columns; their sums over a group stand beside AML's. What speaks against the class is below 0.
 
 probabilities = model(test).softmax(dim=-1)
 predicted = probabilities.argmax(dim=-1)
 by_column = IntegratedGradients(model).attribute(test, baselines=0.0, target=predicted)
 by_group = by_column.reshape(-1, 3, 10).sum(dim=1)
+measured = scores.reshape(-1, 3, 10).sum(dim=1)
 
 rows = range(options.rows)
 figure, axes = plt.subplots(
@@ -89,24 +91,22 @@ figure, axes = plt.subplots(
 for column, row in enumerate(rows):
     name = data.target_names[predicted[row]]
     for axis, values, method in (
-        (axes[0, column], scores[row, :10], "AML"),
+        (axes[0, column], measured[row], "AML"),
         (axes[1, column], by_group[row], "Integrated Gradients"),
     ):
         axis.barh(measurements, values.tolist(), color="#3b76d6")
         axis.axvline(0, color="0.3", linewidth=0.8)
         axis.set_title(f"{name}, p = {probabilities[row].max():.2f}\n{method}", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0, column].set_xlim(0, 1)
 axes[0, 0].invert_yaxis()
 plt.show()
 
 # %%
 # Fit once, then explain in one pass
 # ----------------------------------
-# A mask that is tuned for each row costs two passes of the model, forward and backward, for each
-# of 50 steps. ``fit`` trains a small masker on the training rows, and then a mask is one pass of
-# that. No labels are needed: what is explained is what the model predicts. A batch is what
-# ``attribute`` takes.
+# So far each row cost sixteen forward and backward passes of the model. ``fit`` trains a small
+# masker on the training rows, and then a mask is one pass of that. No labels are needed: what is
+# explained is what the model predicts. A batch is what ``attribute`` takes.
 
 fitted = AMLAttribution(model)
 batches = [dict(inputs=part, **call) for part in train.split(32)]
@@ -127,7 +127,7 @@ def probability_without(ranked, k=3):
 
 print(f"nothing removed           {probabilities.max(dim=-1).values.mean():.3f}")
 for name, ranked in (
-    ("AML, tuned", scores[:, :10]),
+    ("AML, averaged gradient", scores[:, :10]),
     ("AML, fitted masker", proposed[:, :10]),
     ("Integrated Gradients", by_group),
     ("random", torch.tensor(np.random.default_rng(0).random((len(test), 10)))),
@@ -136,6 +136,6 @@ for name, ranked in (
 
 # %%
 # The network is nearly linear, which is the best case for Integrated Gradients: a column's
-# gradient times its difference from the baseline *is* what it contributes. AML finds the same
-# ranking by another way. The fitted masker is behind what it learned to imitate, and a pass of it
+# gradient times its difference from the baseline *is* what it contributes, and AML's averaged
+# gradient agrees with it. The fitted masker is behind what it learned to imitate, and a pass of it
 # is all that an explanation then costs.

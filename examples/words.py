@@ -48,18 +48,18 @@ by_token
 
 # %%
 
-for pooling in ("max", "mean"):
+for pooling in ("max", "sum"):
     best = sorted(by_token.words(pooling), key=lambda word: -word.score)[:2]
     print(pooling, [(word.text, round(word.score, 2)) for word in best])
 
 # %%
-# The highest piece decides with ``max``, which suits a mask: a word is needed if one of its pieces
-# is.
+# The highest piece decides with ``max``. A ``sum`` suits contributions: it is what a word's tokens
+# contribute together.
 #
 # Mask words
 # ----------
 # With ``unit="word"`` the scores *are* those of words. A word is kept or removed as a whole, which
-# is closer to the question that people ask, and fewer values are tuned. It works with every
+# is closer to the question that people ask. It works with every
 # method: those that remove something remove a word, and of gradients a word gets the sum of its
 # tokens.
 
@@ -74,7 +74,7 @@ by_word
 
 by_sentence = TextExplainer(classifier, unit="sentence")(text)[0]
 for sentence, score in zip(by_sentence.tokens, by_sentence.scores, strict=True):
-    print(f"{score:.2f}  {sentence}")
+    print(f"{score:6.2f}  {sentence}")
 
 # %%
 # All three together. A text longer than the model takes is explained in what the model saw, and
