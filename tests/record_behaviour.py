@@ -354,7 +354,7 @@ _REAL_STEPS = {
     "shap": 60,
     "lime-text": 60,
 }
-_REAL_TUNING = 3
+_REAL_TUNING = 4
 
 
 def explained(explainer: TextExplainer, texts: Sequence[Any], **call: Any) -> JSON:
@@ -427,7 +427,7 @@ def maskers_on_reviews(setup: Setup) -> JSON:
         for steps in (0, 3):
             explainer = setup.explainer(method=name, masker=folder, n_steps=steps)
             found[f"{name}, {steps} steps"] = explained(explainer, setup.reviews)
-        for method in (f"{name}-tuned", f"{name}-tuned-masker"):
+        for method in (f"{name}-tuned", f"{name}-published"):
             explainer = setup.explainer(method=method, masker=folder)
             found[f"{method}, 3 steps"] = explained(explainer, setup.reviews, n_steps=3)
         loaded = TextExplainer.from_pretrained(folder, *setup.reviews_model, device="cpu")
@@ -440,17 +440,17 @@ def other_calls_on_reviews(setup: Setup) -> JSON:
     reviews = setup.reviews[:4]
     found = {}
     for unit in ("word", "sentence"):
-        for name in ("aml-free", "la-free", "integrated-gradients", "occlusion", "attention"):
+        for name in ("mask-gradient", "la", "integrated-gradients", "occlusion", "attention"):
             explainer = setup.explainer(method=name, unit=unit)
             two = [f"{a} {b}" for a, b in zip(reviews[:2], reviews[2:], strict=True)]
             found[f"{name}, {unit}"] = explained(explainer, two)
     for target in (0, "positive"):
         for name in ("aml", "saliency"):
-            explainer = setup.explainer(method=name, n_steps=5 if name == "aml" else None)
+            explainer = setup.explainer(method=name, n_steps=6 if name == "aml" else None)
             found[f"{name}, target {target}"] = explained(explainer, reviews, target=target)
     for name in ("random", "gradient-shap", "smooth-grad"):
         found[f"{name}, seed 7"] = explained(setup.explainer(method=name, seed=7), reviews)
-    single = setup.explainer(method="aml", n_steps=5, batch_size=1)
+    single = setup.explainer(method="aml", n_steps=6, batch_size=1)
     found["aml, batches of one"] = explained(single, reviews)
     pair = setup.explainer(method="occlusion")
     found["occlusion, pair and words"] = explained(pair, [tuple(reviews[:2]), reviews[2].split()])
@@ -499,8 +499,8 @@ def methods_on_real_texts(setup: Setup) -> JSON:
                 ),
             )
     emotion = setup.real_path("minilm-emotion")
-    for name in ("aml-free", "integrated-gradients", "attention-rollout", "occlusion"):
-        steps = None if methods.spec(name).steps is None else 5
+    for name in ("mask-gradient", "integrated-gradients", "attention-rollout", "occlusion"):
+        steps = None if methods.spec(name).steps is None else 6
         explainer = TextExplainer(emotion, method=name, n_steps=steps, device="cpu")
         found[f"{name}, emotion"] = explained(explainer, texts[:4])
     return found
@@ -538,9 +538,11 @@ def attribution_classes(setup: Setup) -> JSON:
     found: dict[str, JSON] = {}
     for name, (kind, place) in kinds.items():
         for scores in ("mask", "contribution"):
-            attribution = kind(text_model, **place, scores=scores)
-            call = {**batch, "n_steps": 5, "return_convergence_delta": True}
-            found[f"{name}, {scores}"] = of_call(attribution, attribution.attribute(**call))
+            for tune in (None, "mask"):
+                attribution = kind(text_model, **place, scores=scores, tune=tune)
+                call = {**batch, "n_steps": 6, "return_convergence_delta": True}
+                result = attribution.attribute(**call)
+                found[f"{name}, {scores}, tune={tune}"] = of_call(attribution, result)
         # Nothing but defaults, the model itself as forward function, chunks, one class.
         attribution = kind(model, **(at_layer if "layer" in place else {}))
         found[f"{name}, chunks"] = of_call(
@@ -550,7 +552,7 @@ def attribution_classes(setup: Setup) -> JSON:
                 batch["baselines"],
                 target=1,
                 additional_forward_args=batch["additional_forward_args"][:1],
-                n_steps=5,
+                n_steps=6,
                 internal_batch_size=6,
                 return_convergence_delta=True,
             ),
@@ -561,7 +563,7 @@ def attribution_classes(setup: Setup) -> JSON:
         result = attribution.attribute(
             **batch,
             feature_mask=groups.expand_as(batch["inputs"]).contiguous(),
-            n_steps=5,
+            n_steps=6,
             return_convergence_delta=True,
         )
         found[f"aml, {perturbation}, feature mask"] = of_call(attribution, result)
@@ -653,21 +655,21 @@ def language_model(setup: Setup) -> JSON:
         for inp, prompt in prompts.items():
             for scores in ("mask", "contribution"):
                 llm = LLMAMLAttribution(kind(model, scores=scores), tokenizer)
-                result = llm.attribute(prompt, target=" positive film", n_steps=5)
+                result = llm.attribute(prompt, target=" positive film", n_steps=6)
                 found[f"{name}, {inp}, {scores}"] = {
                     **of_written(result),
                     "terms": plain(terms_of(llm.attr_method)),
                 }
     hidden = LLMAMLAttribution(AMLAttribution(model, perturbation="causal-attention"), tokenizer)
     found["aml, causal attention"] = of_written(
-        hidden.attribute(prompts["tokens"], target=" positive", n_steps=5)
+        hidden.attribute(prompts["tokens"], target=" positive", n_steps=6)
     )
     written = LLMAMLAttribution(AMLAttribution(model), tokenizer)
     found["aml, written"] = of_written(
         written.attribute(
             text,
             gen_args={"max_new_tokens": 3, "do_sample": False},
-            n_steps=3,
+            n_steps=4,
             internal_batch_size=4,
         )
     )
@@ -681,7 +683,7 @@ def language_model(setup: Setup) -> JSON:
     )
     found["aml, fit"] = of_fit(fitted.attr_method)
     found["aml, fitted"] = of_written(fitted.attribute(text, target=" positive"))
-    for name in ("aml-free", "integrated-gradients", "occlusion", "saliency", "random"):
+    for name in ("mask-gradient", "integrated-gradients", "occlusion", "saliency", "random"):
         explainer = TextExplainer(
             model,
             tokenizer,
