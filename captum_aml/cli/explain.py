@@ -56,8 +56,9 @@ def explain(
         int | None,
         typer.Option(
             min=0,
-            help="Tuning steps (aml, la: 50, or 0 with a masker), integration steps (ig: 50), "
-            "samples (gradient-shap: 50; lime, kernel-shap: 500) or orders (shapley-sampling: 25).",
+            help="Masks (mask-gradient, aml, la: 16), tuning steps (aml, la with a masker: 0), "
+            "integration steps (ig: 50), samples (gradient-shap: 50; lime, kernel-shap: 500) or "
+            "orders (shapley-sampling: 25).",
             show_default="the method's own",
         ),
     ] = None,

@@ -66,7 +66,7 @@ def mask_settings(attribution: MaskAttribution, n_steps: int | None) -> dict[str
 
     Args:
         attribution: The attribution.
-        n_steps: Tuning steps; None for its own choice.
+        n_steps: Masks or tuning steps; None for its own choice.
     """
     masker = attribution.masker if attribution.masker_ is None else attribution.masker_
     return {

@@ -31,7 +31,7 @@ def write_saved(
 ) -> None:
     """Writes the file into a folder with a masker that explains a model by a method.
 
-    ``unit`` is what is masked as one, ``n_steps`` the tuning steps, None for the method's number.
+    ``unit`` is what is masked as one, ``n_steps`` the steps, None for the method's number.
     """
     content = {
         "method": method,
