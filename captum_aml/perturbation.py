@@ -96,10 +96,13 @@ class AttentionRemoval:
             replaced by ours.
         floor: Masks are not taken below it, so that a logarithm stays finite: a token at 1e-6 has
             a millionth of its attention left.
+        argument: Which of the forward function's further arguments is the attention mask. None for
+            the one that is called so.
     """
 
     causal: bool = False
     floor: float = 1e-6
+    argument: int | None = None
 
     @property
     def name(self) -> str:
@@ -113,7 +116,7 @@ class AttentionRemoval:
             InvalidInputError: The forward function got no attention mask, or the masked tensor is
                 not one value per position of it.
         """
-        index = state.attention_mask
+        index = state.attention_mask if self.argument is None else self.argument
         if index is None:
             raise InvalidInputError(
                 f"perturbation: {self.name!r} needs a forward function with an argument "
@@ -145,12 +148,9 @@ class JointRemoval:
 
     Attributes:
         attention: The removal through attention.
-        hidden: The rows whose tokens are hidden from attention, bool (N,); those of the others are
-            blended alone. None for all rows.
     """
 
     attention: AttentionRemoval
-    hidden: Tensor | None = None
 
     @property
     def name(self) -> str:
@@ -159,13 +159,7 @@ class JointRemoval:
 
     def __call__(self, state: ForwardState, keep: tuple[Tensor, ...]) -> ForwardState:
         """Applies both; see :class:`Blend` and :class:`AttentionRemoval`."""
-        shown = keep
-        if self.hidden is not None:
-            shown = tuple(
-                torch.where(self.hidden.reshape(-1, *(1,) * (part.dim() - 1)), part, 1.0)
-                for part in keep
-            )
-        return self.attention(Blend()(state, keep), shown)
+        return self.attention(Blend()(state, keep), keep)
 
 
 @dataclass(frozen=True)

@@ -415,7 +415,8 @@ class MaskAttribution(GradientAttribution, ABC):
         """
         if masker is not None or not isinstance(self.perturbation, AutomaticRemoval):
             return fitting_removal(self.perturbation)
-        asked = self.forward_func, problem.attention_mask
+        n_args = len(problem.call.additional_forward_args)
+        asked = self.forward_func, problem.attention_mask, n_args
         n_tokens = max(problem.layout.maskable.sum(dim=1).tolist(), default=0)
         if self._auto is None or self._auto[0] != asked or self._auto[1] < n_tokens:
             chosen = chosen_removal(problem)

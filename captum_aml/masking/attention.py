@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -30,22 +32,32 @@ def chosen_removal(problem: MaskingProblem) -> Perturbation | None:
     Returns:
         The perturbation, or None where no example has a token that can be removed.
     """
-    (ids, *others), place = problem.call.inputs, problem.attention_mask
-    maskable = problem.layout.maskable
+    (ids, *others), args = problem.call.inputs, problem.call.additional_forward_args
+    maskable, named = problem.layout.maskable, problem.attention_mask
     if not bool(maskable.any()):
         return None
-    if place is None or others or not problem.site.embeds or maskable.shape != ids.shape[:2]:
+    if others or not problem.site.embeds or maskable.shape != ids.shape[:2]:
         return Blend()
+    # A function of the user's own may call it anything.
+    fitting = [i for i, arg in enumerate(args) if isinstance(arg, Tensor) and _fits(arg, ids)]
     row = int(maskable.sum(dim=1).argmax())
     example = problem.call.rows(row, row + 1)
-    taken = taken_removal(
-        problem.site.forward_func,
-        example.inputs[0],
-        maskable[row : row + 1],
-        example.additional_forward_args,
-        place,
-    )
-    return Blend() if taken is None else JointRemoval(taken)
+    for place in fitting if named is None else [named]:
+        taken = taken_removal(
+            problem.site.forward_func,
+            example.inputs[0],
+            maskable[row : row + 1],
+            example.additional_forward_args,
+            place,
+        )
+        if taken is not None:
+            return JointRemoval(replace(taken, argument=place))
+    return Blend()
+
+
+def _fits(argument: Tensor, ids: Tensor) -> bool:
+    """Whether an argument can be an attention mask (N, L): a truth value for each token."""
+    return argument.shape == ids.shape[:2] and bool(((argument == 0) | (argument == 1)).all())
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 r"""The averaged mask gradient: the effect of every unit from a few passes under random masks.
 
-For K masks :math:`m_k` of an example's U units, in complementary pairs,
+For K masks :math:`m_k` of an example's U units, in complementary pairs :math:`m` and :math:`1 - m`,
 
 .. math:: \phi = \frac{1}{K} \sum_{k=1}^{K} \frac{\partial u}{\partial m}\Big|_{m = m_k},
           \qquad u = w_p \log p_c - w_i \log(1 - p_c),
@@ -9,16 +9,23 @@ with :math:`p_c` the target class's probability for the masked input. This is th
 objective, averaged over masks and their complements: the prediction term sees a mask, the inverse
 term its complement, and over a pair either sees both. With equal weights :math:`u` is the log-odds
 of the class. Where the forward function gives a value there are no odds, and :math:`u` is that
-value. For a linear function :math:`\phi` is exact under any masks: what each unit adds to it.
+value, as it is where the value at the target changes and its odds do not. For a linear function
+:math:`\phi` is exact under any masks: what each unit adds to it.
+
+Mask values are spread evenly over [0, 1]: each unit gets each of the K midpoints
+:math:`(k - \tfrac12) / K` once, in an order of its own (a Latin hypercube). Averaged over its own
+value, a unit's gradient is the whole difference that it makes, while the others are kept in all
+shares. The smallest share, :math:`1 / 2K`, is the floor: at 0 what is removed has no gradient.
 
 Source: not the papers', who descend the objective. As an average of gradients over masks it is a
 sampled gradient of Owen's multilinear extension (1972), whose average along the diagonal is the
-Shapley value.
+Shapley value; with one value for all units it would be Integrated Gradients (Sundararajan et al.,
+2017). Latin hypercubes are those of McKay et al. (1979).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,10 +34,10 @@ from captum_aml._utils.isolation import isolated_rng
 from captum_aml.exceptions import NonFiniteError
 from captum_aml.masking.problem import GradientWatch, MaskingProblem, full_precision
 from captum_aml.objectives import LogOddsObjective
-from captum_aml.perturbation import JointRemoval
 
-#: What is left of a removed unit. At 0 it would have no gradient.
-FLOOR = 0.2
+#: Odds that change by less than this share of the value at the target do not change: the classes
+#: move together, and what is left of the odds is rounding.
+_NO_ODDS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -73,115 +80,88 @@ def mask_gradient(
         NoGradientError: The forward function's result does not depend on the mask.
         NonFiniteError: The forward function, or its gradient, gave NaN or an infinite value.
     """
-    maskable = problem.layout.maskable_units
-    design = _design(maskable, n_masks, seed=seed)
-    passes: list[_Passes] = []
-    # The second half are the complements of the first.
-    for half in torch.arange(n_masks).split(n_masks // 2 if problem.draws else n_masks):
+    masks = _masks(problem.layout.maskable_units, n_masks, seed=seed).to(dtype)
+    values_only = problem.readout.is_value
+    found = _averaged(problem, None if values_only else objective, masks, seed=seed)
+    if values_only or not bool(found.without_odds.any()):
+        return found.effects
+    plain = _averaged(problem, None, masks, seed=seed).effects
+    return UnitEffects(
+        torch.where(found.without_odds[:, None], plain.effects, found.effects.effects),
+        torch.where(found.without_odds, plain.slope, found.effects.slope),
+    )
+
+
+def _masks(maskable: Tensor, n_masks: int, *, seed: int) -> Tensor:
+    """Masks (K, N, U), whose second half are the complements of the first; 1 if not maskable."""
+    n_pairs = n_masks // 2
+    masks = torch.ones(n_masks, *maskable.shape)
+    counts = maskable.sum(dim=1).tolist()
+    for count in set(counts):
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.rand(n_pairs, count, generator=generator).argsort(dim=0)
+        below = (order + 0.5) / n_masks
+        swapped = torch.rand(n_pairs, count, generator=generator) < 0.5
+        half = torch.where(swapped, 1 - below, below)
+        drawn = torch.cat([half, 1 - half])
+        for row in (i for i, n in enumerate(counts) if n == count):
+            masks[:, row, maskable[row].cpu()] = drawn
+    return masks.to(maskable.device)
+
+
+@dataclass(frozen=True)
+class _Averaged:
+    """Effects, and where the value at the target changed and its odds did not, bool (N,)."""
+
+    effects: UnitEffects
+    without_odds: Tensor
+
+
+def _averaged(
+    problem: MaskingProblem, objective: LogOddsObjective | None, masks: Tensor, *, seed: int
+) -> _Averaged:
+    """The averaged gradient of the objective's log-odds, or of the value at the target if None."""
+    n_masks = len(masks)
+    total = torch.zeros_like(masks[0])
+    odds, values = [], []
+    for half in masks.split(n_masks // 2 if problem.draws else n_masks):
         with isolated_rng(seed):
             for some in half.split(problem.masks_per_call(len(half))):
-                masks = design.masks[some].to(maskable.device, dtype)
-                passes.append(_differentiated(problem, objective, masks, design.straight[some]))
-    gradients = torch.cat([each.gradients for each in passes]).masked_fill(~maskable, 0.0)
-    u, values = (torch.cat(parts) for parts in zip(*((p.u, p.values) for p in passes), strict=True))
-    effects = _mean_of_parts(gradients, design.straight.to(maskable.device))
-    return UnitEffects(effects, _slope(u, values))
-
-
-@dataclass(frozen=True)
-class _Design:
-    """Masks of all examples, (K, N, U), and which keep every unit at the same share, (K,)."""
-
-    masks: Tensor
-    straight: Tensor
-
-
-def _design(maskable: Tensor, n_masks: int, *, seed: int) -> _Design:
-    """Half of the pairs keep every unit at the same share, half keep random subsets of the units.
-
-    Shares are the midpoints of equal parts of [0, 1]; sizes of subsets are spread evenly over 1 to
-    U - 1.
-    """
-    n_pairs = n_masks // 2
-    n_straight = n_pairs // 2
-    n, width = maskable.shape
-    shares = (torch.arange(n_straight) + 0.5) / (2 * n_straight) if n_straight else torch.zeros(0)
-    masks = torch.ones(n_pairs, n, width)
-    masks[:n_straight] = shares[:, None, None]
-    counts = maskable.sum(dim=1).cpu()
-    for count in counts.unique().tolist():
-        kept = FLOOR + (1 - FLOOR) * _subsets(count, n_pairs - n_straight, seed=seed)
-        for row in (counts == count).nonzero().flatten().tolist():
-            masks[n_straight:, row, maskable[row].cpu()] = kept
-    complements = 1 - masks
-    complements[n_straight:] = 1 + FLOOR - masks[n_straight:]
-    straight = torch.arange(n_pairs) < n_straight
-    return _Design(torch.cat([masks, complements]), straight.repeat(2))
-
-
-def _subsets(n_units: int, n_subsets: int, *, seed: int) -> Tensor:
-    """Random subsets, (n_subsets, n_units), of at most half of the units: 1 where one is kept."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.rand(n_subsets, n_units, generator=generator).argsort(dim=1).argsort(dim=1)
-    sizes = ((torch.arange(n_subsets) + 0.5) / n_subsets * n_units / 2).ceil()
-    return (order < sizes[:, None]).float()
-
-
-@dataclass(frozen=True)
-class _Passes:
-    """What R masked passes gave: gradients (R, N, U), u and the values at the target, (R, N)."""
-
-    gradients: Tensor
-    u: Tensor
-    values: Tensor
+                gradients, u, value = _differentiated(problem, objective, some)
+                total += gradients.sum(dim=0)
+                odds.append(u)
+                values.append(value)
+    effects = (total / n_masks).masked_fill(~problem.layout.maskable_units, 0.0)
+    if not bool(torch.isfinite(effects).all()):
+        raise NonFiniteError(
+            "forward_func: expected finite gradients, got NaN or an infinite value for the masked "
+            "inputs"
+        )
+    u, value = (each - each.mean(dim=0) for each in (torch.cat(odds), torch.cat(values)))
+    spread = u.square().sum(dim=0)
+    slope = torch.where(spread > 0, (u * value).sum(dim=0) / spread.clamp(min=1e-30), 0.0)
+    flat = spread.sqrt() < _NO_ODDS * value.square().sum(dim=0).sqrt()
+    return _Averaged(UnitEffects(effects, slope), flat)
 
 
 def _differentiated(
-    problem: MaskingProblem, objective: LogOddsObjective, masks: Tensor, straight: Tensor
-) -> _Passes:
+    problem: MaskingProblem, objective: LogOddsObjective | None, masks: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients under R masks (R, N, U), and what was differentiated and the values, (R, N)."""
     where, readout = "the masked inputs", problem.readout
-    if isinstance(problem.perturbation, JointRemoval):
-        hidden = ~straight.repeat_interleave(masks.shape[1]).to(masks.device)
-        problem = replace(problem, perturbation=replace(problem.perturbation, hidden=hidden))
     watch = GradientWatch()
     with torch.enable_grad():
-        given = masks.requires_grad_()
+        given = masks.detach().requires_grad_()
         output = problem.forward(given, watch)
         with full_precision(masks.device):
             values = readout.values(output, where=where)
             u = values
-            if not readout.is_value:
+            if objective is not None:
                 u = objective.log_odds(*readout.log_odds_terms(output, where=where))
-            # Without a gradient the watch says what is wrong.
-            (gradients,) = (
-                torch.autograd.grad(u.sum(), given, allow_unused=True)
-                if u.requires_grad
-                else (None,)
-            )
+            gradients = None
+            if u.requires_grad:
+                (gradients,) = torch.autograd.grad(u.sum(), given, allow_unused=True)
     watch.check()
-    assert gradients is not None
-    if not bool(torch.isfinite(gradients).all()):
-        raise NonFiniteError(
-            "forward_func: expected finite gradients, got NaN or an infinite value for " + where
-        )
+    assert gradients is not None  # or the watch had not been reached
     shape = masks.shape[:2]
-    return _Passes(gradients, u.detach().reshape(shape), values.detach().reshape(shape))
-
-
-def _mean_of_parts(gradients: Tensor, straight: Tensor) -> Tensor:
-    """The mean gradient of the two parts, each scaled to the mean of their lengths."""
-    parts = [gradients[part].mean(dim=0) for part in (straight, ~straight) if bool(part.any())]
-    lengths = [part.norm(dim=1, keepdim=True) for part in parts]
-    mean = torch.stack(lengths).mean(dim=0)
-    scaled = [
-        part * torch.where(length > 0, mean / length, 1.0)
-        for part, length in zip(parts, lengths, strict=True)
-    ]
-    return torch.stack(scaled).mean(dim=0)
-
-
-def _slope(u: Tensor, values: Tensor) -> Tensor:
-    """The slope of values (K, N) over u (K, N), 0 where u does not change."""
-    u, values = u - u.mean(dim=0), values - values.mean(dim=0)
-    spread = u.square().sum(dim=0)
-    return torch.where(spread > 0, (u * values).sum(dim=0) / spread.clamp(min=1e-30), 0.0)
+    return gradients, u.detach().reshape(shape).to(masks), values.detach().reshape(shape).to(masks)
