@@ -101,7 +101,7 @@ plt.show()
 # Another answer
 # --------------
 # A target that the model would not write can be explained as well: what in this prompt supports
-# it? For the month there is something, for the mood there is not.
+# it, and what speaks against it? The month supports the month, and "lovely" is against the mood.
 
 other = llm.attribute(template, target=" We are sorry about your visit in May.")
 for token, row in zip(other.output_tokens, other.token_attr.tolist(), strict=True):
