@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -172,11 +171,10 @@ class MaskerScore:
     def _values(self, attribution: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """By metric the values (N,) of a batch's examples, on the CPU."""
         call = _call(batch)
-        # The mask, whose order is that of contributions: a token has its group's, not a share of
-        # it, and the pass of the baselines is saved.
-        proposes = copy.copy(attribution)
-        proposes.scores = "mask"
-        scores = unit_scores(proposes.attribute(**batch, n_steps=0), call)
+        scores = unit_scores(attribution.attribute(**batch, n_steps=0), call)
+        groups = batch.get("feature_mask")
+        if groups is not None and attribution.multiplies_by_inputs:
+            scores = _group_sums(scores, groups)
         inputs = self._inputs(attribution, call)
         scores = scores.to(inputs.tokens.device)
         return {entry.metric.name: entry(inputs, scores).double().cpu() for entry in self._metrics}
@@ -215,6 +213,18 @@ class MaskerScore:
 def _call(batch: Mapping[str, Any]) -> Call:
     names = ("inputs", "baselines", "target", "additional_forward_args")
     return parse_call(**{name: batch[name] for name in names if name in batch})
+
+
+def _group_sums(scores: Tensor, groups: Any) -> Tensor:
+    """Contributions of tokens (N, U) as those of their groups, which share them out evenly.
+
+    As they are where groups are not of tokens.
+    """
+    if not isinstance(groups, Tensor) or groups.dim() > 2 or groups.shape[-1] != scores.shape[1]:
+        return scores
+    number = groups.to(scores.device).unique(return_inverse=True)[1].expand_as(scores)
+    sums = scores.new_zeros(len(scores), int(number.max()) + 1).scatter_add(1, number, scores)
+    return sums.gather(1, number)
 
 
 def _key(call: Call) -> bytes | None:

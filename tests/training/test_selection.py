@@ -17,7 +17,7 @@ from captum_aml.exceptions import InvalidInputError
 from captum_aml.metrics import comprehensiveness, log_odds, sufficiency
 from captum_aml.training import FitCallback, FitState, ValidationMetric, validation_metrics
 from captum_aml.training.validation import share
-from tests._helpers.fit_runs import Stream, batches_of, equal, planted, weights_of
+from tests._helpers.fit_runs import LENGTH, Stream, batches_of, equal, planted, weights_of
 from tests._helpers.models import PlantedClassifier
 
 
@@ -187,6 +187,18 @@ def test_a_layers_scores_are_summed_over_its_channels() -> None:
     assert aml.fit_summary_ is not None
     assert aml.fit_summary_.best is not None
     assert aml.fit_summary_.best.value == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_group_has_the_sum_of_its_tokens_scores() -> None:
+    groups = (torch.arange(LENGTH) - 2).clamp(min=0).unsqueeze(0)  # of three tokens, and of one
+    val = [{"inputs": ids, "feature_mask": groups} for ids in batches_of(2, 6, seed=2)]
+    values = {}
+    for scores in ("contribution", "mask"):
+        aml = planted(scores=scores)
+        aml.fit(batches_of(3, 8), val, epochs=1, select_by="aopc-comprehensiveness")
+        values[scores] = aml.fit_summary_.best.value  # type: ignore[union-attr]
+    # Both have the same order, and all tokens of a group the same score.
+    assert values["contribution"] == pytest.approx(values["mask"], abs=1e-6)
 
 
 def test_what_does_not_exist_is_answered_with_what_does() -> None:
