@@ -17,9 +17,12 @@ from captum_aml import AMLAttribution
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.perturbation import (
     AttentionRemoval,
+    AutomaticRemoval,
     Blend,
     ForwardState,
+    JointRemoval,
     Perturbation,
+    fitting_removal,
     resolve_perturbation,
 )
 from captum_aml.reviews import load_reviews_classifier
@@ -113,6 +116,34 @@ def test_a_perturbation_is_found_by_name_or_taken_as_it_is() -> None:
     mine = Blend(name="mine")
     assert resolve_perturbation(mine) is mine
     assert isinstance(mine, Perturbation)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("auto", AutomaticRemoval()),
+        ("blend", Blend()),
+        ("attention", AttentionRemoval()),
+        ("causal-attention", AttentionRemoval(causal=True)),
+        ("blend+attention", JointRemoval(AttentionRemoval())),
+        ("blend+causal-attention", JointRemoval(AttentionRemoval(causal=True))),
+    ],
+)
+def test_names_are_of_their_perturbations(name: str, expected: Perturbation) -> None:
+    found = resolve_perturbation(name)
+    assert found == expected
+    assert found.name == name
+    # Fitting goes through what is named; where that is left open, through blending.
+    assert fitting_removal(found) == (Blend() if name == "auto" else found)
+
+
+def test_until_it_is_decided_auto_blends() -> None:
+    state = state_of(4)
+    keep = (torch.rand(2, 3, 1, dtype=torch.float64), torch.rand(2, 5, dtype=torch.float64))
+    for got, expected in zip(
+        AutomaticRemoval()(state, keep).features, Blend()(state, keep).features, strict=True
+    ):
+        assert torch.equal(got, expected)
 
 
 @pytest.mark.parametrize(
@@ -259,6 +290,21 @@ def test_a_mask_of_other_units_is_told() -> None:
         AttentionRemoval()(attention_state(), (torch.ones(2, 4, 1),))
 
 
+# --- Both at once ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_both_at_once_are_both(causal: bool) -> None:
+    features, baselines = torch.randn(2, 5, 16), torch.randn(2, 5, 16)
+    state = replace(attention_state(), features=(features,), baselines=(baselines,))
+    attention = AttentionRemoval(causal=causal)
+    keep = (torch.rand(2, 5, 1),)
+    both = JointRemoval(attention)(state, keep)
+    assert torch.equal(both.features[0], Blend()(state, keep).features[0])
+    assert torch.equal(both.args[1], attention(state, keep).args[1])
+    assert both.args[0] == "other"
+
+
 def test_it_can_be_tuned_and_fitted_with() -> None:
     classifier = TextClassifier(*load_reviews_classifier())
     batch = classifier.collate(
@@ -273,8 +319,12 @@ def test_it_can_be_tuned_and_fitted_with() -> None:
         embedding_layer=classifier.embedding_layer,
         perturbation="attention",
         output="logits",
+        tune="mask",
+        scores="mask",
     )
-    scores = aml.attribute(batch.input_ids, **call)
+    scores = aml.attribute(batch.input_ids, n_steps=50, **call)
+    assert aml.perturbation_ == "attention"
+    assert aml.last_terms_ is not None
     tokens = [classifier.tokenizer.convert_ids_to_tokens(row) for row in batch.input_ids.tolist()]
     first = [names[int(row.argmax())] for names, row in zip(tokens, scores, strict=True)]
     assert first == ["superb", "good"]

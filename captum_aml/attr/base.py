@@ -45,7 +45,6 @@ from captum_aml.masking.sites import Capture, Site
 from captum_aml.objectives import LogOddsObjective, Objective, Terms
 from captum_aml.perturbation import (
     AutomaticRemoval,
-    Blend,
     Perturbation,
     fitting_removal,
     resolve_perturbation,
@@ -420,8 +419,8 @@ class MaskAttribution(GradientAttribution, ABC):
         n_tokens = max(problem.layout.maskable.sum(dim=1).tolist(), default=0)
         if self._auto is None or self._auto[0] != asked or self._auto[1] < n_tokens:
             chosen = chosen_removal(problem)
-            if chosen is None:  # nothing to try it out with
-                return Blend()
+            if chosen is None:  # nothing to try it out with, nor to apply it to
+                return self.perturbation
             self._auto = asked, n_tokens, chosen
         return self._auto[2]
 

@@ -46,7 +46,7 @@ def completed(
     rest = difference - scale * total
     by_size = scores.abs() / safe[:, None]
     counted = torch.where((size > 0)[:, None], scores != 0, maskable)
-    evenly = counted / counted.sum(dim=1, keepdim=True).clamp(min=1)
+    evenly = counted.to(scores.dtype) / counted.sum(dim=1, keepdim=True).clamp(min=1)
     turns = rest.abs() > _MOST_STRETCH * scale * size
     share = torch.where(turns[:, None], evenly, by_size)
     return scale[:, None] * scores + rest[:, None] * share

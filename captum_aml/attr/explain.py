@@ -67,6 +67,8 @@ class AttributionResult:
         terms = [p.terms for p in parts if p.terms is not None]
         steps = [p.best_step for p in parts if p.best_step is not None]
         kinds, applied = {p.output for p in parts}, {p.perturbation for p in parts}
+        # Of a chunk without anything to mask it was not decided.
+        applied = applied - {"auto"} or applied
         return cls(
             tuple(torch.cat(ts) for ts in zip(*(p.attributions for p in parts), strict=True)),
             torch.cat(deltas) if deltas else None,
@@ -180,6 +182,7 @@ def explain(
         objective,
         masker,
         n_masks=DEFAULT_MASKS if tunes and steps else steps,
+        to_tune=tunes,
         regressed=regressed,
         seed=seed,
     )
@@ -248,6 +251,7 @@ def _proposal(
     masker: nn.Module | None,
     *,
     n_masks: int,
+    to_tune: bool,
     regressed: bool,
     seed: int,
 ) -> _Proposal:
@@ -263,7 +267,11 @@ def _proposal(
     from captum_aml.tuning import mask_gradient
 
     found = mask_gradient(problem, objective, n_masks=n_masks, seed=seed, dtype=dtype)
-    return _Proposal(as_logits(found.effects), found.effects, found.slope)
+    effects, ends = found.effects, problem.readout.endpoints
+    if to_tune and ends is not None:
+        # Of a value that is below the baselines' an objective retains what takes it down.
+        effects = effects * (ends[1] - ends[0]).sign()[:, None].to(effects)
+    return _Proposal(as_logits(effects), found.effects, found.slope)
 
 
 def _tuned(

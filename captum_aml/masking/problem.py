@@ -357,8 +357,8 @@ class MaskingProblem:
         if bool(same.any()):
             warnings.warn(
                 "forward_func: its value is the same for the inputs and the baselines of examples "
-                f"{same.nonzero().flatten().tolist()[:10]}; there is nothing to retain, and their "
-                "scores say only what a small mask costs",
+                f"{same.nonzero().flatten().tolist()[:10]}; contributions sum to 0, and with "
+                "nothing to retain a tuned mask says only what a small one costs",
                 stacklevel=2,
             )
         return replace(self, readout=replace(self.readout, endpoints=endpoints))

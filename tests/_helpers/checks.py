@@ -2,7 +2,9 @@
 
 Each is a function of a :class:`Method`, which makes attributions, and of a :class:`Case`, and is
 entered in ``CHECKS`` with the tags that a case needs for it. What they compare with is Captum's own
-method for the same call, a plain loop over examples, or an identity.
+method for the same call, a plain loop over examples, or an identity. Most run for tuned masks and
+for the default call alike; checks of one of them say so. What the default call alone promises is in
+``tests/_helpers/default_call.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -43,8 +45,11 @@ from tests._helpers.cases import Case
 #: Few steps at a high learning rate, and a small weight on the mask's size: masks then soon depend
 #: on everything that a call says.
 STEPS = 3
-_LEARNING_RATE = 0.5
-_SIZE_WEIGHT = 0.1
+LEARNING_RATE = 0.5
+SIZE_WEIGHT = 0.1
+
+#: What is asked for: masks that are tuned, or what a call with no options gives.
+Family = Literal["mask", "default"]
 
 #: Batches round differently from single examples, by a few 1e-7 in float32, and Adam divides small
 #: gradients by their own size: over a few steps masks come to differ by some 1e-6.
@@ -53,15 +58,18 @@ BATCH_TOLERANCE = 2e-5
 
 @dataclass(frozen=True)
 class Method:
-    """One attribution class, as a factory.
+    """One attribution class and one way to call it, as a factory.
 
     Attributes:
         cls: The class.
         objective: Its objective.
+        family: ``mask`` for masks that are tuned for ``STEPS`` steps, ``default`` for the default
+            call: no options but those that name what is explained.
     """
 
     cls: type[Any]
     objective: AMLObjective | LAObjective
+    family: Family = "mask"
 
     @property
     def at_layer(self) -> bool:
@@ -82,7 +90,24 @@ class Method:
     @property
     def settings(self) -> dict[str, Any]:
         """The constructor arguments that every object gets."""
-        return {"objective": self.objective, "learning_rate": _LEARNING_RATE}
+        if self.family == "default":
+            return {}
+        return {
+            "objective": self.objective,
+            "learning_rate": LEARNING_RATE,
+            "scores": "mask",
+            "tune": "mask",
+        }
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """The same for ``from_pretrained``: what a saved folder does not hold."""
+        return {k: v for k, v in self.settings.items() if k in ("learning_rate", "scores")}
+
+    @property
+    def steps(self) -> dict[str, Any]:
+        """The arguments of ``attribute`` that every call gets."""
+        return {} if self.family == "default" else {"n_steps": STEPS}
 
     def __call__(self, case: Case, **settings: Any) -> Any:
         """An attribution object for a case."""
@@ -90,7 +115,7 @@ class Method:
 
     def scores(self, case: Case, **call: Any) -> tuple[Tensor, ...]:
         """Attributions of a case as a tuple of tensors."""
-        return flat(self(case).attribute(case.inputs, **{**case.call, "n_steps": STEPS, **call}))
+        return flat(self(case).attribute(case.inputs, **{**case.call, **self.steps, **call}))
 
     def captum(self, case: Case, **call: Any) -> Any:
         """What Captum's own counterpart gives for the same call."""
@@ -102,15 +127,19 @@ class Method:
         return IntegratedGradients(forward).attribute(case.inputs, n_steps=3, **arguments)
 
 
+#: Tuned masks, by class.
 METHODS = {
     method.cls.__name__: method
     for method in (
-        Method(AMLAttribution, AMLObjective(size_weight=_SIZE_WEIGHT)),
-        Method(LAAttribution, LAObjective(size_weight=_SIZE_WEIGHT)),
-        Method(LayerAMLAttribution, AMLObjective(size_weight=_SIZE_WEIGHT)),
-        Method(LayerLAAttribution, LAObjective(size_weight=_SIZE_WEIGHT)),
+        Method(AMLAttribution, AMLObjective(size_weight=SIZE_WEIGHT)),
+        Method(LAAttribution, LAObjective(size_weight=SIZE_WEIGHT)),
+        Method(LayerAMLAttribution, AMLObjective(size_weight=SIZE_WEIGHT)),
+        Method(LayerLAAttribution, LAObjective(size_weight=SIZE_WEIGHT)),
     )
 }
+
+#: The default call, by class.
+DEFAULT_CALLS = {name: replace(method, family="default") for name, method in METHODS.items()}
 
 
 @dataclass(frozen=True)
@@ -121,17 +150,25 @@ class Check:
         run: The check.
         needs: Tags that a case must have; one with a ``!`` it must not have.
         only: Whether it is for the ``input`` or the ``layer`` classes only, or None.
+        family: The only family that it is for, or None.
     """
 
     run: Callable[[Method, Case], None]
     needs: frozenset[str]
     only: str | None
+    family: Family | None
 
     def applies(self, method: Method, tags: frozenset[str]) -> bool:
         """Whether it can be run for a class on a case of these tags."""
+        if self.family not in (None, method.family):
+            return False
         if method.at_layer and ("layer" not in tags or self.only == "input"):
             return False
         if not method.at_layer and self.only == "layer":
+            return False
+        # By default the two objectives go one way, and differ in what is differentiated.
+        is_second = method.family == "default" and method.n_passes == 1
+        if is_second and self.family is None and "core" not in tags:
             return False
         return all((t[1:] not in tags) if t.startswith("!") else (t in tags) for t in self.needs)
 
@@ -140,12 +177,12 @@ CHECKS: dict[str, Check] = {}
 
 
 def check(
-    needs: str = "", *, only: str | None = None
+    needs: str = "", *, only: str | None = None, family: Family | None = None
 ) -> Callable[[Callable[[Method, Case], None]], Callable[[Method, Case], None]]:
     """Enters a check in the list."""
 
     def enter(run: Callable[[Method, Case], None]) -> Callable[[Method, Case], None]:
-        CHECKS[run.__name__] = Check(run, frozenset(needs.split()), only)
+        CHECKS[run.__name__] = Check(run, frozenset(needs.split()), only, family)
         return run
 
     return enter
@@ -184,6 +221,14 @@ def form(value: Any) -> Any:
 def differs(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
     """Whether attributions differ by more than rounding: what should matter does."""
     return bool((joined(a) - joined(b)).abs().max() > 1e-5)
+
+
+def assert_ranked_alike(a: Tensor, b: Tensor) -> None:
+    """Whether two scores (N, T) order each example's tokens alike, but for ties by rounding."""
+    for x, y in ((a, b), (b, a)):
+        y = y.gather(1, x.argsort(dim=1))
+        slack = 1e-5 * y.abs().amax(dim=1, keepdim=True)
+        assert bool((y.diff(dim=1) >= -slack).all())
 
 
 def picked(output: Tensor, target: Any) -> Tensor:
@@ -308,25 +353,32 @@ class _InterruptedError(Exception):
     pass
 
 
-class _Counted:
+class Counted:
     """A forward function that counts its calls and rows, and can fail at one of them."""
 
     def __init__(self, forward: Callable[..., Any]) -> None:
         self.forward = forward
-        self.calls = 0
-        self.most_rows = 0
         self.fails_at: int | None = None
+        self.reset()
         self.error: type[BaseException] = _InterruptedError
+
+    def reset(self) -> None:
+        """Starts to count anew."""
+        self.calls = 0
+        self.rows: list[int] = []
+        self.rows_with_gradient: list[int] = []
 
     def __call__(self, *args: Any) -> Any:
         if self.calls == self.fails_at:
             raise self.error(f"at call {self.calls}")
         self.calls += 1
-        self.most_rows = max(self.most_rows, len(args[0]))
+        self.rows.append(len(args[0]))
+        if torch.is_grad_enabled():
+            self.rows_with_gradient.append(len(args[0]))
         return self.forward(*args)
 
 
-def _with_embeddings(case: Case) -> Case:
+def named_embeddings(case: Case) -> Case:
     """The same case with its embedding layer named, for a forward function that hides it."""
     if case.embedding_layer is None and not case.is_float:
         return replace(case, embedding_layer=case.forward.get_input_embeddings())
@@ -384,8 +436,9 @@ def is_one_of_captums_attributions(method: Method, case: Case) -> None:
     assert isinstance(attribution, GradientAttribution)
     assert isinstance(attribution, LayerAttribution) == method.at_layer
     assert attribution.has_convergence_delta()
-    assert not attribution.multiplies_by_inputs
+    assert attribution.multiplies_by_inputs == (method.family == "default")
     assert method(case, scores="contribution").multiplies_by_inputs
+    assert not method(case, scores=None, multiply_by_inputs=False).multiplies_by_inputs
     assert attribution.forward_func is case.forward
     # Captum's log_usage: NoiseTunnel calls what it wraps.
     assert callable(method.cls.attribute.__wrapped__)
@@ -447,14 +500,14 @@ def a_target_picks_that_output(method: Method, case: Case) -> None:
         index = torch.tensor(rows).repeat(len(output) // len(rows), 1)
         return output[(torch.arange(len(output)), *index.unbind(1))]
 
-    named = _with_embeddings(case)
+    named = named_embeddings(case)
     expected = flat(
         method(replace(named, forward=chosen), output="value").attribute(
-            case.inputs, n_steps=STEPS, **{**case.call, "target": None}
+            case.inputs, **method.steps, **{**case.call, "target": None}
         )
     )
     got = method(case, output="value").attribute(
-        case.inputs, n_steps=STEPS, **{**case.call, "target": rows}
+        case.inputs, **method.steps, **{**case.call, "target": rows}
     )
     # The same numbers in another order of operations, amplified by Adam.
     assert_same(got, expected, tolerance=BATCH_TOLERANCE)
@@ -527,22 +580,20 @@ def batch_equals_single_without_a_target(method: Method, case: Case) -> None:
 @check("core")
 def internal_batch_size_changes_nothing(method: Method, case: Case) -> None:
     whole = method(case)
-    expected = whole.attribute(case.inputs, n_steps=STEPS, **case.call)
+    expected = whole.attribute(case.inputs, **method.steps, **case.call)
     for size in (1, 2, 3, 7):
-        counted = _Counted(case.forward)
-        parts = method(replace(_with_embeddings(case), forward=counted))
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            got = parts.attribute(case.inputs, n_steps=STEPS, internal_batch_size=size, **case.call)
-        warned = [str(w.message) for w in caught if "internal_batch_size" in str(w.message)]
-        assert len(warned) == (size < method.n_passes)
-        assert counted.most_rows <= max(size, method.n_passes)
+        counted = Counted(case.forward)
+        parts = method(replace(named_embeddings(case), forward=counted))
+        got = parts.attribute(case.inputs, **method.steps, internal_batch_size=size, **case.call)
+        assert max(counted.rows) <= size
         assert_same(got, expected, tolerance=_tolerance(case))
         assert parts.output_ == whole.output_
-        torch.testing.assert_close(
-            parts.last_terms_.total, whole.last_terms_.total, rtol=1e-4, atol=1e-5
-        )
-        assert parts.best_step_.shape == (case.n_examples,)
+        assert parts.perturbation_ == whole.perturbation_
+        if method.family == "mask":
+            torch.testing.assert_close(
+                parts.last_terms_.total, whole.last_terms_.total, rtol=1e-4, atol=1e-5
+            )
+            assert parts.best_step_.shape == (case.n_examples,)
 
 
 @check("core")
@@ -607,7 +658,7 @@ def nothing_of_the_callers_changes(method: Method, case: Case) -> None:
 def computing_the_delta_changes_nothing(method: Method, case: Case) -> None:
     case = _unusual(case)
     attribution = method(case)
-    attributions = attribution.attribute(case.inputs, n_steps=1, **case.call)
+    attributions = attribution.attribute(case.inputs, **method.steps, **case.call)
     before = Snapshot(case)
     attribution.compute_convergence_delta(
         attributions, case.baselines, case.inputs, case.target, case.args or None
@@ -617,15 +668,16 @@ def computing_the_delta_changes_nothing(method: Method, case: Case) -> None:
 
 @check("core")
 def nothing_changes_when_the_forward_function_fails(method: Method, case: Case) -> None:
-    case = _with_embeddings(_unusual(case))
-    counted = _Counted(case.forward)
+    case = named_embeddings(_unusual(case))
+    counted = Counted(case.forward)
     broken = replace(case, forward=counted)
     before = Snapshot(case)
     call = {"n_steps": 2, "return_convergence_delta": True, **case.call}
     method(broken).attribute(case.inputs, **call)
     n_calls = counted.calls
-    # The inputs, two tuning steps, the last mask and the baselines for the delta.
-    assert n_calls >= 5
+    # The inputs, the masks of the mask gradient, and the baselines for the delta; while tuning two
+    # steps and the last mask as well.
+    assert n_calls >= (3 if method.family == "default" else 6)
     for error in (_InterruptedError, KeyboardInterrupt):
         for k in range(n_calls):
             counted.calls, counted.fails_at, counted.error = 0, k, error
@@ -691,8 +743,8 @@ def the_forward_function_runs_to_its_end(method: Method, case: Case) -> None:
         open_calls.pop()
         return output
 
-    wrapped = replace(_with_embeddings(case), forward=forward)
-    method(wrapped).attribute(case.inputs, n_steps=1, **case.call)
+    wrapped = replace(named_embeddings(case), forward=forward)
+    method(wrapped).attribute(case.inputs, **method.steps, **case.call)
     assert not open_calls
 
 
@@ -702,11 +754,11 @@ def the_forward_function_runs_to_its_end(method: Method, case: Case) -> None:
 @check("core")
 def the_same_seed_gives_the_same(method: Method, case: Case) -> None:
     attribution = method(case)
-    first = attribution.attribute(case.inputs, n_steps=STEPS, **case.call)
-    again = attribution.attribute(case.inputs, n_steps=STEPS, **case.call)
+    first = attribution.attribute(case.inputs, **method.steps, **case.call)
+    again = attribution.attribute(case.inputs, **method.steps, **case.call)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(99)
-        other = method(case).attribute(case.inputs, n_steps=STEPS, **case.call)
+        other = method(case).attribute(case.inputs, **method.steps, **case.call)
     assert_same(again, first)
     assert_same(other, first)
 
@@ -714,7 +766,7 @@ def the_same_seed_gives_the_same(method: Method, case: Case) -> None:
 # --- 6. Scores ------------------------------------------------------------------------------------
 
 
-def _features(method: Method, case: Case, inputs: Sequence[Tensor]) -> list[Tensor]:
+def features_of(method: Method, case: Case, inputs: Sequence[Tensor]) -> list[Tensor]:
     """What is masked, read with a plain hook or from the embedding layers themselves."""
     if method.at_layer:
         seen: list[Tensor] = []
@@ -726,30 +778,30 @@ def _features(method: Method, case: Case, inputs: Sequence[Tensor]) -> list[Tens
         return seen
     if case.is_float:
         return list(inputs)
-    layers = _with_embeddings(case).embedding_layer
+    layers = named_embeddings(case).embedding_layer
     layers = layers if isinstance(layers, tuple) else (layers,) * len(inputs)
     with torch.no_grad():
         return [layer(x) for layer, x in zip(layers, inputs, strict=True)]
 
 
-def _has_channels(method: Method, case: Case, feature: Tensor) -> bool:
+def has_channels(method: Method, case: Case, feature: Tensor) -> bool:
     """Whether the last dimension of what is masked holds the channels of tokens."""
     return feature.dim() == 3 or not (method.at_layer or case.is_float)
 
 
-def _unmasked(method: Method, case: Case) -> list[Tensor]:
+def unmasked(method: Method, case: Case) -> list[Tensor]:
     """The tokens that are the same in the inputs and the baselines."""
     same = []
     for x, b in zip(
-        _features(method, case, case.tensors),
-        _features(method, case, case.baseline_tensors),
+        features_of(method, case, case.tensors),
+        features_of(method, case, case.baseline_tensors),
         strict=True,
     ):
-        same.append((x == b).all(-1) if _has_channels(method, case, x) else x == b)
+        same.append((x == b).all(-1) if has_channels(method, case, x) else x == b)
     return same
 
 
-@check()
+@check(family="mask")
 def scores_are_between_0_and_1_and_0_where_nothing_is_masked(method: Method, case: Case) -> None:
     # Half of the elements of the first input are as in the baseline.
     first = case.tensors[0].clone()
@@ -758,14 +810,14 @@ def scores_are_between_0_and_1_and_0_where_nothing_is_masked(method: Method, cas
     tensors = (first, *case.tensors[1:])
     case = replace(case, inputs=tensors if isinstance(case.inputs, tuple) else first)
     got = method.scores(case)
-    for scores, same in zip(got, _unmasked(method, case), strict=True):
+    for scores, same in zip(got, unmasked(method, case), strict=True):
         by_token = scores.sum(-1) if scores.dim() == 3 else scores
         assert bool((by_token[same] == 0).all())
         assert bool((by_token[~same] > 0).all())
         # A rounding error for each of a token's channels.
         assert bool((by_token <= 1 + 1e-6).all())
     if not method.at_layer:
-        assert any(bool(same.any()) for same in _unmasked(method, case))
+        assert any(bool(same.any()) for same in unmasked(method, case))
 
 
 @check("core")
@@ -779,7 +831,7 @@ def with_nothing_to_mask_scores_are_0(method: Method, case: Case) -> None:
             return_convergence_delta=True,
             **{**case.call, "baselines": baselines},
         )
-        assert form(got) == form(method(case).attribute(case.inputs, n_steps=1, **case.call))
+        assert form(got) == form(method(case).attribute(case.inputs, n_steps=2, **case.call))
         assert all(bool((t == 0).all()) for t in flat(got))
         assert bool((delta == 0).all())
 
@@ -798,13 +850,14 @@ def one_example_with_nothing_to_mask_leaves_the_others_alone(method: Method, cas
     for size in (None, 2):
         attribution = method(case)
         got = flat(
-            attribution.attribute(case.inputs, n_steps=STEPS, internal_batch_size=size, **call)
+            attribution.attribute(case.inputs, **method.steps, internal_batch_size=size, **call)
         )
         assert all(bool((t[1] == 0).all()) for t in got)
         assert_same(tuple(t[others] for t in got), expected, tolerance=_tolerance(case))
-        # What is known of the masks is known of every example, in order.
-        assert attribution.best_step_.shape == (case.n_examples,)
-        assert attribution.last_terms_.total.shape == (case.n_examples,)
+        if method.family == "mask":
+            # What is known of the masks is known of every example, in order.
+            assert attribution.best_step_.shape == (case.n_examples,)
+            assert attribution.last_terms_.total.shape == (case.n_examples,)
 
 
 @check("sequence", only="input")
@@ -851,6 +904,9 @@ def a_feature_mask_makes_one_feature_of_a_group(method: Method, case: Case) -> N
     (scores,) = method.scores(
         replace(case, forward=forward, inputs=present.clamp(max=1), baselines=None)
     )
+    if method.family == "default":
+        # A mask value is that of every element, a contribution is shared by them.
+        scores = scores / torch.bincount(torch.cat([g.flatten() for g in groups]))
     expected = tuple(scores[:, g] for g in groups)
     # The ids may be any integers, spelled out or shared by all examples.
     shared = [10 * g.unsqueeze(0) - 7 for g in groups]
@@ -897,8 +953,10 @@ def a_feature_mask_by_position_is_one_by_element(method: Method, case: Case) -> 
     by_element = positions.unsqueeze(-1).expand(1, length, channels)
     (expected,) = method.scores(case, feature_mask=by_element)
     (got,) = method.scores(case, feature_mask=positions)
-    # By element each has its group's score, by position it is spread over the channels.
-    assert_same(got * channels, expected, tolerance=_tolerance(case))
+    # By position a score is spread over the channels. By element each has its group's mask value,
+    # or an equal part of its contribution.
+    times = channels if method.family == "mask" else 1
+    assert_same(got * times, expected, tolerance=_tolerance(case))
     assert got.shape == expected.shape == case.inputs.shape
     (alone,) = method.scores(case, feature_mask=torch.arange(length).unsqueeze(0))
     assert_same(alone, method.scores(case), tolerance=_tolerance(case))
@@ -920,7 +978,7 @@ def noise_tunnel_without_noise_gives_the_same(method: Method, case: Case) -> Non
             nt_type=kind,
             nt_samples=3,
             stdevs=0.0,
-            n_steps=STEPS,
+            **method.steps,
             return_convergence_delta=True,
             **case.call,
         )
@@ -944,7 +1002,7 @@ def noise_tunnel_is_the_mean_over_single_noisy_examples(method: Method, case: Ca
         for k in range(samples):
             scores, delta = method(alone).attribute(
                 noisy[i * samples + k].unsqueeze(0),
-                n_steps=STEPS,
+                **method.steps,
                 return_convergence_delta=True,
                 **alone.call,
             )
@@ -965,7 +1023,7 @@ def noise_tunnel_is_the_mean_over_single_noisy_examples(method: Method, case: Ca
                     nt_type=kind,
                     nt_samples=samples,
                     stdevs=0.3,
-                    n_steps=STEPS,
+                    **method.steps,
                     return_convergence_delta=True,
                     **case.call,
                     **extra,
@@ -982,7 +1040,7 @@ def noise_tunnel_takes_a_tuple(method: Method, case: Case) -> None:
         case.inputs,
         nt_samples=2,
         stdevs=(0.0,) * len(case.tensors),
-        n_steps=STEPS,
+        **method.steps,
         **case.call,
     )
     assert_same(got, expected, tolerance=_tolerance(case))
@@ -1037,7 +1095,7 @@ def infidelity_is_that_of_a_plain_loop(method: Method, case: Case) -> None:
 def contributions_have_no_infidelity_when_all_is_removed(method: Method, case: Case) -> None:
     # Removing everything changes the output by the sum of the contributions, by definition.
     attributions = method(case, scores="contribution").attribute(
-        case.inputs, n_steps=STEPS, **case.call
+        case.inputs, **method.steps, **case.call
     )
 
     @infidelity_perturb_func_decorator(True)
@@ -1069,7 +1127,7 @@ def sensitivity_max_is_that_of_a_plain_loop(method: Method, case: Case) -> None:
         return flat(method(case).attribute(inputs, **arguments))
 
     explanation = explain if method.at_layer else method(case).attribute
-    call = {"n_steps": STEPS, "target": case.target, "n_perturb_samples": 2}
+    call = {**method.steps, "target": case.target, "n_perturb_samples": 2}
     # Captum expands these by itself; a scalar among several baselines it cannot.
     call["baselines"] = _as_given(case, case.baseline_tensors)
     if case.args:
@@ -1092,7 +1150,7 @@ def sensitivity_max_is_that_of_a_plain_loop(method: Method, case: Case) -> None:
 # --- 8. Convergence delta -------------------------------------------------------------------------
 
 
-def _differences(case: Case, target: Any) -> Tensor:
+def differences(case: Case, target: Any) -> Tensor:
     """F(x) - F(b) at the target, one example at a time."""
     if target is None:
         target = predicted(case.outputs(case.tensors))
@@ -1116,12 +1174,13 @@ def delta_is_the_sum_minus_the_change(method: Method, case: Case) -> None:
     if len(case.output_shape) < 2:
         targets.append(None)
     for target in targets:
-        change = _differences(case, target)
-        for scores in ("contribution",) if target is None else ("mask", "contribution"):
+        change = differences(case, target)
+        both = method.family == "mask" and target is not None
+        for scores in ("mask", "contribution") if both else ("contribution",):
             attribution = method(case, scores=scores)
             attributions, delta = attribution.attribute(
                 case.inputs,
-                n_steps=STEPS,
+                **method.steps,
                 return_convergence_delta=True,
                 **{**case.call, "target": target},
             )
@@ -1143,9 +1202,9 @@ def delta_is_the_sum_minus_the_change(method: Method, case: Case) -> None:
 def the_outputs_for_unmasked_inputs_are_kept(method: Method, case: Case) -> None:
     expected = case.outputs(case.tensors)
     for settings, call in (
-        ({}, {"n_steps": STEPS}),
-        ({}, {"n_steps": STEPS, "internal_batch_size": 2}),
-        ({"scores": "contribution"}, {"n_steps": 1, "return_convergence_delta": True}),
+        ({}, method.steps),
+        ({}, {**method.steps, "internal_batch_size": 2}),
+        ({"scores": "contribution"}, {"n_steps": 2, "return_convergence_delta": True}),
         ({"masker": KnownMasker()}, {"n_steps": 0, "internal_batch_size": 3}),
     ):
         attribution = method(case, **settings)
@@ -1160,10 +1219,10 @@ def the_outputs_for_unmasked_inputs_are_kept(method: Method, case: Case) -> None
         assert_same(kept, expected.detach(), tolerance=_tolerance(case))
         assert not kept.requires_grad
         with torch.inference_mode():
-            attribution.attribute(case.inputs, **{**case.call, **call, "n_steps": 1})
+            attribution.attribute(case.inputs, **{**case.call, **call, "n_steps": 2})
         assert_same(attribution.last_outputs_, kept, tolerance=_tolerance(case))
     single = case.rows([0])
-    attribution.attribute(single.inputs, **single.call, n_steps=1)
+    attribution.attribute(single.inputs, **single.call, n_steps=2)
     kept = attribution.last_outputs_
     if expected.dim() <= 2:
         assert_same(kept, expected[:1], tolerance=_tolerance(case))
@@ -1175,14 +1234,21 @@ def the_outputs_for_unmasked_inputs_are_kept(method: Method, case: Case) -> None
     assert attribution.last_outputs_ is None
 
 
-@check("core")
-def contributions_rank_like_masks(method: Method, case: Case) -> None:
+@check("core", family="mask")
+def contributions_of_a_tuned_mask_are_its_shares(method: Method, case: Case) -> None:
     mask = joined(method.scores(case))
-    parts = method(case, scores="contribution").attribute(case.inputs, n_steps=STEPS, **case.call)
-    shared = joined(flat(parts))
-    change = _differences(case, case.target).unsqueeze(1)
-    expected = mask / mask.sum(1, keepdim=True) * change
-    torch.testing.assert_close(shared, expected, rtol=1e-4, atol=1e-5)
+    parts = method(case, scores="contribution").attribute(case.inputs, **method.steps, **case.call)
+    got = joined(flat(parts))
+    change = differences(case, case.target).unsqueeze(1)
+    shares = mask / mask.sum(1, keepdim=True) * change
+    # A share of a loss would be the largest for the least important.
+    gains = change > 0
+    torch.testing.assert_close(
+        torch.where(gains, got, 0), torch.where(gains, shares, 0), rtol=1e-4, atol=1e-5
+    )
+    here = mask > 0
+    for i in range(case.n_examples):
+        assert_ranked_alike(got[i : i + 1, here[i]], mask[i : i + 1, here[i]])
 
 
 # --- 9. Forward functions of every kind -----------------------------------------------------------
@@ -1191,7 +1257,7 @@ def contributions_rank_like_masks(method: Method, case: Case) -> None:
 @check("core")
 def wrapped_forward_functions_are_explained_alike(method: Method, case: Case) -> None:
     expected = method.scores(case)
-    named = _with_embeddings(case)
+    named = named_embeddings(case)
 
     def closure(*args: Any) -> Any:
         return case.forward(*args)
@@ -1228,7 +1294,7 @@ def layers_of_a_traced_function_are_refused(method: Method, case: Case) -> None:
 
 @check("ids traceable", only="input")
 def ids_of_a_traced_function_are_refused(method: Method, case: Case) -> None:
-    named = replace(_with_embeddings(case), forward=_traced(case))
+    named = replace(named_embeddings(case), forward=_traced(case))
     with pytest.raises(LayerNotReachedError, match=r"never ran .*traced"):
         method.scores(named)
     with pytest.raises(ValueError, match=r"^embedding_layer: integer inputs need"):
@@ -1255,7 +1321,7 @@ class KnownMasker(nn.Module):
         )
 
 
-@check()
+@check(family="mask")
 def a_masker_of_the_users_own_proposes(method: Method, case: Case) -> None:
     masker = KnownMasker().train()
     attribution = method(case, masker=masker)
@@ -1263,16 +1329,16 @@ def a_masker_of_the_users_own_proposes(method: Method, case: Case) -> None:
     got = flat(attribution.attribute(case.inputs, **case.call))
     (seen,) = masker.seen
     assert masker.training
-    features = _features(method, case, case.tensors)
+    features = features_of(method, case, case.tensors)
     assert_same(seen.features, features)
     assert_same(seen.inputs, case.tensors)
-    unmasked = _unmasked(method, case)
-    assert all(torch.equal(a, ~b) for a, b in zip(seen.maskable, unmasked, strict=True))
-    for score, f, same in zip(got, features, unmasked, strict=True):
-        has_channels = _has_channels(method, case, f)
-        logit = (f.sum(-1) if has_channels else f) / 3
+    same_as_removed = unmasked(method, case)
+    assert all(torch.equal(a, ~b) for a, b in zip(seen.maskable, same_as_removed, strict=True))
+    for score, f, same in zip(got, features, same_as_removed, strict=True):
+        channelled = has_channels(method, case, f)
+        logit = (f.sum(-1) if channelled else f) / 3
         expected = logit.sigmoid().masked_fill(same, 0.0)
-        if has_channels and score.dim() == f.dim():
+        if channelled and score.dim() == f.dim():
             expected = (expected / f.shape[-1]).unsqueeze(-1).expand_as(f)
         # One rounding of a sum and one of a sigmoid.
         assert_same(score, expected.to(score), tolerance=1e-6)
@@ -1283,7 +1349,7 @@ def a_masker_of_the_users_own_proposes(method: Method, case: Case) -> None:
     assert differs([attribution.last_terms_.total], [own.last_terms_.total])
 
 
-@check("classes")
+@check("classes", family="mask")
 def a_masker_is_conditioned_on_the_target(method: Method, case: Case) -> None:
     rows = varied_target(case)
     masker = KnownMasker()
@@ -1304,7 +1370,7 @@ def a_masker_is_conditioned_on_the_target(method: Method, case: Case) -> None:
         torch.testing.assert_close(given, expected.to(given), rtol=1e-5, atol=1e-6)
 
 
-@check("core")
+@check("core", family="mask")
 def a_masker_of_a_wrong_size_is_refused(method: Method, case: Case) -> None:
     class Short(KnownMasker):
         def forward(self, inputs: MaskerInputs) -> tuple[Tensor, ...]:
@@ -1322,7 +1388,7 @@ def a_saved_masker_gives_the_same_scores(method: Method, case: Case) -> None:
     with TemporaryDirectory() as folder:
         attribution.save_pretrained(folder)
         loaded = method.cls.from_pretrained(
-            folder, case.forward, **method.where(case), learning_rate=_LEARNING_RATE
+            folder, case.forward, **method.where(case), **method.loading
         )
     assert loaded.is_fitted
     for k, scores in zip((0, 2), expected, strict=True):

@@ -352,15 +352,18 @@ def test_a_result_of_a_wrong_form_is_refused(
 
 
 class _TurnsBad:
-    """A forward function whose result for one example is not finite, from some step on."""
+    """A forward function whose result for one example is not finite, from some pass on.
 
-    def __init__(self, case: Case, value: float, from_step: int | None) -> None:
-        self.case, self.value, self.left = case, value, from_step
+    Pass 0 with a gradient has the masks of the averaged mask gradient, pass k is tuning step k - 1.
+    """
+
+    def __init__(self, case: Case, value: float, from_pass: int | None) -> None:
+        self.case, self.value, self.left = case, value, from_pass
 
     def __call__(self, *args: Any) -> Tensor:
         output = self.case.forward(*args)
         is_bad = self.left is None
-        if self.left is not None and torch.is_grad_enabled():  # a tuning step
+        if self.left is not None and torch.is_grad_enabled():
             is_bad = self.left == 0
             self.left -= 1
         if is_bad:
@@ -373,10 +376,13 @@ class _TurnsBad:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_not_finite_is_told_with_its_step(method: Method, value: float) -> None:
     case = CASES["text"].build()
-    for step in (None, 0, 1, 2):
+    for step, where in {
+        None: "the unmasked inputs",
+        0: "the masked inputs",
+        **{k + 1: f"tuning step {k}" for k in range(3)},
+    }.items():
         broken = replace(case, forward=_TurnsBad(case, value, step))
         before = Snapshot(case)
-        where = "the unmasked inputs" if step is None else f"tuning step {step}"
         message = rf"^forward_func: expected finite outputs, got .* for {where} \(rows \[1"
         with pytest.raises(NonFiniteError, match=message) as raised:
             method(broken).attribute(case.inputs, n_steps=3, **case.call)

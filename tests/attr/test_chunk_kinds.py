@@ -30,7 +30,7 @@ def attribution(model: nn.Module) -> AMLAttribution:
         torch.manual_seed(1)
         masker = EmbeddingMasker(feature_shapes=[(3,)], n_classes=2, hidden_size=6)
     masker.fitted = True
-    return AMLAttribution(model, masker=masker)
+    return AMLAttribution(model, masker=masker, scores="mask")
 
 
 @pytest.mark.parametrize(("inputs", "n_rows"), [(ALIKE, 3), (MIXED, 4)])

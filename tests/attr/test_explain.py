@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from captum_aml import AMLAttribution
 from captum_aml.attr.explain import (
+    DEFAULT_MASKS,
     INITIAL_LOGIT,
     AttributionResult,
-    chunk_size,
     explain,
     output_difference,
     propose_mask,
@@ -23,7 +25,7 @@ from captum_aml.attr.explain import (
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import EmbeddingMasker, MaskerInputs
 from captum_aml.masking.problem import MaskingProblem
-from captum_aml.objectives import AMLObjective, Terms
+from captum_aml.objectives import AMLObjective, MaskedOutcome, Terms
 from tests._helpers.models import LinearLogits, PlantedClassifier, problem_for
 
 DOUBLE = torch.float64
@@ -53,10 +55,12 @@ def result_of(
         "scores": "mask",
         "with_delta": False,
         "show_progress": False,
+        "tune": "mask",
         **settings,
     }
+    objective = options.pop("objective", AMLObjective())
     masker = None if logits is None else Fixed(logits).eval()
-    return explain(problem, AMLObjective(), masker, **options)
+    return explain(problem, objective, masker, **options)
 
 
 LOGITS = torch.tensor([[0.0, 1.0, 2.0], [-1.0, 0.5, 3.0]], dtype=DOUBLE)
@@ -78,16 +82,48 @@ def test_the_scores_of_a_proposal_are_its_sigmoid_and_zero_where_nothing_is_mask
 
 
 def test_contributions_sum_to_the_difference_in_the_output_and_keep_their_ratios() -> None:
-    problem = problem_for(linear, X, baselines=B)
+    problem = problem_for(lambda x: -linear(x), X, baselines=B)
     masks = result_of(problem, LOGITS).attributions[0]
     result = result_of(problem, LOGITS, scores="contribution", with_delta=True)
-    difference = (X - B) @ WEIGHTS
+    difference = -(X - B) @ WEIGHTS
+    assert bool((difference > 0).all())
     for i in range(2):
         share = difference[i].item() / masks[i].sum().item()
         expected = [m * share for m in masks[i].tolist()]
         assert result.attributions[0][i].tolist() == pytest.approx(expected, rel=1e-13)
     assert result.delta is not None
     assert result.delta.tolist() == pytest.approx([0.0, 0.0], abs=1e-14)
+
+
+def test_contributions_to_a_loss_keep_the_order_of_the_mask() -> None:
+    problem = problem_for(linear, X, baselines=B)
+    masks = result_of(problem, LOGITS).attributions[0]
+    result = result_of(problem, LOGITS, scores="contribution", with_delta=True)
+    difference = (X - B) @ WEIGHTS
+    assert bool((difference < 0).all())
+    assert result.attributions[0].sum(dim=1).tolist() == pytest.approx(difference.tolist())
+    # The last element of the first example is not maskable.
+    for i, n in enumerate((2, 3)):
+        order = masks[i, :n].argsort()
+        assert bool((result.attributions[0][i, order].diff() > 0).all())
+    assert result.attributions[0][0, 2].item() == 0.0
+
+
+def test_the_masks_of_the_mask_gradient_are_those_of_its_effects() -> None:
+    """The default call: exact contributions of a linear function, and a mask in their order."""
+    problem = problem_for(linear, X, baselines=B)
+    options = {"n_steps": 4, "tune": None}
+    (contributions,) = result_of(problem, scores="contribution", **options).attributions
+    torch.testing.assert_close(contributions, WEIGHTS * (X - B), rtol=1e-12, atol=1e-14)
+    (masks,) = result_of(problem, **options).attributions
+    for i in range(2):
+        # A mask value by the size relative to the example's largest effect.
+        effects = [w * (x - b) for w, x, b in zip(WEIGHTS, X[i], B[i], strict=True)]
+        largest = max(abs(e) for e in effects)
+        expected = [1 / (1 + math.exp(2.0 - 4.0 * e / largest)) for e in effects]
+        if i == 0:
+            expected[2] = 0.0  # not maskable
+        assert masks[i].tolist() == pytest.approx(expected, rel=1e-10)
 
 
 def test_the_delta_of_masks_is_their_sum_minus_the_difference_in_the_output() -> None:
@@ -120,19 +156,52 @@ def test_the_difference_is_taken_at_the_explained_output(target: Any) -> None:
     assert difference.tolist() == pytest.approx(expected, rel=1e-6)
 
 
-def test_without_a_masker_tuning_starts_from_almost_everything() -> None:
+class NoLogOdds:
+    """AML's loss, of which no mask can be proposed: it has no log-odds."""
+
+    uses_kept = True
+    uses_complement = True
+
+    def __call__(self, outcome: MaskedOutcome) -> Terms:
+        return AMLObjective()(outcome)
+
+
+def test_without_a_proposal_tuning_starts_from_almost_everything() -> None:
     problem = problem_for(linear, X, baselines=0.0)
     start = result_of(problem)
     expected = 1 / (1 + math.exp(-INITIAL_LOGIT))
     assert start.attributions[0].flatten().tolist() == pytest.approx([expected] * 6, rel=1e-14)
     assert start.attributions[0].dtype == DOUBLE
-    tuned = result_of(problem, n_steps=5)
+    tuned = result_of(problem, n_steps=5, objective=NoLogOdds())
     assert tuned.terms is not None
     assert tuned.best_step is not None
     again = problem.evaluate(tuned.attributions[0], AMLObjective(), where="here")
     torch.testing.assert_close(tuned.terms.total, again.total, rtol=1e-12, atol=0)
     first = problem.evaluate(start.attributions[0], AMLObjective(), where="here")
     assert (tuned.terms.total <= first.total).all()
+    # One step with a rate of nearly nothing stays there.
+    near = result_of(problem, n_steps=1, objective=NoLogOdds(), learning_rate=1e-12)
+    torch.testing.assert_close(near.attributions[0], start.attributions[0], rtol=0, atol=1e-11)
+
+
+def test_without_a_masker_tuning_starts_from_the_averaged_mask_gradient() -> None:
+    problem = problem_for(LinearLogits(WEIGHTS.tolist(), 0.1), X, baselines=B, target=1)
+    (proposed,) = result_of(problem, n_steps=DEFAULT_MASKS, tune=None).attributions
+    for n_steps in (1, 3):  # the masks of the proposal are not the steps
+        near = result_of(problem, n_steps=n_steps, learning_rate=1e-12)
+        torch.testing.assert_close(near.attributions[0], proposed, rtol=0, atol=1e-11)
+    tuned = result_of(problem, n_steps=5)
+    first = problem.evaluate(proposed, AMLObjective(), where="here")
+    assert tuned.terms is not None
+    assert (tuned.terms.total < first.total).all()
+
+
+def test_a_value_that_falls_is_tuned_from_what_takes_it_down() -> None:
+    """The objective retains the way from the baselines' value to the inputs', up or down."""
+    up, down = (problem_for(f, X, baselines=B) for f in (linear, lambda x: -linear(x)))
+    for n_steps in (1, 4):
+        (a,), (b,) = (result_of(p, n_steps=n_steps).attributions for p in (up, down))
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=0)
 
 
 def test_tuning_starts_from_the_proposal() -> None:
@@ -192,26 +261,39 @@ def test_scores_have_the_dtype_of_what_is_masked_but_at_least_single_precision(
 
 
 @pytest.mark.parametrize(
-    ("size", "n_examples", "n_passes", "expected"),
-    [(None, 7, 2, 7), (10, 7, 2, 5), (3, 7, 2, 1), (2, 7, 2, 1), (5, 7, 1, 5), (100, 7, 2, 50)],
+    ("size", "expected"),
+    [
+        (None, {112: 1}),
+        # One mask for all seven examples at a time.
+        (7, {7: 16}),
+        (13, {7: 16}),
+        (14, {14: 8}),
+        (40, {35: 3, 7: 1}),
+        # Chunks of three, three and one example, of which three masks fit into a call.
+        (3, {3: 16 + 16 + 5, 1: 1}),
+        (1, {1: 112}),
+    ],
 )
-def test_no_forward_call_has_more_rows_than_asked(
-    size: int | None, n_examples: int, n_passes: int, expected: int
+def test_a_forward_call_has_as_many_rows_as_allowed(
+    size: int | None, expected: dict[int, int]
 ) -> None:
-    assert chunk_size(size, n_examples, n_passes) == expected
-    if size is not None:
-        assert expected * n_passes <= size
+    rows: Counter[int] = Counter()
 
+    def forward(x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            rows[len(x)] += 1
+        return x @ WEIGHTS
 
-def test_a_size_below_one_examples_passes_is_warned_about() -> None:
-    with pytest.warns(UserWarning, match="internal_batch_size: 1 is less than the 2 passes"):
-        assert chunk_size(1, 7, 2) == 1
+    x = torch.rand(7, 3, dtype=DOUBLE)
+    scores = AMLAttribution(forward).attribute(x, internal_batch_size=size)
+    assert rows == expected
+    torch.testing.assert_close(scores, WEIGHTS * x, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, True, "2"])
 def test_the_size_of_a_forward_call_is_checked(size: Any) -> None:
     with pytest.raises(InvalidInputError, match=r"internal_batch_size: .* at least 1, got"):
-        chunk_size(size, 7, 2)
+        AMLAttribution(linear).attribute(X, internal_batch_size=size)
 
 
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=4))
@@ -229,6 +311,7 @@ def test_chunks_put_together_are_the_batch(sizes: list[int]) -> None:
                 Terms(terms.total[rows], {"size": terms.parts["size"][rows]}),
                 steps[rows],
                 "logits",
+                "blend",
                 (1,),
             )
         )
@@ -242,6 +325,7 @@ def test_chunks_put_together_are_the_batch(sizes: list[int]) -> None:
     assert whole.best_step is not None
     assert whole.best_step.tolist() == list(range(n))
     assert whole.output == "logits"
+    assert whole.perturbation == "blend"
     assert whole.sizes == (1,)
 
 

@@ -15,6 +15,7 @@ from transformers import ElectraConfig, ElectraForSequenceClassification
 
 from captum_aml import AMLAttribution, AMLObjective, LayerAMLAttribution, TransformerMasker
 from captum_aml.exceptions import CheckpointError, NotFittedError
+from captum_aml.perturbation import Blend
 from tests._helpers.cases import CASES, Case, TokenClassifier, bert_model, random_ids
 from tests._helpers.checks import METHODS, KnownMasker, Method, assert_same, differs, flat
 
@@ -30,7 +31,8 @@ def _fitted(method: Method, case: Case, **settings: Any) -> Any:
 
 
 def _loaded(method: Method, case: Case, folder: Path, **settings: Any) -> Any:
-    return method.cls.from_pretrained(folder, case.forward, **method.where(case), **settings)
+    settings = {**method.where(case), **method.loading, **settings}
+    return method.cls.from_pretrained(folder, case.forward, **settings)
 
 
 def _seeded(build: Callable[[], Any]) -> Any:
@@ -86,7 +88,8 @@ def test_what_was_learned_comes_back_with_how(method: Method, tmp_path: Path) ->
     loaded = _loaded(method, case, tmp_path)
     assert loaded.objective == method.objective
     assert loaded.output == "logits"
-    assert loaded.perturbation == attribution.perturbation
+    # What "auto" was fitted through.
+    assert loaded.perturbation == Blend()
     # What is given now replaces what was saved.
     replaced = _loaded(method, case, tmp_path, output="auto")
     assert replaced.output == "auto"

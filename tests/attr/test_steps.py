@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests._helpers.checks import (
     BATCH_TOLERANCE,
     METHODS,
     STEPS,
+    Family,
     KnownMasker,
     Method,
     assert_same,
@@ -51,25 +53,43 @@ def _counting(case: Case) -> tuple[Case, list[int]]:
 # --- The number of steps --------------------------------------------------------------------------
 
 
-def test_without_a_masker_the_default_is_50_steps(method: Method, text: Case) -> None:
+@pytest.mark.parametrize("family", ["mask", "default"])
+def test_without_a_masker_the_default_is_16_steps(
+    method: Method, text: Case, family: Family
+) -> None:
+    method = replace(method, family=family)
     counted, rows = _counting(text)
     default = method(counted).attribute(text.inputs, **text.call)
     n_calls = len(rows)
-    assert_same(method(counted).attribute(text.inputs, n_steps=50, **text.call), default)
+    assert_same(method(counted).attribute(text.inputs, n_steps=16, **text.call), default)
     assert len(rows) == 2 * n_calls
-    assert differs(flat(method(text).attribute(text.inputs, n_steps=49, **text.call)), [default])
+    assert differs(flat(method(text).attribute(text.inputs, n_steps=14, **text.call)), [default])
 
 
-def test_a_step_is_one_forward_call(method: Method, text: Case) -> None:
+def test_a_step_of_tuning_is_one_forward_call(method: Method, text: Case) -> None:
     counted, rows = _counting(text)
     counts = []
-    for n_steps in (3, 8):
+    for n_steps in (0, 1, 3, 8):
         rows.clear()
-        method(counted).attribute(text.inputs, n_steps=n_steps, **text.call)
+        masker = KnownMasker() if n_steps == 0 else None
+        method(counted, masker=masker).attribute(text.inputs, n_steps=n_steps, **text.call)
+        # What is tuned is proposed by the averaged mask gradient, whose passes are joined.
+        assert rows.count(16 * text.n_examples) == (n_steps > 0)
         counts.append(len(rows))
-        # The kept and the left out pass are joined.
-        assert max(rows) == method.n_passes * text.n_examples
-    assert counts[1] - counts[0] == 5
+        # So are the kept and the left out pass.
+        steps = [n for n in rows if n != 16 * text.n_examples]
+        assert max(steps) == (method.n_passes if n_steps else 1) * text.n_examples
+    # One more than steps: the last mask is scored too.
+    assert [n - counts[0] - 2 for n in counts[1:]] == [1, 3, 8]
+
+
+def test_an_odd_number_of_tuning_steps_is_fine(method: Method, text: Case) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for n_steps in (1, 5):
+            attribution = method(text)
+            attribution.attribute(text.inputs, n_steps=n_steps, **text.call)
+            assert int(attribution.best_step_.max()) <= n_steps
 
 
 def test_with_a_fitted_masker_the_default_is_its_proposal(method: Method, text: Case) -> None:
@@ -249,8 +269,11 @@ def test_tokens_that_are_not_maskable_are_kept_in_every_pass(method: Method, tex
     # The same strategy as the default one, in another order of operations.
     assert_same(got, method.scores(text), tolerance=BATCH_TOLERANCE)
     maskable = (text.inputs != text.baselines).repeat(method.n_passes, 1)
-    assert len(perturbation.keeps) == STEPS + 1
-    for keep in perturbation.keeps:
+    # The proposal's masks are a call of their own.
+    proposal, *steps = perturbation.keeps
+    assert bool((proposal.squeeze(-1)[(text.inputs == text.baselines).repeat(16, 1)] == 1).all())
+    assert len(steps) == STEPS + 1
+    for keep in steps:
         by_token = keep.squeeze(-1)
         assert bool((by_token[~maskable] == 1).all())
         assert bool((by_token[maskable] < 1).all())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -303,3 +304,60 @@ def test_int8_layers_have_no_gradient_or_a_part_of_it(which: set[Any]) -> None:
         watched(lambda x: int8(x.float())).check()
     model = Residual()
     watched(lambda x: model(x.float())).check()
+
+
+# How masks are joined
+
+
+@pytest.mark.parametrize(
+    ("max_rows", "expected"),
+    [(None, [10]), (1, [2] * 5), (2, [2] * 5), (5, [4, 4, 2]), (9, [8, 2]), (10, [10]), (99, [10])],
+)
+def test_masks_are_joined_as_far_as_rows_allow(max_rows: int | None, expected: list[int]) -> None:
+    """All examples of the problem are in each call: fewer rows are had from fewer examples."""
+    rows: list[int] = []
+
+    def forward(x: Tensor) -> Tensor:
+        rows.append(len(x))
+        return LinearLogits(WEIGHTS, BIAS)(x)
+
+    problem = problem_for(forward, X, baselines=B)
+    masks = torch.rand(5, 2, 3, dtype=DOUBLE)
+    whole = problem.forward(masks)
+    rows.clear()
+    parts = replace(problem, max_rows=max_rows).forward(masks)
+    assert rows == expected
+    torch.testing.assert_close(parts, whole, rtol=1e-14, atol=0)
+    for r in range(5):
+        alone = problem.forward(masks[r : r + 1])
+        torch.testing.assert_close(parts[2 * r : 2 * r + 2], alone, rtol=1e-14, atol=0)
+
+
+def test_a_forward_function_that_draws_is_noticed() -> None:
+    model = LinearLogits(WEIGHTS, BIAS)
+    assert not problem_for(model, X).draws
+    assert problem_for(lambda x: model(x) + torch.rand(()), X).draws
+    dropout = nn.Dropout(0.5).train()
+    assert problem_for(lambda x: model(dropout(x)), X).draws
+    dropout.eval()
+    assert not problem_for(lambda x: model(dropout(x)), X).draws
+
+
+def test_the_attention_mask_is_found_by_its_name_and_shape() -> None:
+    model = PlantedClassifier()
+    ids = torch.tensor([[1, 5, 7], [4, 2, 8]])
+
+    def forward(ids: Tensor, other: Tensor, attention_mask: Tensor) -> Tensor:
+        return model(ids * attention_mask)
+
+    mask, others = torch.ones_like(ids), torch.ones(2, 1)
+    layer = {"layer": model.embedding}
+    found = problem_for(forward, ids, additional_forward_args=(others, mask), **layer)
+    assert found.attention_mask == 1
+    # One of another shape is none of (N, L).
+    wide = problem_for(forward, ids, additional_forward_args=(others, mask[:, :1]), **layer)
+    assert wide.attention_mask is None
+    nameless = problem_for(
+        lambda *a: forward(*a), ids, additional_forward_args=(others, mask), **layer
+    )
+    assert nameless.attention_mask is None

@@ -42,6 +42,15 @@ def test_it_is_aml_without_the_prediction_term() -> None:
     assert torch.equal(la.total, aml.total)
 
 
+def test_of_the_log_odds_it_has_the_second_half() -> None:
+    log_p, log_rest = (torch.tensor([v], dtype=DOUBLE).log() for v in (0.8, 0.2))
+    for weight in (1.0, 0.3):
+        odds = LAObjective(inverse_weight=weight).log_odds(log_p, log_rest)
+        assert odds.tolist() == pytest.approx([weight * math.log(5)], rel=1e-13)
+    aml = AMLObjective(prediction_weight=0.0).log_odds(log_p, log_rest)
+    assert torch.equal(LAObjective().log_odds(log_p, log_rest), aml)
+
+
 def test_what_is_kept_plays_no_part() -> None:
     objective = LAObjective()
     assert not objective.uses_kept
