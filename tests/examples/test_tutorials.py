@@ -71,7 +71,7 @@ def test_sentiment(
     assert [word for word, _ in names["explanation"].top(2)] == ["not", "clean"]
     out = capsys.readouterr().out
     assert "negative (0.95): [('dirty'" in out
-    assert re.search(r"^positive \(0.05\): \[\('", out, re.MULTILINE)
+    assert "positive (0.05): [('friendly'" in out
     assert [each.method for each in names["compared"]] == list(names["names"])
     assert "not" in page.read_text(encoding="utf-8")
 
