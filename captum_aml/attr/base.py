@@ -418,7 +418,8 @@ class MaskAttribution(GradientAttribution, ABC):
         asked = self.forward_func, problem.attention_mask, n_args
         n_tokens = max(problem.layout.maskable.sum(dim=1).tolist(), default=0)
         if self._auto is None or self._auto[0] != asked or self._auto[1] < n_tokens:
-            chosen = chosen_removal(problem)
+            with isolated_rng(self.seed):  # what a model draws there it draws in this call alone
+                chosen = chosen_removal(problem)
             if chosen is None:  # nothing to try it out with, nor to apply it to
                 return self.perturbation
             self._auto = asked, n_tokens, chosen
