@@ -80,6 +80,9 @@ def taken_removal(
         maskable: True where one can be removed, bool (N, L).
         forward_args: The forward function's further arguments.
         attention_mask: Which of them is the attention mask (N, L).
+
+    Returns:
+        The removal; None also where the function cannot be run on these rows alone.
     """
     shown = torch.ones(ids.shape[:2], device=ids.device)
     hidden = shown.masked_fill(maskable, 0.0)
@@ -88,7 +91,14 @@ def taken_removal(
     def logits(args: tuple[object, ...]) -> Tensor:
         return output_tensor(run_forward(forward_func, (ids,), args)).float()
 
-    plain = logits(forward_args)
+    try:
+        plain = logits(forward_args)
+    except CaptumAMLError:
+        raise
+    except Exception:  # of a function that holds something of the whole batch
+        return None
+    if plain.shape[0] != ids.shape[0]:
+        return None
     tolerance = _TOLERANCE * max(1.0, float(plain.abs().max()))
     for removal in (AttentionRemoval(), AttentionRemoval(causal=True)):
         try:

@@ -982,7 +982,9 @@ def noise_tunnel_without_noise_gives_the_same(method: Method, case: Case) -> Non
             return_convergence_delta=True,
             **case.call,
         )
-        assert_same(got, value, tolerance=_tolerance(case))
+        # Captum adds up squares before it takes the mean: rounding of their size.
+        size = max(1.0, float(expected.abs().max()) ** 2)
+        assert_same(got, value, tolerance=size * _tolerance(case))
         assert delta.shape == (3 * case.n_examples,)
 
 

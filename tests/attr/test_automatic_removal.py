@@ -166,6 +166,24 @@ def test_a_chunk_without_anything_to_mask_has_no_say(empty: int) -> None:
     assert nothing.perturbation_ == "auto"
 
 
+def test_a_function_that_holds_something_of_its_batch_is_blended() -> None:
+    case = CASES["sequence"].build()
+    shift = torch.randn(4, 3)
+
+    def added(embeddings: Tensor, attention: Tensor) -> Tensor:
+        # Of one example alone the sum would have no row, or the sizes would not fit.
+        return case.forward(embeddings, attention) + shift.repeat(len(embeddings) // 4, 1)
+
+    def without_rows(embeddings: Tensor, attention: Tensor) -> Tensor:
+        return added(embeddings, attention)[: len(embeddings) // 4 * 4]
+
+    for forward in (added, without_rows):
+        attribution = INPUT(replace(case, forward=forward))
+        _, delta = attribution.attribute(case.inputs, return_convergence_delta=True, **case.call)
+        assert attribution.perturbation_ == "blend"
+        assert bool((delta.abs() < 1e-4).all())
+
+
 def test_it_is_tried_out_once() -> None:
     case = CASES["bert"].build()
     model: Any = case.forward
