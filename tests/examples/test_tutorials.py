@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import math
 import re
 import runpy
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from captum_aml.visualization.palette import PALETTE
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -74,6 +78,38 @@ def test_sentiment(
     assert "positive (0.05): [('friendly'" in out
     assert [each.method for each in names["compared"]] == list(names["names"])
     assert "not" in page.read_text(encoding="utf-8")
+
+
+def test_first_call_picture(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "page.html"
+    names = _run("first_call_picture", monkeypatch, "--smoke", "--output", str(path))
+    assert [explanations[1].method for explanations in names["explained"]] == [
+        "integrated-gradients",
+        "lime",
+        "aml",
+    ]
+    assert all(explanations[2].top(1)[0][0] == "wonderful" for explanations in names["explained"])
+    page = path.read_text(encoding="utf-8")
+    assert [page.count(f">{heading}<") for heading in names["COLUMNS"]] == [3, 3, 3]
+    out = capsys.readouterr().out.splitlines()
+    assert re.match(r"positive 0\.99\d  wonderful \+\d", out[2])
+
+
+def test_first_call_picture_in_the_browser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("playwright.sync_api")
+    image = pytest.importorskip("PIL.Image")
+    if shutil.which("chromium") is None:
+        pytest.skip("no Chromium is installed")
+    path = tmp_path / "picture.png"
+    names = _run("first_call_picture", monkeypatch, "--smoke", "--output", str(path))
+    with image.open(path) as picture:
+        assert picture.width == 1.5 * names["WIDTH"]
+        found = [color for _, color in picture.convert("RGB").getcolors(1 << 16)]
+    # The strongest colour for the class, as near as a palette has it, and the ground of the rows.
+    for wanted in (PALETTE["light"]["positive"], PALETTE["light"]["ground"]):
+        assert min(math.dist(wanted, color) for color in found) < 10
 
 
 def test_words(monkeypatch: pytest.MonkeyPatch) -> None:
