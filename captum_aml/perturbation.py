@@ -22,7 +22,7 @@ is not the papers'.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -148,9 +148,12 @@ class JointRemoval:
 
     Attributes:
         attention: The removal through attention.
+        hides: Examples whose tokens are hidden, bool (N,), those of one mask after those of
+            another in a pass with several; the others' are blended only. None for all.
     """
 
     attention: AttentionRemoval
+    hides: Tensor | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -159,13 +162,20 @@ class JointRemoval:
 
     def __call__(self, state: ForwardState, keep: tuple[Tensor, ...]) -> ForwardState:
         """Applies both; see :class:`Blend` and :class:`AttentionRemoval`."""
-        return self.attention(Blend()(state, keep), keep)
+        blended = Blend()(state, keep)
+        if self.hides is None:
+            return self.attention(blended, keep)
+        shown = ~self.hides.repeat(len(keep[0]) // len(self.hides))
+        seen = keep[0].masked_fill(shown.view(-1, *[1] * (keep[0].dim() - 1)), 1.0)
+        return self.attention(blended, (seen, *keep[1:]))
 
 
 @dataclass(frozen=True)
 class AutomaticRemoval:
     """Decided by the first call: blending, and through attention as well where the model takes it.
 
+    Of an example whose tokens have baselines of several ids nothing is hidden: those are content
+    that stands in their place, such as a template's other values, and not a token for nothing.
     The averaged mask gradient tries that out (:mod:`captum_aml.masking.attention`); a masker is
     fitted and tuned through blending, as published.
     """

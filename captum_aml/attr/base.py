@@ -37,7 +37,7 @@ from captum_aml.attr.settings import (
 from captum_aml.exceptions import InvalidInputError, NotFittedError
 from captum_aml.maskers.checkpoint import Checkpoint, TrainingCost
 from captum_aml.maskers.fingerprint import ModelFingerprint
-from captum_aml.masking.attention import chosen_removal
+from captum_aml.masking.attention import chosen_removal, hiding_only_nothing
 from captum_aml.masking.call import Call, parse_call
 from captum_aml.masking.forward import run_forward, underlying_model
 from captum_aml.masking.problem import MaskingProblem
@@ -423,7 +423,7 @@ class MaskAttribution(GradientAttribution, ABC):
             if chosen is None:  # nothing to try it out with, nor to apply it to
                 return self.perturbation
             self._auto = asked, n_tokens, chosen
-        return self._auto[2]
+        return hiding_only_nothing(self._auto[2], problem)
 
     @property
     def default_n_steps(self) -> int:

@@ -53,7 +53,8 @@ class AttributionSettings:
         Doc(
             "How a mask is applied: ``blend``, ``attention``, ``causal-attention``, both at once "
             "(``blend+attention``, ``blend+causal-attention``), or an object. ``auto``: without a "
-            "masker what the first call finds the model to take, else ``blend``. Default: auto"
+            "masker what the first call finds the model to take, else ``blend``, as for baselines "
+            "of several ids. Default: auto"
         ),
     ] = "auto"
     output: Annotated[

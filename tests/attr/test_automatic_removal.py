@@ -137,6 +137,33 @@ def test_without_an_attention_mask_there_is_nothing_to_hide_with() -> None:
     assert attribution.perturbation_ == "blend+attention"
 
 
+@pytest.mark.parametrize("method", [INPUT, LAYER], ids=["input", "layer"])
+def test_tokens_are_not_hidden_where_other_content_takes_their_place(method: Method) -> None:
+    case = _encoder("roberta")
+    content = case.baselines.clone()
+    content[1:, 1:3] = torch.tensor([[20, 21], [22, 23]])  # ids of no input, hence all maskable
+    case = replace(case, baselines=content)
+    expected = ["blend+attention", "blend", "blend"]
+    each = []
+    for i, name in enumerate(expected):
+        alone = case.rows([i])
+        attribution = method(alone)
+        each.append(attribution.attribute(alone.inputs, **alone.call))
+        assert attribution.perturbation_ == name
+        named = method(alone, perturbation=name)
+        assert_same(named.attribute(alone.inputs, **alone.call), each[i])
+    # Each example for itself, whatever is beside it.
+    for size, name in ((None, "blend+attention"), (1, "blend, blend+attention")):
+        attribution = method(case)
+        scores = attribution.attribute(case.inputs, internal_batch_size=size, **case.call)
+        assert_same(scores, torch.cat(each), tolerance=1e-4)
+        assert attribution.perturbation_ == name
+    rest = case.rows([1, 2])
+    attribution = method(rest)
+    attribution.attribute(rest.inputs, **rest.call)
+    assert attribution.perturbation_ == "blend"
+
+
 def test_positions_that_are_not_attended_score_0() -> None:
     # They differ from their baselines here, so that they are masked as all others.
     for method in (INPUT, LAYER):

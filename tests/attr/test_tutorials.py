@@ -633,10 +633,14 @@ def test_llama_by_perturbation(
         figure, _ = plot(show=False)
         pyplot.close(figure)
 
-    # Another person's values in their place: to like that is far more likely for this one.
+    # Another person's values in their place: nothing but place and job makes the difference.
     inp = TextTemplateInput(TEMPLATE, list(PERSON), baselines=["Ben", "coast", "pilot", "Ben"])
     result = tool.attribute(inp, target=" ".join(LIKED), skip_tokens=skip_tokens)
     assert_finds_place_and_job(result, "hills", "baker")
+    assert result.token_attr is not None
+    for row in result.token_attr[[0, 2]].abs():
+        others, largest = row.sort().values[:-1], row.max()
+        assert bool((others < 0.1 * largest).all())
 
 
 @pytest.mark.parametrize("method", [FeatureAblation, AMLAttribution])

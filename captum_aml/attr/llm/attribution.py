@@ -81,7 +81,8 @@ class LLMAMLAttribution(BaseLLMAttribution):
 
     How a mask is applied is the method's own ``perturbation``. Without a masker ``auto`` does both
     of the following where the model takes it, otherwise the first, which can be read as
-    ``attr_method.perturbation_``; with one it is the first:
+    ``attr_method.perturbation_``; with one it is the first, as it is where a template's baseline
+    strings are of several tokens, which are to be seen in place of the values:
 
     - ``blend`` mixes the embeddings of the prompt with those of its baseline: of a token input its
       ``baselines``; of a template its baseline strings, cut or filled with the baseline token to
