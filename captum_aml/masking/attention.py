@@ -43,13 +43,18 @@ def chosen_removal(problem: MaskingProblem) -> Perturbation | None:
     row = int(maskable.sum(dim=1).argmax())
     example = problem.call.rows(row, row + 1)
     for place in fitting if named is None else [named]:
-        taken = taken_removal(
-            problem.site.forward_func,
-            example.inputs[0],
-            maskable[row : row + 1],
-            example.additional_forward_args,
-            place,
-        )
+        try:
+            taken = taken_removal(
+                problem.site.forward_func,
+                example.inputs[0],
+                maskable[row : row + 1],
+                example.additional_forward_args,
+                place,
+            )
+        except CaptumAMLError:
+            raise
+        except Exception:  # of a function that holds something of the whole batch
+            return Blend()
         if taken is not None:
             return JointRemoval(replace(taken, argument=place))
     return Blend()
@@ -82,7 +87,7 @@ def taken_removal(
         attention_mask: Which of them is the attention mask (N, L).
 
     Returns:
-        The removal; None also where the function cannot be run on these rows alone.
+        The removal; None also where the function gives another number of rows.
     """
     shown = torch.ones(ids.shape[:2], device=ids.device)
     hidden = shown.masked_fill(maskable, 0.0)
@@ -91,12 +96,7 @@ def taken_removal(
     def logits(args: tuple[object, ...]) -> Tensor:
         return output_tensor(run_forward(forward_func, (ids,), args)).float()
 
-    try:
-        plain = logits(forward_args)
-    except CaptumAMLError:
-        raise
-    except Exception:  # of a function that holds something of the whole batch
-        return None
+    plain = logits(forward_args)
     if plain.shape[0] != ids.shape[0]:
         return None
     tolerance = _TOLERANCE * max(1.0, float(plain.abs().max()))
