@@ -165,7 +165,7 @@ class JointRemoval:
         blended = Blend()(state, keep)
         if self.hides is None:
             return self.attention(blended, keep)
-        shown = ~self.hides.repeat(len(keep[0]) // len(self.hides))
+        shown = ~self.hides.to(keep[0].device).repeat(len(keep[0]) // len(self.hides))
         seen = keep[0].masked_fill(shown.view(-1, *[1] * (keep[0].dim() - 1)), 1.0)
         return self.attention(blended, (seen, *keep[1:]))
 

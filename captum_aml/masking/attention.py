@@ -116,14 +116,17 @@ def taken_removal(
 def hiding_only_nothing(removal: Perturbation, problem: MaskingProblem) -> Perturbation:
     """A chosen removal, which hides tokens of those examples only whose baselines say nothing.
 
-    Baselines of several ids are content that stands in the tokens' place. The difference to explain
-    is the one to that content, which hiding the tokens does not lead to.
+    Baselines of several ids, or embeddings, are content that stands in the tokens' place. The
+    difference to explain is the one to that content, which hiding the tokens does not lead to.
     """
     if not isinstance(removal, JointRemoval):
         return removal
-    ids, maskable = problem.call.baselines[0], problem.layout.maskable
-    first = ids.gather(1, maskable.int().argmax(dim=1, keepdim=True))
-    hides = ((ids == first) | ~maskable).all(dim=1)
+    baselines, maskable = problem.call.baselines[0], problem.layout.maskable
+    rows = torch.arange(len(baselines), device=maskable.device)
+    same = baselines == baselines[rows, maskable.int().argmax(dim=1)].unsqueeze(1)
+    if same.dim() > 2:  # of embeddings
+        same = same.all(dim=-1)
+    hides = (same | ~maskable).all(dim=1)
     if bool(hides.all()):
         return removal
     return replace(removal, hides=hides) if bool(hides.any()) else Blend()

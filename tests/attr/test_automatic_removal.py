@@ -158,6 +158,18 @@ def test_tokens_are_not_hidden_where_other_content_takes_their_place(method: Met
         scores = attribution.attribute(case.inputs, internal_batch_size=size, **case.call)
         assert_same(scores, torch.cat(each), tolerance=1e-4)
         assert attribution.perturbation_ == name
+    # Embeddings given in place of ids.
+    model: Any = case.forward
+    embedded = [model.get_input_embeddings()(ids).detach() for ids in (case.inputs, content)]
+    for i, name in enumerate(expected):
+        attribution = AMLAttribution(lambda x, mask: model(inputs_embeds=x, attention_mask=mask))
+        attribution.attribute(
+            embedded[0][i : i + 1],
+            embedded[1][i : i + 1],
+            target=1,
+            additional_forward_args=case.args[0][i : i + 1],
+        )
+        assert attribution.perturbation_ == name
     rest = case.rows([1, 2])
     attribution = method(rest)
     attribution.attribute(rest.inputs, **rest.call)
