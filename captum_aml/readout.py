@@ -430,9 +430,13 @@ def _detected(rows: Tensor, dtype: torch.dtype) -> OutputKind:
     return "logits"
 
 
+class MisreadOutputError(InvalidInputError):
+    """Outputs are not of the kind that they were said, or taken, to be."""
+
+
 def _check_range(values: Tensor, kind: str) -> None:
     if bool(((values < -1e-3) | (values > 1 + 1e-3)).any()):
-        raise InvalidInputError(
+        raise MisreadOutputError(
             f"output: {kind!r} expects probabilities from 0 to 1, but the forward function's are "
             f"from {values.min().item():.4g} to {values.max().item():.4g}; if these are logits, "
             "pass output='logits'"

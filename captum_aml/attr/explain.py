@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -16,7 +17,7 @@ from captum_aml.masking.call import Call
 from captum_aml.masking.forward import run_forward
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import LogOddsObjective, Objective, Terms
-from captum_aml.readout import Readout, check_finite, output_tensor, select
+from captum_aml.readout import MisreadOutputError, Readout, check_finite, output_tensor, select
 from captum_aml.typing import ForwardFunc
 
 if TYPE_CHECKING:
@@ -96,13 +97,44 @@ def explain_call(
         The explanations of all examples, and what the forward function gave for them, (N,) or
         (N, C); None for outputs of more dimensions.
     """
-    output, size = attribution.output, call.n_examples
+    explained = partial(
+        _explained,
+        attribution,
+        call,
+        site,
+        n_steps=n_steps,
+        internal_batch_size=internal_batch_size,
+        with_delta=with_delta,
+        show_progress=show_progress,
+    )
+    try:
+        return explained(attribution.output)
+    except MisreadOutputError:
+        # The logits of few examples may all lie between 0 and 1; those of masked inputs tell.
+        if attribution.output != "auto":
+            raise
+        return explained("logits")
+
+
+def _explained(
+    attribution: MaskAttribution,
+    call: Call,
+    site: Site,
+    output: str,
+    *,
+    n_steps: int,
+    internal_batch_size: int | None,
+    with_delta: bool,
+    show_progress: bool,
+) -> tuple[AttributionResult, Tensor | None]:
+    """The same, with outputs of the given kind."""
+    size = call.n_examples
     if internal_batch_size is not None:
         size = min(size, as_count("internal_batch_size", internal_batch_size, least=1))
     chunks = [call.rows(start, start + size) for start in range(0, call.n_examples, size)]
     masker = attribution._active_masker()
 
-    def explained(rows: Call, output: str) -> tuple[AttributionResult, Tensor]:
+    def chunk(rows: Call, output: str) -> tuple[AttributionResult, Tensor]:
         problem = MaskingProblem.build(
             rows,
             site,
@@ -139,7 +171,7 @@ def explain_call(
     detects = undecided and not n_steps
     parts, outputs = [], []
     for rows in chunks:
-        result, given = explained(rows, output)
+        result, given = chunk(rows, output)
         parts.append(result)
         if detects or given.dim() <= 2:
             outputs.append(given)
@@ -148,7 +180,7 @@ def explain_call(
         kind = detected(outputs)
         for index, rows in enumerate(chunks):
             if parts[index].output != kind:
-                parts[index], _ = explained(rows, kind)
+                parts[index], _ = chunk(rows, kind)
     seen = torch.cat(outputs).detach() if outputs and outputs[0].dim() <= 2 else None
     return AttributionResult.concatenate(parts), seen
 
