@@ -40,6 +40,10 @@ from captum_aml.objectives import LogOddsObjective
 _NO_ODDS = 1e-3
 
 
+import os
+SHARED = float(os.environ.get("SHARED", 0.25))
+
+
 @dataclass(frozen=True)
 class UnitEffects:
     """The effect of every unit on the forward function's output.
@@ -97,15 +101,19 @@ def _masks(maskable: Tensor, n_masks: int, *, seed: int) -> Tensor:
     n_pairs = n_masks // 2
     masks = torch.ones(n_masks, *maskable.shape)
     counts = maskable.sum(dim=1).tolist()
+    common = torch.special.ndtri((n_pairs + torch.arange(n_pairs) + 0.5) / n_masks)[:, None]
     for count in set(counts):
         generator = torch.Generator().manual_seed(seed)
-        order = torch.rand(n_pairs, count, generator=generator).argsort(dim=0)
-        below = (order + 0.5) / n_masks
-        swapped = torch.rand(n_pairs, count, generator=generator) < 0.5
-        half = torch.where(swapped, 1 - below, below)
-        drawn = torch.cat([half, 1 - half])
+        drawn = SHARED**0.5 * common + (1 - SHARED) ** 0.5 * torch.randn(
+            n_pairs, count, generator=generator
+        )
+        # Of each unit the values stand for their ranks, the one furthest from zero for an end.
+        ranks = drawn.abs().argsort(dim=0, descending=True).argsort(dim=0)
+        below = (ranks + 0.5) / n_masks
+        half = torch.where(drawn > 0, 1 - below, below)
+        both = torch.cat([half, 1 - half])
         for row in (i for i, n in enumerate(counts) if n == count):
-            masks[:, row, maskable[row].cpu()] = drawn
+            masks[:, row, maskable[row].cpu()] = both
     return masks.to(maskable.device)
 
 
