@@ -2,30 +2,47 @@ r"""The averaged mask gradient: the effect of every unit from a few passes under
 
 For K masks :math:`m_k` of an example's U units, in complementary pairs :math:`m` and :math:`1 - m`,
 
-.. math:: \phi = \frac{1}{K} \sum_{k=1}^{K} \frac{\partial u}{\partial m}\Big|_{m = m_k},
-          \qquad u = w_p \log p_c - w_i \log(1 - p_c),
+.. math:: \phi = \frac{1}{K} \sum_{k=1}^{K} g_k, \qquad
+          g_k = \frac{\partial u}{\partial m}\Big|_{m = m_k}, \qquad
+          u = w_p \log p_c - w_i \log(1 - p_c),
 
 with :math:`p_c` the target class's probability for the masked input. This is the gradient of AML's
 objective, averaged over masks and their complements: the prediction term sees a mask, the inverse
 term its complement, and over a pair either sees both. With equal weights :math:`u` is the log-odds
 of the class. Where the forward function gives a value there are no odds, and :math:`u` is that
-value, as it is where the value at the target changes and its odds do not. For a linear function
-:math:`\phi` is exact under any masks: what each unit adds to it.
+value, as it is where the value at the target changes and its odds do not.
 
 Mask values are spread evenly over [0, 1]: each unit gets each of the K midpoints
-:math:`(k - \tfrac12) / K` once, in an order of its own (a Latin hypercube). Averaged over its own
-value, a unit's gradient is the whole difference that it makes, while the others are kept in all
-shares. The smallest share, :math:`1 / 2K`, is the floor: at 0 what is removed has no gradient.
+:math:`(k - \tfrac12) / K` once (a Latin hypercube). Averaged over its own value, a unit's gradient
+is the whole difference that it makes, while the others are kept in all shares. Values of two units
+have a correlation of about 0.25, that of normal variables with a part in common: with 1 all units
+have one value, and :math:`\phi` is Integrated Gradients. The smallest share, :math:`1 / 2K`, is the
+floor: at 0 what is removed has no gradient.
 
-Source: not the papers', who descend the objective. As an average of gradients over masks it is a
-sampled gradient of Owen's multilinear extension (1972), whose average along the diagonal is the
-Shapley value; with one value for all units it would be Integrated Gradients (Sundararajan et al.,
-2017). Latin hypercubes are those of McKay et al. (1979).
+A gradient knows nothing of what happens when a unit is gone. So K subsets :math:`z_j` of the units
+are kept, and the others replaced by their baselines, without a gradient, and :math:`\phi` is the
+mean of the prior of a linear regression of :math:`v = p_c` (of the value, where it is one):
+
+.. math:: v(z_j) = \beta_0 + \sum_i z_{ji} \beta_i + \varepsilon_j, \qquad
+          \beta_i \sim \mathcal{N}\Bigl(a \phi_i, \; \frac{a^2}{K} \sum_k g_{ki}^2 \Bigr),
+
+with the scale :math:`a` that fits best, and the variance of :math:`\varepsilon` that makes the
+values likeliest. The posterior mean of :math:`\beta` is the effect. For a linear function
+:math:`\phi` is exact under any masks, nothing is left to explain, and the effects are what each
+unit adds; a unit without any gradient keeps an effect of 0.
+
+Source: not the papers', who descend the objective. As an average of gradients over masks
+:math:`\phi` is a sampled gradient of Owen's multilinear extension (1972), whose average along the
+diagonal is the Shapley value; Integrated Gradients are those of Sundararajan et al. (2017), Latin
+hypercubes those of McKay et al. (1979). Regression on values of subsets is that of LIME and SHAP;
+the prior, and its choice by the marginal likelihood (MacKay, 1992), are not theirs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -34,14 +51,19 @@ from captum_aml._utils.isolation import isolated_rng
 from captum_aml.exceptions import NonFiniteError
 from captum_aml.masking.problem import GradientWatch, MaskingProblem, full_precision
 from captum_aml.objectives import LogOddsObjective
+from captum_aml.perturbation import Blend, JointRemoval
+
+#: The share of its variance that each unit's mask value has in common with the others'.
+SHARED = 0.25
 
 #: Odds that change by less than this share of the value at the target do not change: the classes
 #: move together, and what is left of the odds is rounding.
 _NO_ODDS = 1e-3
 
+#: Variances that the regression's noise may have, in mean squares of what the prior leaves.
+_NOISE = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
-import os
-SHARED = float(os.environ.get("SHARED", 0.25))
+_WHERE = "the masked inputs"
 
 
 @dataclass(frozen=True)
@@ -49,9 +71,9 @@ class UnitEffects:
     """The effect of every unit on the forward function's output.
 
     Attributes:
-        effects: (N, U), in the unit of u; 0 for units that are not maskable.
-        slope: The change of the forward function's value at the target when u changes by one, (N,):
-            the least squares slope over the passes.
+        effects: (N, U), in a unit of their own; 0 for units that are not maskable.
+        slope: How many of the forward function's unit at the target one of theirs is, (N,), by
+            least squares over the passes; not above 0 where that is not known.
     """
 
     effects: Tensor
@@ -66,11 +88,11 @@ def mask_gradient(
     seed: int,
     dtype: torch.dtype,
 ) -> UnitEffects:
-    """The equation above.
+    """The equations above.
 
-    All masks are one forward and one backward call, unless the problem's ``max_rows`` asks for
-    several. Where the forward function draws random numbers the masks and their complements are two
-    calls that draw the same.
+    All masks are one forward and one backward call, and all subsets one forward call, unless the
+    problem's ``max_rows`` asks for several. Where the forward function draws random numbers the
+    masks and their complements are two calls that draw the same.
 
     Args:
         problem: What is masked and explained.
@@ -84,44 +106,71 @@ def mask_gradient(
         NoGradientError: The forward function's result does not depend on the mask.
         NonFiniteError: The forward function, or its gradient, gave NaN or an infinite value.
     """
-    masks = _masks(problem.layout.maskable_units, n_masks, seed=seed).to(dtype)
-    values_only = problem.readout.is_value
-    found = _averaged(problem, None if values_only else objective, masks, seed=seed)
-    if values_only or not bool(found.without_odds.any()):
-        return found.effects
-    plain = _averaged(problem, None, masks, seed=seed).effects
+    maskable = problem.layout.maskable_units
+    masks = _each(maskable, n_masks, _hypercube, seed=seed).to(dtype)
+    subsets = _each(maskable, n_masks, _subsets, seed=seed).to(dtype)
+    is_value = problem.readout.is_value
+    averaged = _averaged(problem, None if is_value else objective, masks, seed=seed)
+    found = _refined(problem, averaged, subsets, seed=seed, in_odds=not is_value)
+    if is_value or not bool(averaged.without_odds.any()):
+        return found
+    plain = _refined(
+        problem, _averaged(problem, None, masks, seed=seed), subsets, seed=seed, in_odds=False
+    )
     return UnitEffects(
-        torch.where(found.without_odds[:, None], plain.effects, found.effects.effects),
-        torch.where(found.without_odds, plain.slope, found.effects.slope),
+        torch.where(averaged.without_odds[:, None], plain.effects, found.effects),
+        torch.where(averaged.without_odds, plain.slope, found.slope),
     )
 
 
-def _masks(maskable: Tensor, n_masks: int, *, seed: int) -> Tensor:
+#: Draws one mask of each pair, (P, U), from P, U and a generator.
+_Draw: TypeAlias = Callable[[int, int, torch.Generator], Tensor]
+
+
+def _each(maskable: Tensor, n_masks: int, draw: _Draw, *, seed: int) -> Tensor:
     """Masks (K, N, U), whose second half are the complements of the first; 1 if not maskable."""
-    n_pairs = n_masks // 2
     masks = torch.ones(n_masks, *maskable.shape)
     counts = maskable.sum(dim=1).tolist()
-    common = torch.special.ndtri((n_pairs + torch.arange(n_pairs) + 0.5) / n_masks)[:, None]
     for count in set(counts):
-        generator = torch.Generator().manual_seed(seed)
-        drawn = SHARED**0.5 * common + (1 - SHARED) ** 0.5 * torch.randn(
-            n_pairs, count, generator=generator
-        )
-        # Of each unit the values stand for their ranks, the one furthest from zero for an end.
-        ranks = drawn.abs().argsort(dim=0, descending=True).argsort(dim=0)
-        below = (ranks + 0.5) / n_masks
-        half = torch.where(drawn > 0, 1 - below, below)
+        half = draw(n_masks // 2, count, torch.Generator().manual_seed(seed))
         both = torch.cat([half, 1 - half])
         for row in (i for i, n in enumerate(counts) if n == count):
             masks[:, row, maskable[row].cpu()] = both
     return masks.to(maskable.device)
 
 
+def _hypercube(n_pairs: int, n_units: int, generator: torch.Generator) -> Tensor:
+    """Mask values of one of each pair, (P, U): midpoints, each once for a unit in the end."""
+    common = torch.special.ndtri((n_pairs + torch.arange(n_pairs) + 0.5) / (2 * n_pairs))
+    own = torch.randn(n_pairs, n_units, generator=generator)
+    drawn = SHARED**0.5 * common[:, None] + (1 - SHARED) ** 0.5 * own
+    # Of each unit the values stand for their ranks, the one furthest from zero for an end.
+    ranks = drawn.abs().argsort(dim=0, descending=True).argsort(dim=0)
+    below = (ranks + 0.5) / (2 * n_pairs)
+    return torch.where(drawn > 0, 1 - below, below)
+
+
+def _subsets(n_pairs: int, n_units: int, generator: torch.Generator) -> Tensor:
+    """Random subsets (P, U) of up to half of the units, of sizes spread evenly: 1 where kept."""
+    order = torch.rand(n_pairs, n_units, generator=generator).argsort(dim=1).argsort(dim=1)
+    sizes = ((torch.arange(n_pairs) + 0.5) / n_pairs * n_units / 2).ceil()
+    return (order < sizes[:, None]).float()
+
+
 @dataclass(frozen=True)
 class _Averaged:
-    """Effects, and where the value at the target changed and its odds did not, bool (N,)."""
+    """Gradients over the masks.
 
-    effects: UnitEffects
+    Attributes:
+        mean: Their mean, (N, U); 0 for units that are not maskable.
+        square: Their mean square, (N, U), likewise.
+        slope: The slope of the value at the target over u, (N,).
+        without_odds: Where the value at the target changed and its odds did not, bool (N,).
+    """
+
+    mean: Tensor
+    square: Tensor
+    slope: Tensor
     without_odds: Tensor
 
 
@@ -130,42 +179,45 @@ def _averaged(
 ) -> _Averaged:
     """The averaged gradient of the objective's log-odds, or of the value at the target if None."""
     n_masks = len(masks)
-    total = torch.zeros_like(masks[0])
+    total, squares = torch.zeros_like(masks[0]), torch.zeros_like(masks[0])
     odds, values = [], []
     for half in masks.split(n_masks // 2 if problem.draws else n_masks):
         with isolated_rng(seed):
             for some in half.split(problem.masks_per_call(len(half))):
                 gradients, u, value = _differentiated(problem, objective, some)
                 total += gradients.sum(dim=0)
+                squares += gradients.square().sum(dim=0)
                 odds.append(u)
                 values.append(value)
-    effects = (total / n_masks).masked_fill(~problem.layout.maskable_units, 0.0)
-    if not bool(torch.isfinite(effects).all()):
+    if not bool(torch.isfinite(squares).all()):
         raise NonFiniteError(
-            "forward_func: expected finite gradients, got NaN or an infinite value for the masked "
-            "inputs"
+            "forward_func: expected finite gradients, got NaN or an infinite value for " + _WHERE
         )
-    u, value = (each - each.mean(dim=0) for each in (torch.cat(odds), torch.cat(values)))
-    spread = u.square().sum(dim=0)
-    slope = torch.where(spread > 0, (u * value).sum(dim=0) / spread.clamp(min=1e-30), 0.0)
-    flat = spread.sqrt() < _NO_ODDS * value.square().sum(dim=0).sqrt()
-    return _Averaged(UnitEffects(effects, slope), flat)
+    unmaskable = ~problem.layout.maskable_units
+    u, value = torch.cat(odds), torch.cat(values)
+    spread = (each.std(dim=0, correction=0) for each in (u, value))
+    return _Averaged(
+        (total / n_masks).masked_fill(unmaskable, 0.0),
+        (squares / n_masks).masked_fill(unmaskable, 0.0),
+        _slope(u, value),
+        next(spread) < _NO_ODDS * next(spread),
+    )
 
 
 def _differentiated(
     problem: MaskingProblem, objective: LogOddsObjective | None, masks: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients under R masks (R, N, U), and what was differentiated and the values, (R, N)."""
-    where, readout = "the masked inputs", problem.readout
+    readout = problem.readout
     watch = GradientWatch()
     with torch.enable_grad():
         given = masks.detach().requires_grad_()
         output = problem.forward(given, watch)
         with full_precision(masks.device):
-            values = readout.values(output, where=where)
+            values = readout.values(output, where=_WHERE)
             u = values
             if objective is not None:
-                u = objective.log_odds(*readout.log_odds_terms(output, where=where))
+                u = objective.log_odds(*readout.log_odds_terms(output, where=_WHERE))
             gradients = None
             if u.requires_grad:
                 (gradients,) = torch.autograd.grad(u.sum(), given, allow_unused=True)
@@ -173,3 +225,80 @@ def _differentiated(
     assert gradients is not None  # or the watch had not been reached
     shape = masks.shape[:2]
     return gradients, u.detach().reshape(shape).to(masks), values.detach().reshape(shape).to(masks)
+
+
+@torch.no_grad()
+def _refined(
+    problem: MaskingProblem, averaged: _Averaged, subsets: Tensor, *, seed: int, in_odds: bool
+) -> UnitEffects:
+    """The posterior of the regression, whose prior the gradients are.
+
+    Args:
+        problem: What is masked and explained.
+        averaged: The gradients over the masks.
+        subsets: The subsets that are kept, (K, N, U).
+        seed: The seed of what the forward function draws.
+        in_odds: Whether probabilities are regressed, or else values.
+    """
+    maskable = problem.layout.maskable_units
+    if isinstance(problem.perturbation, JointRemoval):
+        problem = replace(problem, perturbation=Blend())
+    kept = torch.cat([subsets, torch.ones_like(subsets[:1]), (~maskable).to(subsets)[None]])
+    values, v = [], []
+    for part in kept.split(problem.masks_per_call(len(kept))):
+        with isolated_rng(seed):
+            output = problem.forward(part)
+        value = problem.readout.values(output, where=_WHERE)
+        odds = problem.readout.log_odds_terms(output, where=_WHERE)[0].exp() if in_odds else value
+        values.append(value.reshape(len(part), -1).double())
+        v.append(odds.reshape(len(part), -1).double())
+    value, observed = torch.cat(values), torch.cat(v)
+    # All in (N, K + 2, ...), without the means: the constant is free.
+    z = (kept - kept.mean(dim=0)).double().transpose(0, 1)
+    y = (observed - observed.mean(dim=0)).T[..., None]
+    prior, square = averaged.mean.double()[..., None], averaged.square.double()[..., None]
+    fitted = z @ prior
+    scale = (fitted * y).sum(dim=1, keepdim=True) / _positive(
+        fitted.square().sum(dim=1, keepdim=True)
+    )
+    rest = y - scale * fitted
+    loadings = scale.square() * square * z.transpose(1, 2)
+    posterior = scale * prior + loadings @ _likeliest(z @ loadings, rest)
+    # Values that fall where the gradients say they rise say nothing of the gradients' order.
+    known = scale[:, 0, 0] > 0
+    return UnitEffects(
+        torch.where(known[:, None], posterior[..., 0].to(averaged.mean), averaged.mean),
+        torch.where(known, _slope(observed, value).to(averaged.slope), averaged.slope),
+    )
+
+
+def _likeliest(covariance: Tensor, rest: Tensor) -> Tensor:
+    """What solves (covariance + noise) x = rest, under the noise that makes the rest likeliest.
+
+    Args:
+        covariance: That of the values by the prior, (N, J, J).
+        rest: What the prior's mean leaves of them, (N, J, 1).
+    """
+    identity = torch.eye(rest.shape[1], dtype=rest.dtype, device=rest.device)
+    size = covariance.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
+    noise = _positive(rest.square().mean(dim=1, keepdim=True) + 1e-9 * size)
+    likelihoods, solutions = [], []
+    for multiple in _NOISE:
+        factor = torch.linalg.cholesky(covariance + multiple * noise * identity)
+        solution = torch.cholesky_solve(rest, factor)
+        log_determinant = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
+        likelihoods.append(-log_determinant - (rest * solution).sum(dim=(1, 2)))
+        solutions.append(solution)
+    best = torch.stack(likelihoods).argmax(dim=0)
+    return torch.stack(solutions)[best, torch.arange(len(best), device=best.device)]
+
+
+def _slope(u: Tensor, values: Tensor) -> Tensor:
+    """The least squares slope of values (K, N) over u (K, N), 0 where u does not change."""
+    u, values = u - u.mean(dim=0), values - values.mean(dim=0)
+    return (u * values).sum(dim=0) / _positive(u.square().sum(dim=0))
+
+
+def _positive(sizes: Tensor) -> Tensor:
+    """Sizes to divide by: where nothing changes, what is divided is 0 as well."""
+    return torch.where(sizes > 0, sizes, 1.0)
