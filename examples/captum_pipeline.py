@@ -75,7 +75,8 @@ predicted = probabilities.argmax(dim=-1)
 # The same call for both
 # ----------------------
 # ``call`` goes to either class as it is. ``n_steps`` counts the same in both: forward and backward
-# passes for each text, 50 for Integrated Gradients unless it says otherwise, and 16 for AML.
+# passes for each text, 50 for Integrated Gradients unless it says otherwise, and 16 for AML, which
+# takes 18 forward ones besides.
 
 layer = model.get_input_embeddings()
 call = dict(baselines=ref_ids, target=predicted, additional_forward_args=(attention_mask,))

@@ -49,7 +49,7 @@ SENTENCES = (
 COLUMNS = {
     "Integrated Gradients, 50 steps": ("integrated-gradients", 50),
     "LIME, 200 samples": ("lime", 200),
-    "AML, nothing prepared, 16 masks": ("aml", None),
+    "AML, 16 masks and 18 subsets": ("aml", None),
 }
 WIDTH = 1080
 #: Rows of three columns, with the names of the methods above the first, on a light ground.

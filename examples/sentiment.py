@@ -36,7 +36,8 @@ model = options.model or reviews_classifier_path()
 # Three lines
 # -----------
 # Nothing has been fitted: the gradient of AML's objective, averaged over 16 random masks of this
-# text, says what each token contributes to the prediction.
+# text and refined by a regression on 18 subsets of its tokens, says what each contributes to the
+# prediction.
 
 explainer = TextExplainer(model)
 explanation = explainer(text)[0]
@@ -67,8 +68,8 @@ for label in explainer.text_model.label_names:
 # Fit once, explain often
 # -----------------------
 # A *masker* learns from many texts, without labels, to propose a mask in one pass, where sixteen
-# passes with gradients were needed above. The package brings one for its classifier;
-# ``explainer.fit(texts)`` makes one for yours, ``save_pretrained`` keeps it.
+# passes with gradients and eighteen without were needed above. The package brings one for its
+# classifier; ``explainer.fit(texts)`` makes one for yours, ``save_pretrained`` keeps it.
 
 if options.model is None or options.masker is not None:
     fitted = TextExplainer(model, masker=options.masker or reviews_masker_path())

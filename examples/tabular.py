@@ -104,9 +104,9 @@ plt.show()
 # %%
 # Fit once, then explain in one pass
 # ----------------------------------
-# So far each row cost sixteen forward and backward passes of the model. ``fit`` trains a small
-# masker on the training rows, and then a mask is one pass of that. No labels are needed: what is
-# explained is what the model predicts. A batch is what ``attribute`` takes.
+# So far each row cost sixteen forward and backward passes of the model and eighteen forward ones.
+# ``fit`` trains a small masker on the training rows, and then a mask is one pass of that. No labels
+# are needed: what is explained is what the model predicts. A batch is what ``attribute`` takes.
 
 fitted = AMLAttribution(model)
 batches = [dict(inputs=part, **call) for part in train.split(32)]

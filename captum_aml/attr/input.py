@@ -140,12 +140,13 @@ class InputMaskAttribution(MaskAttribution):
                 function; tensors have N examples along dimension 0. Default: None
             n_steps (int, optional): Passes of the forward function, forward and backward, for each
                 example: masks of the averaged mask gradient (in pairs: an odd number is rounded
-                up), or tuning steps with a fitted masker or ``tune=``; 0 takes the fitted masker's
-                proposal as it is. Default: 0 with a fitted masker, otherwise 16
+                up; ``n_steps + 2`` forward passes refine it), or tuning steps with a fitted masker
+                or ``tune=``; 0 takes the fitted masker's proposal as it is. Default: 0 with a
+                fitted masker, otherwise 16
             method (str, optional): Taken as Captum's methods take it, whatever it is, and without
                 effect: no integral is approximated. Default: gausslegendre
             internal_batch_size (int, optional): The most rows of a forward call. Default: None,
-                all at once: ``n_steps`` times the number of examples
+                all at once: at most ``n_steps + 2`` times the number of examples
             return_convergence_delta (bool, optional): Whether to return the scores' sum minus
                 ``F(inputs) - F(baselines)`` too. Default: False
             feature_mask (Tensor or tuple[Tensor, ...], optional): Integer group ids: elements of

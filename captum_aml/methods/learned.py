@@ -131,7 +131,7 @@ def _factory(
 register(
     MethodSpec(
         "mask-gradient",
-        "averaged mask gradient of AML's objective: no masker, nothing prepared",
+        "averaged mask gradient of AML's objective, refined on subsets: no masker needed",
         _factory(AMLAttribution),
         family="learned",
         stochastic=True,

@@ -1,8 +1,9 @@
 """Checks of the call without options, entered in the list of the shared checks.
 
 What is promised: contributions that are signed, sum to the change in the output, are those of
-Integrated Gradients for a linear function, and 0 for what has no influence; sixteen passes in one
-forward call; and masks of the same order where they are asked for.
+Integrated Gradients for a linear function, and 0 for what has no influence; sixteen passes with a
+gradient in one forward call, and those without in another; and masks of the same order where they
+are asked for.
 """
 
 from __future__ import annotations
@@ -35,8 +36,10 @@ from tests._helpers.checks import (
     unmasked,
 )
 
-#: The passes for each example.
+#: The passes for each example that have a gradient.
 PASSES = 16
+#: How many more have none: as many subsets, all that is there, and nothing.
+BESIDES = 2
 
 
 def by_token(method: Method, case: Case, scores: Sequence[Tensor]) -> list[Tensor]:
@@ -234,7 +237,7 @@ def the_mask_ranks_tokens_as_contributions_do(method: Method, case: Case) -> Non
 
 
 @check(family="default")
-def all_masks_are_one_forward_call(method: Method, case: Case) -> None:
+def all_masks_are_one_forward_call_and_all_subsets_another(method: Method, case: Case) -> None:
     n = case.n_examples
     counted = Counted(case.forward)
     attribution = method(replace(named_embeddings(case), forward=counted))
@@ -248,16 +251,18 @@ def all_masks_are_one_forward_call(method: Method, case: Case) -> None:
         times = len(counted.rows_with_gradient)
         # Once, and again for the value itself where the objective's odds do not change.
         assert times == 1 or (times == 2 and method.n_passes == 1 and len(case.output_shape) > 0)
-        others = [rows for rows in counted.rows if rows != passes * n]
-        assert others in ([n] * 2, [n] * 3, [n] * 4)
         assert counted.rows_with_gradient == [passes * n] * times
+        subsets = (passes + BESIDES) * n
+        assert counted.rows.count(subsets) == times
+        others = [rows for rows in counted.rows if rows not in (passes * n, subsets)]
+        assert others in ([n] * 2, [n] * 3, [n] * 4)
     # One row for each forward call, and as many passes; what the outputs are is looked up in all of
     # them before.
     counted.reset()
     attribution.attribute(case.inputs, internal_batch_size=1, **case.call, **call)
     assert set(counted.rows) == {1}
     assert passes * n <= len(counted.rows_with_gradient) <= times * passes * n
-    assert len(counted.rows) <= n * (times * passes + len(others) + 1)
+    assert len(counted.rows) <= n * (times * (2 * passes + BESIDES) + len(others) + 1)
 
 
 @check("core", family="default")

@@ -73,16 +73,18 @@ def test_a_step_of_tuning_is_one_forward_call(method: Method, text: Case) -> Non
         rows.clear()
         masker = KnownMasker() if n_steps == 0 else None
         method(counted, masker=masker).attribute(text.inputs, n_steps=n_steps, **text.call)
-        # What is tuned is proposed by the averaged mask gradient, whose passes are joined.
-        assert rows.count(16 * text.n_examples) == (n_steps > 0)
+        # What is tuned is proposed by the averaged mask gradient, whose passes are joined: those of
+        # the masks, and those of as many subsets, of everything and of nothing.
+        proposal = [16 * text.n_examples, 18 * text.n_examples]
+        assert [n for n in rows if n in proposal] == (proposal if n_steps else [])
         # What the model takes is tried out with one example.
         rows[:] = [n for n in rows if n > 1]
         counts.append(len(rows))
         # So are the kept and the left out pass.
-        steps = [n for n in rows if n != 16 * text.n_examples]
+        steps = [n for n in rows if n not in proposal]
         assert max(steps) == (method.n_passes if n_steps else 1) * text.n_examples
     # One more than steps: the last mask is scored too.
-    assert [n - counts[0] - 2 for n in counts[1:]] == [1, 3, 8]
+    assert [n - counts[0] - 3 for n in counts[1:]] == [1, 3, 8]
 
 
 def test_an_odd_number_of_tuning_steps_is_fine(method: Method, text: Case) -> None:
@@ -271,9 +273,11 @@ def test_tokens_that_are_not_maskable_are_kept_in_every_pass(method: Method, tex
     # The same strategy as the default one, in another order of operations.
     assert_same(got, method.scores(text), tolerance=BATCH_TOLERANCE)
     maskable = (text.inputs != text.baselines).repeat(method.n_passes, 1)
-    # The proposal's masks are a call of their own.
-    proposal, *steps = perturbation.keeps
-    assert bool((proposal.squeeze(-1)[(text.inputs == text.baselines).repeat(16, 1)] == 1).all())
+    # The proposal's masks are a call of their own, and its subsets another.
+    masks, subsets, *steps = perturbation.keeps
+    for proposal, n in ((masks, 16), (subsets, 18)):
+        unmaskable = (text.inputs == text.baselines).repeat(n, 1)
+        assert bool((proposal.squeeze(-1)[unmaskable] == 1).all())
     assert len(steps) == STEPS + 1
     for keep in steps:
         by_token = keep.squeeze(-1)

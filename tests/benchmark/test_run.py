@@ -143,8 +143,9 @@ class TestResults:
         assert rows["mask-gradient"].training == rows["occlusion"].training == ""
         # The masker's, the model's, and the model's for the baselines.
         assert rows["aml"].cost.forward_passes == 3
-        # The text, its baselines and each mask; and in the first call what "auto" tries out.
-        assert rows["mask-gradient"].cost.forward_passes == 2 + 4 + 3
+        # The text, its baselines, each mask, and as many subsets, all tokens and none; and in the
+        # first call what "auto" tries out.
+        assert rows["mask-gradient"].cost.forward_passes == 2 + 4 + (4 + 2) + 3
         assert rows["mask-gradient"].cost.backward_passes == 4
         assert rows["aml"].cells["token-f1"].comparison is not None
         assert rows["random"].seeds == [4]

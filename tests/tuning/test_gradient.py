@@ -1,14 +1,21 @@
-"""The averaged mask gradient, against a plain loop and functions whose answer can be derived."""
+"""The averaged mask gradient and the regression that refines it.
+
+Against a plain loop, a dense Bayesian regression, and functions whose answer can be derived.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
+from scipy.stats import multivariate_normal
 from torch import Tensor, nn
 
 from captum_aml.exceptions import NoGradientError, NonFiniteError
@@ -16,6 +23,7 @@ from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import AMLObjective, LAObjective, LogOddsObjective
 from captum_aml.perturbation import Blend, ForwardState
 from captum_aml.tuning import UnitEffects, mask_gradient
+from captum_aml.tuning.gradient import SHARED
 from tests._helpers.models import PlantedClassifier, planted_texts, problem_for
 
 DOUBLE = torch.float64
@@ -37,19 +45,24 @@ class Recording:
     """Blending that remembers the shares of the first masked tensor, call by call."""
 
     name: str = "recording"
-    keeps: list[Tensor] = field(default_factory=list)
+    with_gradient: list[Tensor] = field(default_factory=list)
+    without: list[Tensor] = field(default_factory=list)
 
     def __call__(self, state: ForwardState, keep: tuple[Tensor, ...]) -> ForwardState:
-        self.keeps.append(keep[0].detach())
+        (self.with_gradient if keep[0].requires_grad else self.without).append(keep[0].detach())
         return Blend()(state, keep)
 
 
-def masks_of(problem: MaskingProblem, **options: Any) -> Tensor:
-    """The masks that are used, (K, N, U), as a perturbation is handed them."""
+def kept_by(problem: MaskingProblem, **options: Any) -> tuple[Tensor, Tensor]:
+    """The masks (K, N, U) and the subsets (K + 2, N, U), as a perturbation is handed them."""
     recording = Recording()
     effects_of(replace(problem, perturbation=recording), **options)
     n = problem.call.n_examples
-    return torch.cat([keep.reshape(-1, n, *keep.shape[1:]) for keep in recording.keeps])
+    masks, subsets = (
+        torch.cat([keep.reshape(-1, n, *keep.shape[1:]) for keep in keeps])
+        for keeps in (recording.with_gradient, recording.without)
+    )
+    return masks, subsets
 
 
 def net(seed: int = 3) -> nn.Module:
@@ -72,27 +85,64 @@ def drawn(n: int, seed: int = 1) -> tuple[Tensor, Tensor]:
     return x, b
 
 
-# --- Against a plain loop -------------------------------------------------------------------------
+# --- Against a plain loop and a dense regression --------------------------------------------------
+
+Array = npt.NDArray[np.float64]
 
 
-def by_loop(
+def gradients_by_loop(
     forward: Callable[[Tensor], Tensor],
     x: Tensor,
     b: Tensor,
-    target: int,
+    target: int | None,
     masks: Tensor,
     weights: tuple[float, float],
-) -> list[float]:
-    """The equation for one example, x and b (U,), under masks (K, U): one pass for each."""
-    total = torch.zeros_like(x)
+) -> Array:
+    """Gradients (K, U) for one example, x and b (U,), under masks (K, U): one pass for each."""
+    gradients = []
     for mask in masks:
         given = mask.clone().requires_grad_()
-        p = forward((given * x + (1 - given) * b).unsqueeze(0))[0].softmax(0)
-        rest = sum(p[k] for k in range(len(p)) if k != target)
-        u = weights[0] * p[target].log() - weights[1] * rest.log()
-        total += torch.autograd.grad(u, given)[0]
-    mean: list[float] = (total / len(masks)).masked_fill(x == b, 0.0).tolist()
-    return mean
+        output = forward((given * x + (1 - given) * b).unsqueeze(0))[0]
+        u = output
+        if target is not None:
+            p = output.softmax(0)
+            rest = sum(p[k] for k in range(len(p)) if k != target)
+            u = weights[0] * p[target].log() - weights[1] * rest.log()
+        gradient = torch.autograd.grad(u, given)[0]
+        gradients.append(gradient.masked_fill(x == b, 0.0).numpy())
+    return np.stack(gradients)
+
+
+def regressed(gradients: Array, subsets: Array, v: Array) -> Array:
+    """The posterior mean of the effects (U,) from values v (J,) of subsets (J, U).
+
+    The constant has no prior. Every noise is tried: the evidence is the density of the values, with
+    the constant at its best, and the posterior solves the normal equations of all coefficients.
+    """
+    phi, square = gradients.mean(0), (gradients**2).mean(0)
+    (scale, _) = np.polyfit(subsets @ phi, v, 1)
+    prior = scale * phi
+    centred = subsets - subsets.mean(0)
+    covariance = centred @ np.diag(scale**2 * square) @ centred.T
+    rest = v - v.mean() - centred @ prior
+    size = np.mean(rest**2) + 1e-9 * np.diag(covariance).mean()
+    found: list[tuple[float, Array]] = []
+    for multiple in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0):
+        noise = multiple * size
+        total = covariance + noise * np.eye(len(v))
+        ones = np.ones(len(v))
+        weights = np.linalg.solve(total, ones)
+        constant = weights @ (v - centred @ prior) / weights.sum()
+        evidence = multivariate_normal(constant + centred @ prior, total).logpdf(v)
+        free = np.flatnonzero(square)
+        design = np.column_stack([ones, subsets[:, free]])
+        precision = np.diag([0.0, *(1 / (scale**2 * square[free]))])
+        known = design.T @ v / noise + precision @ np.array([0.0, *prior[free]])
+        solution = np.linalg.solve(design.T @ design / noise + precision, known)
+        effects = np.zeros_like(phi)
+        effects[free] = solution[1:]
+        found.append((float(evidence), effects))
+    return max(found, key=lambda each: each[0])[1]
 
 
 @pytest.mark.parametrize("n_masks", [2, 4, 16, 30])
@@ -105,19 +155,51 @@ def by_loop(
     ],
     ids=["aml", "la", "weighted"],
 )
-def test_it_is_the_plain_loop(
+def test_it_is_the_plain_loop_and_a_dense_regression(
     n_masks: int, objective: LogOddsObjective, weights: tuple[float, float]
 ) -> None:
     model = net()
     x, b = drawn(2)
     targets = [2, 0]
     problem = problem_for(model, x, baselines=b, target=targets)
-    masks = masks_of(problem, n_masks=n_masks)
+    masks, subsets = kept_by(problem, n_masks=n_masks)
     assert masks.shape == (n_masks, 2, 4)
-    got = effects_of(problem, n_masks=n_masks, objective=objective).effects
-    for i in range(2):
-        expected = by_loop(model, x[i], b[i], targets[i], masks[:, i], weights)
-        assert got[i].tolist() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert subsets.shape == (n_masks + 2, 2, 4)
+    found = effects_of(problem, n_masks=n_masks, objective=objective)
+    for i, target in enumerate(targets):
+        gradients = gradients_by_loop(model, x[i], b[i], target, masks[:, i], weights)
+        kept = subsets[:, i]
+        output = model(kept * x[i] + (1 - kept) * b[i]).detach()
+        p = output.softmax(1)[:, target].numpy()
+        expected = regressed(gradients, kept.numpy(), p)
+        assert found.effects[i].tolist() == pytest.approx(expected.tolist(), rel=1e-6, abs=1e-9)
+        # The effects are of the probability, and the slope takes them to the logit.
+        slope, _ = np.polyfit(p, output[:, target].numpy(), 1)
+        assert found.slope[i].item() == pytest.approx(slope, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_values_are_regressed_as_they_are(seed: int) -> None:
+    # Few units and many, more than there are subsets.
+    n_units = (2, 5, 12, 30)[seed % 4]
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.randn(n_units, 6, generator=generator, dtype=DOUBLE)
+    x, b = torch.randn(2, 1, n_units, generator=generator, dtype=DOUBLE)
+
+    def forward(t: Tensor) -> Tensor:
+        return (t @ first).tanh().sum(dim=1)
+
+    problem = problem_for(forward, x, baselines=b)
+    masks, subsets = kept_by(problem, n_masks=10)
+    gradients = gradients_by_loop(forward, x[0], b[0], None, masks[:, 0], (1, 1))
+    values = forward(subsets[:, 0] * x + (1 - subsets[:, 0]) * b).numpy()
+    found = effects_of(problem, n_masks=10)
+    scale = np.polyfit(subsets[:, 0].numpy() @ gradients.mean(0), values, 1)[0]
+    expected = regressed(gradients, subsets[:, 0].numpy(), values)
+    if scale <= 0:
+        expected = gradients.mean(0)
+    assert found.effects[0].tolist() == pytest.approx(expected.tolist(), rel=1e-6, abs=1e-9)
+    assert found.slope.tolist() == pytest.approx([1.0])
 
 
 def test_the_loop_may_go_in_several_calls() -> None:
@@ -151,16 +233,48 @@ def test_of_a_linear_function_each_unit_has_what_it_adds(
     assert bool((found.effects[:, 2] == 0).all())
 
 
-def test_of_linear_log_odds_too() -> None:
-    # Logits of two classes, of which one is linear: the odds of that class are it.
+def test_of_a_class_effects_are_of_its_probability_and_change_sign_with_it() -> None:
+    # Logits of two classes, of which one is linear.
     def forward(t: Tensor) -> Tensor:
         z = t @ WEIGHTS - 0.25
         return torch.stack([torch.zeros_like(z), z], dim=1)
 
     x, b = drawn(3)
-    for target, sign in ((1, 1.0), (0, -1.0)):
-        found = effects_of(problem_for(forward, x, baselines=b, target=target))
-        torch.testing.assert_close(found.effects, sign * WEIGHTS * (x - b), rtol=1e-9, atol=1e-12)
+    one, other = (effects_of(problem_for(forward, x, baselines=b, target=k)) for k in (1, 0))
+    torch.testing.assert_close(one.effects, -other.effects, rtol=1e-9, atol=1e-12)
+    assert torch.equal(one.effects.sign(), (WEIGHTS * (x - b)).sign())
+    # One unit alone has the whole change.
+    alone = x.clone()
+    alone[:, 1:] = b[:, 1:]
+    (effects, _, _, _) = effects_of(problem_for(forward, alone, baselines=b, target=1)).effects.T
+    change = forward(alone).softmax(1)[:, 1] - forward(b).softmax(1)[:, 1]
+    torch.testing.assert_close(effects, change, rtol=1e-2, atol=1e-6)
+
+
+def test_values_that_fall_where_gradients_rise_leave_the_gradients() -> None:
+    # Rounding has no gradient: its jumps are in the values alone, and turn them.
+    def forward(t: Tensor) -> Tensor:
+        return (t - 5 * t.round()).sum(dim=1)
+
+    x = torch.ones(1, 3, dtype=DOUBLE)
+    found = effects_of(problem_for(forward, x))
+    torch.testing.assert_close(found.effects, x, rtol=1e-13, atol=1e-14)
+    # Where they rise as well, they are what counts.
+    steeper = effects_of(problem_for(lambda t: (t + 5 * t.round()).sum(dim=1), x))
+    torch.testing.assert_close(steeper.effects, 6 * x, rtol=1e-6, atol=1e-6)
+
+
+def test_a_unit_without_a_gradient_keeps_0() -> None:
+    # The middle input jumps at one half, and the last is not looked at.
+    def forward(t: Tensor) -> Tensor:
+        z = t[:, 0] + t[:, 0] * t[:, 1] + t[:, 2].round()
+        return torch.stack([torch.zeros_like(z), z], dim=1)
+
+    x = torch.ones(2, 4, dtype=DOUBLE)
+    effects = effects_of(problem_for(forward, x, target=1)).effects
+    assert bool((effects[:, 2:] == 0).all())
+    assert bool((effects[:, 0] > effects[:, 1]).all())
+    assert bool((effects[:, 1] > 0).all())
 
 
 @pytest.mark.parametrize("n_masks", [2, 4, 16])
@@ -209,25 +323,13 @@ def test_the_deciding_token_has_the_largest_effect() -> None:
 # --- The slope ------------------------------------------------------------------------------------
 
 
-def test_the_slope_takes_effects_to_the_forward_functions_unit() -> None:
-    # A logit that is twice the log-odds, up to a constant; the odds are linear.
-    def forward(t: Tensor) -> Tensor:
-        z = t @ WEIGHTS
-        return torch.stack([z + 1, 2 * z], dim=1)
-
+def test_weights_of_the_objective_change_its_unit_and_not_the_effects() -> None:
     x, b = drawn(3)
-    found = effects_of(problem_for(forward, x, baselines=b, target=1))
-    assert found.slope.tolist() == pytest.approx([2.0] * 3, rel=1e-9)
-    torch.testing.assert_close(
-        found.slope[:, None] * found.effects, 2 * WEIGHTS * (x - b), rtol=1e-9, atol=1e-12
-    )
-    # Weights of the objective change the unit of u, and the slope makes up for it.
-    twice = effects_of(
-        problem_for(forward, x, baselines=b, target=1),
-        objective=AMLObjective(prediction_weight=2.0, inverse_weight=2.0),
-    )
-    torch.testing.assert_close(twice.effects, 2 * found.effects, rtol=1e-12, atol=0)
-    torch.testing.assert_close(twice.slope, found.slope / 2, rtol=1e-12, atol=0)
+    problem = problem_for(net(), x, baselines=b, target=1)
+    once = effects_of(problem)
+    twice = effects_of(problem, objective=AMLObjective(prediction_weight=2.0, inverse_weight=2.0))
+    torch.testing.assert_close(twice.effects, once.effects, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(twice.slope, once.slope, rtol=1e-9, atol=0)
 
 
 def test_the_slope_is_0_where_nothing_changes() -> None:
@@ -244,22 +346,20 @@ def test_the_slope_is_0_where_nothing_changes() -> None:
     assert bool((found.effects[1] == 0).all())
 
 
-def test_a_probabilitys_slope_is_between_its_steepest_and_flattest() -> None:
+def test_the_slope_of_a_probability_is_1() -> None:
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(2), dtype=DOUBLE)
     problem = problem_for(lambda t: (t @ WEIGHTS).sigmoid(), x, output="probability")
-    slope = effects_of(problem).slope
-    # The slope of a sigmoid in its logit is p (1 - p), at most 1/4.
-    assert bool(((slope > 0) & (slope < 0.25)).all())
+    assert effects_of(problem).slope.tolist() == pytest.approx([1.0] * 5)
 
 
-# --- The masks ------------------------------------------------------------------------------------
+# --- The masks and the subsets --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_masks", [2, 4, 6, 16])
 @pytest.mark.parametrize("n_units", [1, 2, 3, 9])
 def test_masks_come_in_pairs_that_treat_all_units_alike(n_masks: int, n_units: int) -> None:
     x = torch.rand(2, n_units, dtype=DOUBLE) + 1
-    masks = masks_of(problem_for(lambda t: t.sum(dim=1).tanh(), x), n_masks=n_masks)
+    masks, _ = kept_by(problem_for(lambda t: t.sum(dim=1).tanh(), x), n_masks=n_masks)
     assert masks.shape == (n_masks, 2, n_units)
     # At 0 a unit would have no gradient of its own through some removals.
     assert bool(((masks > 0) & (masks <= 1)).all())
@@ -275,20 +375,64 @@ def test_masks_come_in_pairs_that_treat_all_units_alike(n_masks: int, n_units: i
         assert sorted(masks[:, 0, unit].tolist()) == pytest.approx(shares)
 
 
+@pytest.mark.parametrize(("n_masks", "n_seeds"), [(16, 150), (400, 20)])
+def test_mask_values_of_two_units_have_a_part_in_common(n_masks: int, n_seeds: int) -> None:
+    x = torch.ones(1, 12, dtype=DOUBLE)
+    problem = problem_for(lambda t: t.sum(dim=1), x)
+    correlations = []
+    for seed in range(n_seeds):
+        masks, _ = kept_by(problem, n_masks=n_masks, seed=seed)
+        correlations.append(np.corrcoef(masks[:, 0].T.numpy())[np.triu_indices(12, 1)].mean())
+    mean = np.mean(correlations)
+    assert np.std(correlations) / n_seeds**0.5 < 0.008
+    # That of the uniform variables that normal ones of this correlation become; ranks among few
+    # have less of it.
+    limit = 6 / math.pi * math.asin(SHARED / 2)
+    if n_masks == 400:
+        assert mean == pytest.approx(limit, abs=0.012)
+    assert 0.8 * limit < mean < limit + 0.012
+
+
+@pytest.mark.parametrize("n_masks", [2, 4, 6, 16])
+@pytest.mark.parametrize("n_units", [1, 2, 3, 9, 40])
+def test_subsets_come_in_pairs_of_sizes_that_are_spread_evenly(n_masks: int, n_units: int) -> None:
+    x = torch.rand(2, n_units, dtype=DOUBLE) + 1
+    _, kept = kept_by(problem_for(lambda t: t.sum(dim=1).tanh(), x), n_masks=n_masks)
+    *subsets, everything, nothing = kept
+    assert bool((everything == 1).all())
+    assert bool((nothing == 0).all())
+    half = n_masks // 2
+    for first, second in zip(subsets[:half], subsets[half:], strict=True):
+        assert set(first.flatten().tolist()) <= {0.0, 1.0}
+        assert torch.equal(first + second, torch.ones_like(first))
+    # In the middles of equal parts of half of the units: no subset empty, the larger ones' sizes
+    # follow from their being complements.
+    sizes = [math.ceil((k + 0.5) / half * n_units / 2) for k in range(half)]
+    assert [int(subset[0].sum()) for subset in subsets[:half]] == sizes
+    assert all(
+        later - size <= math.ceil(n_units / 2 / half) for size, later in itertools.pairwise(sizes)
+    )
+    assert sizes[0] >= 1
+    assert sizes[-1] <= (n_units + 1) // 2
+
+
 def test_what_is_not_maskable_is_kept() -> None:
     x, b = drawn(3)
-    masks = masks_of(problem_for(net(), x, baselines=b, target=0))
-    assert bool((masks[:, x == b] == 1).all())
-    assert bool((masks[:, x != b] < 1).any())
+    for kept in kept_by(problem_for(net(), x, baselines=b, target=0)):
+        assert bool((kept[:, x == b] == 1).all())
+        assert bool((kept[:, x != b] < 1).any())
 
 
 def test_masks_follow_from_the_seed_and_the_number_of_maskable_units() -> None:
     x, b = drawn(3)
     problem = problem_for(net(), x, baselines=b, target=0)
-    masks = masks_of(problem)
+    masks, subsets = kept_by(problem)
     torch.manual_seed(99)
-    assert torch.equal(masks_of(problem), masks)
-    assert not torch.equal(masks_of(problem, seed=1), masks)
+    for ours, again, others in zip(
+        (masks, subsets), kept_by(problem), kept_by(problem, seed=1), strict=True
+    ):
+        assert torch.equal(again, ours)
+        assert not torch.equal(others, ours)
     # The first example has three maskable units among four, here the only ones.
     alone = x[0] != b[0]
     model = net()
@@ -299,7 +443,8 @@ def test_masks_follow_from_the_seed_and_the_number_of_maskable_units() -> None:
         return model(full)
 
     own = problem_for(forward, x[:1, alone], baselines=b[:1, alone], target=0)
-    assert torch.equal(masks_of(own)[:, 0], masks[:, 0, alone])
+    for ours, whole in zip(kept_by(own), (masks, subsets), strict=True):
+        assert torch.equal(ours[:, 0], whole[:, 0, alone])
     (effects,) = effects_of(own).effects
     torch.testing.assert_close(effects, effects_of(problem).effects[0, alone])
 
@@ -341,9 +486,10 @@ def test_a_mask_and_its_complement_meet_the_same_noise(max_rows: int | None) -> 
     model.noise.clear()
     found = effects_of(replace(problem, max_rows=max_rows), n_masks=8)
     assert torch.equal(torch.get_rng_state(), before)
-    half = len(model.noise) // 2
-    assert half == {None: 1, 3: 4, 6: 2}[max_rows]
-    masks, complements = torch.cat(model.noise[:half]), torch.cat(model.noise[half:])
+    # Calls for the masks, as many for their complements, and those for 10 subsets.
+    half, of_subsets = {None: (1, 1), 3: (4, 10), 6: (2, 5)}[max_rows]
+    assert len(model.noise) == 2 * half + of_subsets
+    masks, complements = (torch.cat(model.noise[start : start + half]) for start in (0, half))
     assert torch.equal(masks, complements)
     assert not torch.equal(masks[:3], masks[3:6])
     # The same seed draws the same.
@@ -353,12 +499,12 @@ def test_a_mask_and_its_complement_meet_the_same_noise(max_rows: int | None) -> 
     assert bool((found.effects.sign() == (WEIGHTS * (x - b)).sign()).all())
 
 
-def test_without_noise_all_masks_are_one_call() -> None:
-    rows: list[int] = []
+def test_without_noise_all_masks_are_one_call_and_all_subsets_another() -> None:
+    rows: list[tuple[int, bool]] = []
     model = net()
 
     def forward(t: Tensor) -> Tensor:
-        rows.append(len(t))
+        rows.append((len(t), t.requires_grad))
         return model(t)
 
     x, b = drawn(3)
@@ -366,7 +512,8 @@ def test_without_noise_all_masks_are_one_call() -> None:
     assert not problem.draws
     rows.clear()
     effects_of(problem, n_masks=8)
-    assert rows == [24]
+    # The subsets, everything and nothing.
+    assert rows == [(24, True), (30, False)]
 
 
 # --- What is left alone, and what is refused ------------------------------------------------------

@@ -72,8 +72,9 @@ class LLMAMLAttribution(BaseLLMAttribution):
     the tokenizer adds to it. In a ``TextTokenInput`` every token is a feature unless it is in the
     input's ``skip_tokens``; of a plain string the special tokens are left out. The explanations of
     the target and of its T tokens are made together, as T + 1 rows of one batch. Without a masker
-    all masks are joined: 16 (T + 1) rows of a forward call, each with logits for at most T places,
-    unless ``internal_batch_size`` asks for fewer.
+    all masks are joined: 16 (T + 1) rows of a forward call, and 18 (T + 1) of one without
+    gradients for the subsets that refine them, each with logits for at most T places, unless
+    ``internal_batch_size`` asks for fewer.
 
     Scores are contributions: with :math:`b` the prompt whose features are removed, those of the
     target sum to the mean of :math:`\log p(y_t \mid x, y_{<t}) - \log p(y_t \mid b, y_{<t})`, those
