@@ -45,7 +45,7 @@ from captum_aml.methods.adapter import (
     maskable_of,
     shares,
 )
-from captum_aml.methods.learned import mask_settings
+from captum_aml.methods.learned import mask_settings, rows_of
 from captum_aml.methods.registry import MethodSpec, ScoreMeaning, Setting, TokenMethod
 from captum_aml.readout import output_tensor
 from captum_aml.typing import ForwardFunc
@@ -308,7 +308,9 @@ class AttributionMethod(Adapter):
         sizes: dict[str, object] = {"sliding_window_shapes": (1,)}
         # A value for all examples at once cannot be taken apart into variants.
         at_once = self._batch_size if self._outputs(call) is not None else 1
-        if not isinstance(self.attribution, MaskAttribution):
+        if isinstance(self.attribution, MaskAttribution):
+            sizes["internal_batch_size"] = rows_of(call, self._batch_size)
+        else:
             sizes["perturbations_per_eval"] = at_once
             sizes["internal_batch_size"] = max(at_once, call.n_examples)
         return sizes

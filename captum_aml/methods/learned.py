@@ -30,11 +30,13 @@ class MaskMethod(Adapter):
         attribution: The Captum-style attribution.
         n_steps: Masks or tuning steps; None for the attribution's own choice.
         masker: What is recorded of the masker.
+        batch_size: The most texts in a forward call; twice as many masked ones.
     """
 
     attribution: _TokenMask
     n_steps: int | None
     masker: str | None
+    batch_size: int
 
     @property
     def settings(self) -> Mapping[str, Setting]:
@@ -56,9 +58,15 @@ class MaskMethod(Adapter):
             # What is not maskable has a group of its own there, so that it counts for no other.
             feature_mask=groups if shares(groups) else None,
             n_steps=self.n_steps,
+            internal_batch_size=rows_of(call, self.batch_size),
         )
         assert isinstance(scores, Tensor)
         return group_sums(scores, call) if self.attribution.multiplies_by_inputs else scores
+
+
+def rows_of(call: Call, batch_size: int) -> int:
+    """The most rows of a forward call: a batch under a mask and under its complement."""
+    return 2 * max(batch_size, call.n_examples)
 
 
 def mask_settings(attribution: MaskAttribution, n_steps: int | None) -> dict[str, Setting]:
@@ -123,7 +131,7 @@ def _factory(
             name = None if masker is None else type(masker).__name__
             attribution = attribution_class(forward_func, masker=masker, **made)
         n_steps = default_n_steps if options.n_steps is None else options.n_steps
-        return MaskMethod(attribution, n_steps, name)
+        return MaskMethod(attribution, n_steps, name, options.batch_size)
 
     return factory
 

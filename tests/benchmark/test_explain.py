@@ -171,13 +171,15 @@ class TestRecords:
             ),
             0 if fitted else 4,
             None,
+            batch_size=2,
         )
         run, plan = MethodRun(methods.spec("random"), 0), Plan.of(classifier, TEXTS, batch_size=2)
         with opened(tmp_path, run, classifier, plan) as (_, file):
             explain_run(run, method, classifier, plan, file)
             records = list(file)
-        # The text and its baselines; and what the masker sees, or each of the masks.
-        expected = 2 + (1 if fitted else 4)
+        # The text and its baselines; and what the masker sees, or each of the masks, and as many
+        # subsets, everything and nothing.
+        expected = 2 + (1 if fitted else 4 + 4 + 2)
         assert [record["forward_passes"] for record in records] == [expected] * len(TEXTS)
 
     def test_the_same_as_the_package_explains_elsewhere(self, tmp_path: Path) -> None:

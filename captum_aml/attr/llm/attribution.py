@@ -50,6 +50,10 @@ if TYPE_CHECKING:
     from captum_aml.training import FitCallback
     from captum_aml.training.settings import FitOptions
 
+#: The most rows of a forward call where the caller names no number: of a language model each row
+#: takes much memory, and a target of T tokens has 16 (T + 1) of them under a mask.
+_MOST_ROWS = 64
+
 
 class LLMAMLAttribution(BaseLLMAttribution):
     r"""Explains what a causal language model writes by a learned mask over its prompt.
@@ -71,10 +75,9 @@ class LLMAMLAttribution(BaseLLMAttribution):
     The target's tokens are never masked, nor is what stands between a template's values, nor what
     the tokenizer adds to it. In a ``TextTokenInput`` every token is a feature unless it is in the
     input's ``skip_tokens``; of a plain string the special tokens are left out. The explanations of
-    the target and of its T tokens are made together, as T + 1 rows of one batch. Without a masker
-    all masks are joined: 16 (T + 1) rows of a forward call, and 18 (T + 1) of one without
-    gradients for the subsets that refine them, each with logits for at most T places, unless
-    ``internal_batch_size`` asks for fewer.
+    the target and of its T tokens are made together, as T + 1 rows of one batch, each with logits
+    for at most T places. Without a masker each of them is under 16 masks with gradients and 18
+    subsets without, of which as many are joined as ``internal_batch_size`` allows.
 
     Scores are contributions: with :math:`b` the prompt whose features are removed, those of the
     target sum to the mean of :math:`\log p(y_t \mid x, y_{<t}) - \log p(y_t \mid b, y_{<t})`, those
@@ -182,7 +185,7 @@ class LLMAMLAttribution(BaseLLMAttribution):
             n_steps (int, optional): As for :meth:`captum_aml.attr.AMLAttribution.attribute`.
                 Default: 0 with a fitted masker, otherwise 16
             internal_batch_size (int, optional): The most rows of a forward call. Default: None,
-                all at once
+                64, or T + 1 where that is more
             show_progress (bool, optional): Whether to show a progress bar. Default: False
             skip_tokens (list, optional): Likewise taken without effect: it was an argument before
                 Captum 0.9, and a target's special tokens are left out anyway. Default: None
@@ -271,6 +274,8 @@ class LLMAMLAttribution(BaseLLMAttribution):
         rows = all_rows(example)
         if n_steps != 0 and (n_steps or self.attr_method.default_n_steps):
             check_removal(self.attr_method, [example], self.device)
+        if options.get("internal_batch_size") is None:
+            options["internal_batch_size"] = max(_MOST_ROWS, len(rows))
         scores = self.attr_method.attribute(
             **collate(rows, self.device), n_steps=n_steps, **options
         )
