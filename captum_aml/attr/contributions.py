@@ -39,6 +39,9 @@ def completed(
         Tensor (N, U).
     """
     scores = scores.masked_fill(~maskable, 0.0)
+    # What is left of a sum that cancels out is rounding, and no effect.
+    rounding = 4 * torch.finfo(scores.dtype).eps * scores.abs().amax(dim=1, keepdim=True)
+    scores = scores.masked_fill(scores.abs() <= rounding, 0.0)
     total, size = scores.sum(dim=1), scores.abs().sum(dim=1)
     safe = torch.where(size > 0, size, 1.0)
     fitting = difference.abs() / torch.maximum(total.abs(), _LEAST_SUM * safe)

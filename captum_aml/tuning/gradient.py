@@ -24,13 +24,13 @@ are kept, and the others replaced by their baselines, without a gradient, and :m
 mean of the prior of a linear regression of :math:`v = p_c` (of the value, where it is one):
 
 .. math:: v(z_j) = \beta_0 + \sum_i z_{ji} \beta_i + \varepsilon_j, \qquad
-          \beta_i \sim \mathcal{N}\Bigl(a \phi_i, \; \frac{a^2}{K} \sum_k g_{ki}^2 \Bigr),
+          \beta_i \sim \mathcal{N}\Bigl(a \phi_i, \;
+          \frac{a^2}{4K} \sum_k (g_{ki} - \phi_i)^2 \Bigr),
 
 with the scale :math:`a` that fits best, and the variance of :math:`\varepsilon` that makes the
-values likeliest, the constant too. The posterior mean of :math:`\beta` is the effect. For a
-linear value :math:`\phi` is exact under any masks, nothing is left to explain, and the effects are
-what each unit adds. Linear log-odds are not a linear probability: what each unit adds to them is
-met in part. A unit without any gradient keeps an effect of 0.
+values likeliest, the constant at its best. The posterior mean of :math:`\beta / a` is the effect. What has the same gradient
+under all masks is known, and keeps it: where :math:`u` is linear :math:`\phi` is exact, and a unit
+without any gradient has an effect of 0.
 
 Source: not the papers', who descend the objective. As an average of gradients over masks
 :math:`\phi` is a sampled gradient of Owen's multilinear extension (1972), whose average along the
@@ -57,6 +57,10 @@ from captum_aml.perturbation import Blend, JointRemoval
 #: The share of its variance that each unit's mask value has in common with the others'.
 SHARED = 0.25
 
+#: How much of the gradients' variance over the masks the prior has: with all of it subsets count
+#: for more, and effects depend more on which were drawn.
+TRUST = 0.25
+
 #: Odds that change by less than this share of the value at the target do not change: the classes
 #: move together, and what is left of the odds is rounding.
 _NO_ODDS = 1e-3
@@ -72,9 +76,9 @@ class UnitEffects:
     """The effect of every unit on the forward function's output.
 
     Attributes:
-        effects: (N, U), in a unit of their own; 0 for units that are not maskable.
-        slope: How many of the forward function's unit at the target one of theirs is, (N,), by
-            least squares over the passes; not above 0 where that is not known.
+        effects: (N, U), in the unit of u; 0 for units that are not maskable.
+        slope: The change of the forward function's value at the target when u changes by one, (N,):
+            the least squares slope over the masks.
     """
 
     effects: Tensor
@@ -112,11 +116,13 @@ def mask_gradient(
     subsets = _each(maskable, n_masks, _subsets, seed=seed).to(dtype)
     is_value = problem.readout.is_value
     averaged = _averaged(problem, None if is_value else objective, masks, seed=seed)
-    found = _refined(problem, averaged, subsets, seed=seed, in_odds=not is_value)
+    found = _refined(
+        problem, averaged, subsets, seed=seed, objective=None if is_value else objective
+    )
     if is_value or not bool(averaged.without_odds.any()):
         return found
     plain = _refined(
-        problem, _averaged(problem, None, masks, seed=seed), subsets, seed=seed, in_odds=False
+        problem, _averaged(problem, None, masks, seed=seed), subsets, seed=seed, objective=None
     )
     return UnitEffects(
         torch.where(averaged.without_odds[:, None], plain.effects, found.effects),
@@ -146,7 +152,7 @@ def _hypercube(n_pairs: int, n_units: int, generator: torch.Generator) -> Tensor
     own = torch.randn(n_pairs, n_units, generator=generator)
     drawn = SHARED**0.5 * common[:, None] + (1 - SHARED) ** 0.5 * own
     # Of each unit the values stand for their ranks, the one furthest from zero for an end.
-    ranks = drawn.abs().argsort(dim=0, descending=True).argsort(dim=0)
+    ranks = drawn.abs().T.argsort(dim=1, descending=True).argsort(dim=1).T
     below = (ranks + 0.5) / (2 * n_pairs)
     return torch.where(drawn > 0, 1 - below, below)
 
@@ -164,13 +170,13 @@ class _Averaged:
 
     Attributes:
         mean: Their mean, (N, U); 0 for units that are not maskable.
-        square: Their mean square, (N, U), likewise.
+        variance: Their variance, (N, U), likewise.
         slope: The slope of the value at the target over u, (N,).
         without_odds: Where the value at the target changed and its odds did not, bool (N,).
     """
 
     mean: Tensor
-    square: Tensor
+    variance: Tensor
     slope: Tensor
     without_odds: Tensor
 
@@ -179,58 +185,66 @@ def _averaged(
     problem: MaskingProblem, objective: LogOddsObjective | None, masks: Tensor, *, seed: int
 ) -> _Averaged:
     """The averaged gradient of the objective's log-odds, or of the value at the target if None."""
-    n_masks = len(masks)
-    total, squares = torch.zeros_like(masks[0]), torch.zeros_like(masks[0])
-    odds, values = [], []
-    for half in masks.split(n_masks // 2 if problem.draws else n_masks):
+    mean, spread, seen = torch.zeros_like(masks[0]), torch.zeros_like(masks[0]), 0
+    passes = []
+    for half in masks.split(len(masks) // 2 if problem.draws else len(masks)):
         with isolated_rng(seed):
             for some in half.split(problem.masks_per_call(len(half))):
-                gradients, u, value = _differentiated(problem, objective, some)
-                total += gradients.sum(dim=0)
-                squares += gradients.square().sum(dim=0)
-                odds.append(u)
-                values.append(value)
-    if not bool(torch.isfinite(squares).all()):
+                gradients, numbers = _differentiated(problem, objective, some)
+                # The moments of all so far from those of the part and of the ones before.
+                share = len(some) / (seen + len(some))
+                change = gradients.mean(dim=0) - mean
+                mean = mean + share * change
+                spread = (1 - share) * (spread + share * change.square())
+                spread += share * gradients.var(dim=0, correction=0)
+                seen += len(some)
+                passes.append(numbers)
+    if not bool(torch.isfinite(spread).all()):
         raise NonFiniteError(
             "forward_func: expected finite gradients, got NaN or an infinite value for " + _WHERE
         )
     unmaskable = ~problem.layout.maskable_units
-    u, value = torch.cat(odds), torch.cat(values)
-    spread = (each.std(dim=0, correction=0) for each in (u, value))
+    u, odds, value = torch.cat(passes, dim=1)
+    changes = [each.std(dim=0, correction=0) for each in (odds, value)]
     return _Averaged(
-        (total / n_masks).masked_fill(unmaskable, 0.0),
-        (squares / n_masks).masked_fill(unmaskable, 0.0),
+        mean.masked_fill(unmaskable, 0.0),
+        spread.masked_fill(unmaskable, 0.0),
         _slope(u, value),
-        next(spread) < _NO_ODDS * next(spread),
+        changes[0] < _NO_ODDS * changes[1],
     )
 
 
 def _differentiated(
     problem: MaskingProblem, objective: LogOddsObjective | None, masks: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients under R masks (R, N, U), and what was differentiated and the values, (R, N)."""
+) -> tuple[Tensor, Tensor]:
+    """The gradients under R masks (R, N, U), and u, log-odds and values at the target (3, R, N)."""
     readout = problem.readout
     watch = GradientWatch()
     with torch.enable_grad():
         given = masks.detach().requires_grad_()
         output = problem.forward(given, watch)
         with full_precision(masks.device):
-            values = readout.values(output, where=_WHERE)
-            u = values
+            u = odds = values = readout.values(output, where=_WHERE)
             if objective is not None:
-                u = objective.log_odds(*readout.log_odds_terms(output, where=_WHERE))
+                log_p, log_rest = readout.log_odds_terms(output, where=_WHERE)
+                u, odds = objective.log_odds(log_p, log_rest), log_p - log_rest
             gradients = None
             if u.requires_grad:
                 (gradients,) = torch.autograd.grad(u.sum(), given, allow_unused=True)
     watch.check()
     assert gradients is not None  # or the watch had not been reached
-    shape = masks.shape[:2]
-    return gradients, u.detach().reshape(shape).to(masks), values.detach().reshape(shape).to(masks)
+    numbers = torch.stack([u, odds, values]).detach().to(masks)
+    return gradients, numbers.reshape(3, *masks.shape[:2])
 
 
 @torch.no_grad()
 def _refined(
-    problem: MaskingProblem, averaged: _Averaged, subsets: Tensor, *, seed: int, in_odds: bool
+    problem: MaskingProblem,
+    averaged: _Averaged,
+    subsets: Tensor,
+    *,
+    seed: int,
+    objective: LogOddsObjective | None,
 ) -> UnitEffects:
     """The posterior of the regression, whose prior the gradients are.
 
@@ -239,38 +253,34 @@ def _refined(
         averaged: The gradients over the masks.
         subsets: The subsets that are kept, (K, N, U).
         seed: The seed of what the forward function draws.
-        in_odds: Whether probabilities are regressed, or else values.
+        objective: That of the gradients; None where they are the value's.
     """
     maskable = problem.layout.maskable_units
     if isinstance(problem.perturbation, JointRemoval):
         problem = replace(problem, perturbation=Blend())
     kept = torch.cat([subsets, torch.ones_like(subsets[:1]), (~maskable).to(subsets)[None]])
-    values, v = [], []
+    passes = []
     for part in kept.split(problem.masks_per_call(len(kept))):
         with isolated_rng(seed):
             output = problem.forward(part)
-        value = problem.readout.values(output, where=_WHERE)
-        odds = problem.readout.log_odds_terms(output, where=_WHERE)[0].exp() if in_odds else value
-        values.append(value.reshape(len(part), -1).double())
-        v.append(odds.reshape(len(part), -1).double())
-    value, observed = torch.cat(values), torch.cat(v)
-    # All in (N, K + 2, ...), without the means: the constant is free.
-    z = (kept - kept.mean(dim=0)).double().transpose(0, 1)
-    y = (observed - observed.mean(dim=0)).T[..., None]
-    prior, square = averaged.mean.double()[..., None], averaged.square.double()[..., None]
-    fitted = z @ prior
-    scale = (fitted * y).sum(dim=1, keepdim=True) / _positive(
-        fitted.square().sum(dim=1, keepdim=True)
+        v = problem.readout.values(output, where=_WHERE)
+        if objective is not None:
+            v = problem.readout.log_odds_terms(output, where=_WHERE)[0].exp()
+        passes.append(v.reshape(len(part), -1))
+    # On the CPU, since not every device has float64; in (N, K + 2, ...), without the means: the
+    # constant is free.
+    v, z, prior, variance = (
+        each.cpu().double() for each in (torch.cat(passes), kept, averaged.mean, averaged.variance)
     )
-    rest = y - scale * fitted
-    loadings = scale.square() * square * z.transpose(1, 2)
-    posterior = scale * prior + loadings @ _likeliest(z @ loadings, rest)
+    y = (v - v.mean(dim=0)).T[..., None]
+    z = (z - z.mean(dim=0)).transpose(0, 1)
+    fitted = z @ prior[..., None]
+    scale = _slope(fitted, y, dim=1)[..., None]
+    loadings = TRUST * scale.square() * variance[..., None] * z.transpose(1, 2)
+    correction = loadings @ _likeliest(z @ loadings, y - scale * fitted) / _positive(scale)
     # Values that fall where the gradients say they rise say nothing of the gradients' order.
-    known = scale[:, 0, 0] > 0
-    return UnitEffects(
-        torch.where(known[:, None], posterior[..., 0].to(averaged.mean), averaged.mean),
-        torch.where(known, _slope(observed, value).to(averaged.slope), averaged.slope),
-    )
+    correction = correction[..., 0].masked_fill(scale[..., 0] <= 0, 0.0)
+    return UnitEffects(averaged.mean + correction.to(averaged.mean), averaged.slope)
 
 
 def _likeliest(covariance: Tensor, rest: Tensor) -> Tensor:
@@ -294,10 +304,10 @@ def _likeliest(covariance: Tensor, rest: Tensor) -> Tensor:
     return torch.stack(solutions)[best, torch.arange(len(best), device=best.device)]
 
 
-def _slope(u: Tensor, values: Tensor) -> Tensor:
-    """The least squares slope of values (K, N) over u (K, N), 0 where u does not change."""
-    u, values = u - u.mean(dim=0), values - values.mean(dim=0)
-    return (u * values).sum(dim=0) / _positive(u.square().sum(dim=0))
+def _slope(x: Tensor, y: Tensor, dim: int = 0) -> Tensor:
+    """The least squares slope of y over x along a dimension, 0 where x does not change."""
+    x, y = x - x.mean(dim=dim, keepdim=True), y - y.mean(dim=dim, keepdim=True)
+    return (x * y).sum(dim=dim) / _positive(x.square().sum(dim=dim))
 
 
 def _positive(sizes: Tensor) -> Tensor:
