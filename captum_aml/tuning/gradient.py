@@ -28,9 +28,9 @@ mean of the prior of a linear regression of :math:`v = p_c` (of the value, where
           \frac{a^2}{4K} \sum_k (g_{ki} - \phi_i)^2 \Bigr),
 
 with the scale :math:`a` that fits best, and the variance of :math:`\varepsilon` that makes the
-values likeliest, the constant at its best. The posterior mean of :math:`\beta / a` is the effect. What has the same gradient
-under all masks is known, and keeps it: where :math:`u` is linear :math:`\phi` is exact, and a unit
-without any gradient has an effect of 0.
+values likeliest, the constant at its best. The posterior mean of :math:`\beta / a` is the effect.
+What has the same gradient under all masks is known, and keeps it: where :math:`u` is linear
+:math:`\phi` is exact, and a unit without any gradient has an effect of 0.
 
 Source: not the papers', who descend the objective. As an average of gradients over masks
 :math:`\phi` is a sampled gradient of Owen's multilinear extension (1972), whose average along the
