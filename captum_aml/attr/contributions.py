@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: Logits of a mask: of a unit that contributes nothing, and of the largest contribution above that.
-NEUTRAL_LOGIT = -2.0
+from captum_aml.maskers.base import NEUTRAL_LOGIT
+
+#: The largest contribution's mask logit above the neutral one.
 LARGEST_LOGIT = 4.0
 
 #: Of scores that cancel out, at least this share of their absolute sum counts as their sum.

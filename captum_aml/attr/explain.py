@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from captum_aml._utils.checks import as_count
 from captum_aml._utils.isolation import evaluating
-from captum_aml.attr.contributions import NEUTRAL_LOGIT, as_logits, completed
+from captum_aml.attr.contributions import as_logits, completed
+from captum_aml.maskers.base import NEUTRAL_LOGIT
 from captum_aml.masking.call import Call
 from captum_aml.masking.forward import run_forward
 from captum_aml.masking.problem import MaskingProblem

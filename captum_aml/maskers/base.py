@@ -13,6 +13,9 @@ from captum_aml._utils.hooks import unwrapped
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers.hidden import ExplainedLayers
 
+#: The mask logit of a unit that contributes nothing, where logits stand for contributions.
+NEUTRAL_LOGIT = -2.0
+
 
 @dataclass(frozen=True)
 class MaskerInputs:

@@ -30,13 +30,13 @@ import torch
 from torch import Tensor
 
 from captum_aml._utils.checks import as_count
+from captum_aml.maskers.base import NEUTRAL_LOGIT
 from captum_aml.masking.problem import MaskingProblem, full_precision
 from captum_aml.objectives import Terms
 from captum_aml.readout import as_float
 from captum_aml.training.data import MAX_EXAMPLES, example_keys, in_training
 
-#: The logit of no contribution before the shift, and how many stand for a probability of one.
-NEUTRAL_LOGIT = -2.0
+#: How many logits stand for a probability of one.
 LOGITS_PER_UNIT = 8.0
 
 #: Subsets that go through the explained model together, for all examples of a batch: as many rows

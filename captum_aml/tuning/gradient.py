@@ -114,19 +114,20 @@ def mask_gradient(
     maskable = problem.layout.maskable_units
     masks = _each(maskable, n_masks, _hypercube, seed=seed).to(dtype)
     subsets = _each(maskable, n_masks, _subsets, seed=seed).to(dtype)
-    is_value = problem.readout.is_value
-    averaged = _averaged(problem, None if is_value else objective, masks, seed=seed)
-    found = _refined(
-        problem, averaged, subsets, seed=seed, objective=None if is_value else objective
-    )
-    if is_value or not bool(averaged.without_odds.any()):
+
+    def effects(goal: LogOddsObjective | None) -> tuple[UnitEffects, Tensor]:
+        averaged = _averaged(problem, goal, masks, seed=seed)
+        return _refined(problem, goal, averaged, subsets, seed=seed), averaged.without_odds
+
+    if problem.readout.is_value:
+        return effects(None)[0]
+    found, without_odds = effects(objective)
+    if not bool(without_odds.any()):
         return found
-    plain = _refined(
-        problem, _averaged(problem, None, masks, seed=seed), subsets, seed=seed, objective=None
-    )
+    plain, _ = effects(None)
     return UnitEffects(
-        torch.where(averaged.without_odds[:, None], plain.effects, found.effects),
-        torch.where(averaged.without_odds, plain.slope, found.slope),
+        torch.where(without_odds[:, None], plain.effects, found.effects),
+        torch.where(without_odds, plain.slope, found.slope),
     )
 
 
@@ -240,20 +241,20 @@ def _differentiated(
 @torch.no_grad()
 def _refined(
     problem: MaskingProblem,
+    objective: LogOddsObjective | None,
     averaged: _Averaged,
     subsets: Tensor,
     *,
     seed: int,
-    objective: LogOddsObjective | None,
 ) -> UnitEffects:
     """The posterior of the regression, whose prior the gradients are.
 
     Args:
         problem: What is masked and explained.
+        objective: That of the gradients; None where they are the value's.
         averaged: The gradients over the masks.
         subsets: The subsets that are kept, (K, N, U).
         seed: The seed of what the forward function draws.
-        objective: That of the gradients; None where they are the value's.
     """
     maskable = problem.layout.maskable_units
     if isinstance(problem.perturbation, JointRemoval):
