@@ -103,6 +103,7 @@ def label_indices(texts: Sequence[LabelledText], label_names: Sequence[str]) -> 
 
     def find(label: int | str) -> int | None:
         if isinstance(label, str):
+            label = " ".join(label.split())  # names are written in one line
             alike = folded.get(label.casefold(), [])
             if label in exact or len(alike) == 1:
                 return exact.get(label, alike[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import operator
 import os
 import warnings
 from abc import ABC, abstractmethod
@@ -30,6 +29,7 @@ from captum_aml.text.encoding import (
     tokenize,
 )
 from captum_aml.text.inputs import TextLike
+from captum_aml.text.models.labels import class_index
 from captum_aml.text.models.loading import load_classifier, resolve_device
 from captum_aml.text.models.template import PromptConfig
 
@@ -228,26 +228,9 @@ class TextModel(ABC):
         A name goes first: with classes named "1" and "5", the string "1" is the first class.
 
         Raises:
-            InvalidInputError: The model has no such class.
+            InvalidInputError: The model has no such class, or several of that name.
         """
-        names = self.label_names
-        if isinstance(target, str) and target in names:
-            return names.index(target)
-        try:
-            if isinstance(target, bool):
-                raise TypeError
-            index = int(target) if isinstance(target, str) else operator.index(target)
-        except (TypeError, ValueError):
-            raise InvalidInputError(
-                f"target: expected one of the labels {', '.join(names)} or an index from 0 to "
-                f"{self.n_classes - 1}, got {target!r}"
-            ) from None
-        if not 0 <= index < self.n_classes:
-            raise InvalidInputError(
-                f"target: expected an index from 0 to {self.n_classes - 1} "
-                f"({', '.join(names)}), got {index}"
-            )
-        return index
+        return class_index(target, self.label_names)
 
     def predict(self, texts: Iterable[TextLike], *, batch_size: int = 32) -> Tensor:
         """Class probabilities, in batches of similar length.

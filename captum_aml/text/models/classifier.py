@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.models._causal import last_tokens, positions, shown_tokens
 from captum_aml.text.models.base import TextModel, register_text_model
+from captum_aml.text.models.labels import class_names, n_outputs
 
 
 @register_text_model
@@ -41,15 +42,15 @@ class TextClassifier(TextModel):
         baseline: str | None = None,
         max_length: int | None = None,
     ) -> None:
-        _check_classifies(model)
+        self._n_outputs = n_outputs(model)
+        _check_classifies(model, self._n_outputs)
         self._scores = _scores_of_tokens(model)
         super().__init__(model, tokenizer, baseline=baseline, max_length=max_length)
 
     @property
     def label_names(self) -> tuple[str, ...]:
         """The names of the C classes, in order."""
-        names = {int(index): name for index, name in (self.model.config.id2label or {}).items()}
-        return tuple(names.get(i, f"LABEL_{i}") for i in range(_n_outputs(self.model)))
+        return class_names(self.model.config.id2label or {}, self._n_outputs)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *extra_inputs: Tensor
@@ -77,7 +78,7 @@ class TextClassifier(TextModel):
         return self._scores is not None
 
 
-def _check_classifies(model: PreTrainedModel) -> None:
+def _check_classifies(model: PreTrainedModel, n_outputs: int) -> None:
     name = type(model).__name__
     if model.get_output_embeddings() is not None or model.can_generate():
         raise InvalidInputError(
@@ -89,7 +90,7 @@ def _check_classifies(model: PreTrainedModel) -> None:
             f"model: expected one with a classification head, got the bare {name}; load it with "
             "AutoModelForSequenceClassification"
         )
-    if _n_outputs(model) < 2:
+    if n_outputs < 2:
         raise InvalidInputError(
             "model: expected a classifier with two classes or more, got one with a single output"
         )
@@ -98,10 +99,6 @@ def _check_classifies(model: PreTrainedModel) -> None:
             "model: expected a classifier whose classes exclude each other, got one with "
             "independent labels (problem_type 'multi_label_classification')"
         )
-
-
-def _n_outputs(model: PreTrainedModel) -> int:
-    return int(model.config.num_labels or 0)
 
 
 def _scores_of_tokens(model: PreTrainedModel) -> nn.Module | None:
