@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
+from captum_aml._utils.delimited import delimited_rows
 from captum_aml.exceptions import InvalidInputError
 
 _BOM = b"\xef\xbb\xbf"
@@ -77,6 +78,8 @@ def json_rows(lines: Lines) -> Iterator[dict[str, Any]]:
 def table_rows(lines: Lines, *, delimiter: str, column: str) -> Iterator[dict[str, str]]:
     """The rows of a table with a header, quoted as usual; blank lines are skipped.
 
+    Fields may be of any length.
+
     Args:
         lines: The table. After a row that spans lines, its last one was taken.
         delimiter: What stands between cells.
@@ -86,7 +89,7 @@ def table_rows(lines: Lines, *, delimiter: str, column: str) -> Iterator[dict[st
         InvalidInputError: A line is not UTF-8, a row is broken or has another number of cells
             than the header, or the column is missing.
     """
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    reader = delimited_rows(lines, delimiter=delimiter)
     try:
         header = next((row for row in reader if row), None)
         if header is None:

@@ -86,7 +86,8 @@ def label_indices(texts: Sequence[LabelledText], label_names: Sequence[str]) -> 
     """The model's class index for the label of each text; None where a text has no label.
 
     An integer is an index. A string is a class name, whose capitals count only where two names
-    differ in nothing else; or an index written in digits, where no class has that name.
+    differ in nothing else; or an index written in digits, where no class has that name, also as
+    pandas writes a column with gaps, such as "1.0".
 
     Args:
         texts: The texts.
@@ -107,7 +108,8 @@ def label_indices(texts: Sequence[LabelledText], label_names: Sequence[str]) -> 
             alike = folded.get(label.casefold(), [])
             if label in exact or len(alike) == 1:
                 return exact.get(label, alike[0])
-            index = int(label) if re.fullmatch("[0-9]{1,9}", label) else -1
+            digits = re.fullmatch(r"([0-9]{1,9})(\.0+)?", label)
+            index = int(digits[1]) if digits else -1
         else:
             index = label
         return index if 0 <= index < len(label_names) else None

@@ -117,7 +117,11 @@ def benchmark(
     text_column: TextColumn = "text",
     label_column: Annotated[str, typer.Option(help="The column with the labels.")] = "label",
     rationale_column: Annotated[
-        str, typer.Option(help="The column with human rationales, as spans of characters.")
+        str,
+        typer.Option(
+            help="The column with human rationales, as spans of characters, or as 0 or 1 for each "
+            "word between white space."
+        ),
     ] = "rationale",
     overwrite: Annotated[
         bool, typer.Option(help="Start anew in a folder that holds another run.")

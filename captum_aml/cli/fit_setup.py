@@ -18,6 +18,7 @@ from captum_aml.cli.config import FitConfig
 from captum_aml.cli.console import say
 from captum_aml.exceptions import CaptumAMLError, InvalidInputError
 from captum_aml.maskers.registry import masker_names
+from captum_aml.metrics.registry import metric_of
 from captum_aml.text.batches import TextBatches
 from captum_aml.text.data import LabelledText, TextSource, is_text_file
 from captum_aml.text.fitting import (
@@ -72,9 +73,18 @@ def load_data(config: FitConfig) -> tuple[TrainingTexts, list[LabelledText], str
     split = config.split
     if split is None and not is_text_file(config.data):
         split = "train"
+    # Columns that are not needed are not read: what they hold does not matter.
     source = TextSource(
-        config.data, split=split, limit=config.limit, text_column=config.text_column
+        config.data,
+        split=split,
+        limit=config.limit,
+        text_column=config.text_column,
+        label_column=None,
+        rationale_column=None,
+        id_column=None,
     )
+    compares = any(metric_of(name).group == "plausibility" for name in config.metrics)
+    rated = replace(source, rationale_column="rationale" if compares else None)
     digest, n_texts = hashlib.sha256(), 0
     for item in source:
         digest.update(item.text.encode() + b"\n")
@@ -88,13 +98,13 @@ def load_data(config: FitConfig) -> tuple[TrainingTexts, list[LabelledText], str
         )
     held_out: frozenset[int] = frozenset()
     if config.validation is not None:
-        validation = TextSource(
-            config.validation, limit=config.validation_limit, text_column=config.text_column
+        validation = replace(
+            rated, source=config.validation, split=None, limit=config.validation_limit
         ).load()
     else:
         n_held_out = min(config.validation_limit, max(1, n_texts // _HELD_OUT))
         held_out = frozenset(i * n_texts // n_held_out for i in range(n_held_out))
-        validation = [item for i, item in enumerate(source) if i in held_out]
+        validation = [item for i, item in enumerate(rated) if i in held_out]
     for item in validation:
         digest.update(b"validation" + item.text.encode() + b"\n")
     return TrainingTexts(source, held_out), validation, digest.hexdigest()

@@ -26,6 +26,7 @@ from captum_aml.metrics.plausibility import (
     average_precision,
     iou_f1,
     rationale_labels,
+    rationale_spans,
     recall_at_k,
     token_f1,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "normalized_aopc",
     "parameter_randomization",
     "rationale_labels",
+    "rationale_spans",
     "recall_at_k",
     "register_metric",
     "sensitivity_max",

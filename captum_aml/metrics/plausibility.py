@@ -31,6 +31,7 @@ touch are one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Real
@@ -251,6 +252,35 @@ def rationale_labels(
         for start, end in places
     ]
     return torch.tensor(labels, dtype=torch.bool)
+
+
+def rationale_spans(text: str, marks: Sequence[float]) -> list[tuple[int, int]]:
+    """Spans of characters of a rationale that is given as 0 or 1 for each word.
+
+    Words are what white space separates, as in the data of ERASER, HateXplain and e-SNLI. Marked
+    words that follow each other make one span.
+
+    Args:
+        text: The text.
+        marks: 1 for each of its words that people marked, 0 for each other one.
+
+    Returns:
+        Start and end (exclusive) of each span, as :func:`rationale_labels` takes them.
+
+    Raises:
+        InvalidInputError: There are more or fewer marks than words, or one is not 0 or 1.
+    """
+    words = [word.span() for word in re.finditer(r"\S+", text)]
+    if len(marks) != len(words):
+        raise InvalidInputError(
+            f"rationale: expected 0 or 1 for each of the text's {len(words)} words, got "
+            f"{len(marks)} numbers"
+        )
+    wrong = [mark for mark in marks if mark not in (0, 1)]
+    if wrong:
+        raise InvalidInputError(f"rationale: expected 0 or 1 for each word, got {wrong[0]!r}")
+    runs = _runs([bool(mark) for mark in marks])
+    return [(words[first][0], words[stop - 1][1]) for first, stop in runs]
 
 
 def _parse(

@@ -6,6 +6,7 @@ where the source is wrong.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +21,6 @@ from captum_aml._utils.rows import Lines, json_rows, missing_column, shown, tabl
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.inputs import Span, without_surrogates
 
-_ID_COLUMN = "id"
 _DEFAULT_SPLIT = "validation"
 _FEATURE = "a data set of the hub"
 _PARQUET_ROWS = 256
@@ -73,17 +73,21 @@ class TextSource:
       configuration: through the ``datasets`` library. Where the data set declares its classes,
       its label -1 stands for none.
 
-    The columns for label, rationale and ``id`` may be missing. Rationales are lists of spans
-    ``[start, end)`` of characters. Lone surrogates in texts, which no encoding can hold, become
-    U+FFFD.
+    The columns for label, rationale and id may be missing, and are not read where they are None.
+    A rationale is a list of spans ``[start, end)`` of characters, or of a 0 or 1 for each word,
+    see :func:`captum_aml.metrics.rationale_spans`. What is NaN is none, and whole numbers may be
+    written as pandas writes a column with gaps, such as 1.0. Lone surrogates in texts, which no
+    encoding can hold, become U+FFFD.
 
     Attributes:
         source: The file, folder or id. What exists on disk is taken from there.
         split: The split of a data set of the hub; files have none. Default: "validation"
         limit: How many texts to take from the start. Default: all.
         text_column: The column with the texts. Default: "text".
-        label_column: The column with the labels, integers or strings. Default: "label".
-        rationale_column: The column with the rationales. Default: "rationale".
+        label_column: The column with the labels, integers or strings; None for no labels.
+            Default: "label".
+        rationale_column: The column with the rationales, or None. Default: "rationale".
+        id_column: The column with what the data set calls a text, or None. Default: "id".
 
     Raises:
         InvalidInputError: The limit is not positive, the format is unknown, there is no such file,
@@ -94,8 +98,9 @@ class TextSource:
     split: str | None = None
     limit: int | None = None
     text_column: str = "text"
-    label_column: str = "label"
-    rationale_column: str = "rationale"
+    label_column: str | None = "label"
+    rationale_column: str | None = "rationale"
+    id_column: str | None = "id"
 
     def __post_init__(self) -> None:
         if self.limit is not None and not (is_int(self.limit) and self.limit >= 1):
@@ -118,12 +123,15 @@ class TextSource:
 
         Raises:
             InvalidInputError: The text column is missing, a line is broken, a text is blank or
-                not a string, a label is no integer or string, a span is not within its text, or
-                the data set cannot be had. The message names file and line.
+                not a string, a label is no integer or string, a span is not within its text, a
+                rationale has not a number for each word, or the data set cannot be had. The
+                message names file and line.
             ImportError: pyarrow or ``datasets`` is needed and not installed.
             OSError: The file cannot be opened.
         """
-        columns = _Columns(self.text_column, self.label_column, self.rationale_column)
+        columns = _Columns(
+            self.text_column, self.label_column, self.rationale_column, self.id_column
+        )
         file = Path(self.source)
         if is_text_file(file):
             rows = _file_rows(file, columns)
@@ -208,20 +216,39 @@ def labelled_text(text: Any, label: Any, rationale: Any, identity: Any) -> Label
     Raises:
         InvalidInputError: A cell has another form than ``LabelledText`` describes.
     """
-    if rationale is not None:
-        if not isinstance(rationale, list):
-            raise InvalidInputError(
-                f"rationale: expected a list of spans [start, end), got {shown(rationale)}"
-            )
-        rationale = tuple(tuple(span) if isinstance(span, list) else span for span in rationale)
+    label, rationale, identity = map(_without_floats, (label, rationale, identity))
     if identity is not None and not isinstance(identity, str) and not is_int(identity):
         raise InvalidInputError(f"id: expected a string or an integer, got {shown(identity)}")
     return LabelledText(
         text=without_surrogates(text) if isinstance(text, str) else text,
         label=label,
-        rationale=rationale,
+        rationale=None if rationale is None else _spans(rationale, text),
         id=None if identity is None else str(identity),
     )
+
+
+def _spans(rationale: Any, text: Any) -> tuple[Any, ...]:
+    """Of a rationale in either form, the spans, which ``LabelledText`` checks."""
+    if not isinstance(rationale, list | tuple):
+        raise InvalidInputError(
+            "rationale: expected a list of spans [start, end), or of 0 or 1 for each word, got "
+            f"{shown(rationale)}"
+        )
+    if rationale and isinstance(text, str) and all(isinstance(m, int | float) for m in rationale):
+        # It loads torch, which few files need.
+        from captum_aml.metrics import rationale_spans
+
+        return tuple(rationale_spans(text, rationale))
+    return tuple(tuple(span) if isinstance(span, list) else span for span in rationale)
+
+
+def _without_floats(value: Any) -> Any:
+    """A cell as it was before pandas made a column with gaps one of floats."""
+    if not isinstance(value, float):
+        return value
+    if value != value:
+        return None
+    return int(value) if value.is_integer() else value
 
 
 def is_int(value: object) -> bool:
@@ -247,29 +274,40 @@ class _Row(NamedTuple):
 @dataclass(frozen=True)
 class _Columns:
     text: str
-    label: str = "label"
-    rationale: str = "rationale"
+    label: str | None = None
+    rationale: str | None = None
+    id: str | None = None
 
     def wanted(self, there: Iterable[str], name: str) -> list[str]:
         if self.text not in there:
             raise InvalidInputError(f"{name}: {missing_column(self.text, there)}")
-        return [c for c in there if c in (self.text, self.label, self.rationale, _ID_COLUMN)]
+        return [c for c in there if c in (self.text, self.label, self.rationale, self.id)]
 
     def row(self, place: str, cells: Mapping[str, Any]) -> _Row:
         if self.text not in cells:
             raise InvalidInputError(f"{place}: {missing_column(self.text, cells)}")
-        others = (cells.get(name) for name in (self.label, self.rationale, _ID_COLUMN))
-        return _Row(place, cells[self.text], *others)
+        label, rationale, identity = (
+            None if name is None else cells.get(name)
+            for name in (self.label, self.rationale, self.id)
+        )
+        return _Row(place, cells[self.text], label, rationale, identity)
 
     def row_of_strings(self, place: str, cells: Mapping[str, str]) -> _Row:
         """From a row of a table that holds nothing but strings."""
-        rationale = cells.get(self.rationale, "").strip()
+        row = self.row(place, {name: cell or None for name, cell in cells.items()})
+        return row._replace(text=cells[self.text], rationale=_rationale_cell(row.rationale))
+
+
+def _rationale_cell(cell: str | None) -> Any:
+    """A rationale written as JSON or Python writes a list; another string as it is."""
+    if cell is None or not cell.strip():
+        return None
+    for read in (json.loads, ast.literal_eval):
         try:
-            spans = json.loads(rationale) if rationale else None
-        except (ValueError, RecursionError):
-            spans = rationale
-        label, identity = (cells.get(name) or None for name in (self.label, _ID_COLUMN))
-        return _Row(place, cells[self.text], label, spans, identity)
+            return read(cell.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            pass
+    return cell
 
 
 def _jsonl_rows(stream: BinaryIO, name: str, columns: _Columns) -> Iterator[_Row]:
@@ -346,9 +384,9 @@ def _hub_rows(source: str, split: str, limit: int | None, columns: _Columns) -> 
     if limit is not None:
         data = data.select(range(min(limit, len(data))))
     rows: Iterable[Mapping[str, Any]] = data
-    if isinstance(data.features.get(columns.label), datasets.ClassLabel):
-        name = columns.label
-        rows = ({**cells, name: None if cells[name] == -1 else cells[name]} for cells in data)
+    label = columns.label
+    if label is not None and isinstance(data.features.get(label), datasets.ClassLabel):
+        rows = ({**cells, label: None if cells[label] == -1 else cells[label]} for cells in data)
     return _numbered(source, rows, columns)
 
 

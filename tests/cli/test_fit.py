@@ -18,7 +18,8 @@ import yaml
 
 from captum_aml.benchmark import results_from_json
 from captum_aml.cli.config import FitConfig
-from captum_aml.cli.fit_setup import FitLines
+from captum_aml.cli.fit_setup import FitLines, load_data
+from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers import Checkpoint
 from tests._helpers.command_line import Result, Run
 from tests._helpers.text_models import WORDS, save_classifier
@@ -62,6 +63,23 @@ def config_of(folder: Path, name: str = "fit.yaml") -> dict[str, Any]:
 def succeeded(result: Result) -> Result:
     assert result.code == 0, result.err
     return result
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_columns_that_are_not_needed_are_not_read(tmp_path: Path, held_out: bool) -> None:
+    row = {"text": "a b c", "label": 0.5, "rationale": [0, 1, 1], "id": 1.5}
+    data = write(tmp_path / "data.jsonl", row, {**row, "rationale": "0 or 1"})
+    options = {"model": "", "data": data, "validation": None if held_out else data}
+    training, validation, _ = load_data(FitConfig(**options))
+    assert [*training, *(item.text for item in validation)] == ["a b c"] * (2 if held_out else 4)
+    assert {item.rationale for item in validation} == {None}
+    # Agreement with people needs the rationales of the validation texts, and nothing else.
+    write(tmp_path / "data.jsonl", row, row)
+    _, validation, _ = load_data(FitConfig(**options, select_by="token-f1"))
+    assert {item.rationale for item in validation} == {((2, 5),)}
+    write(tmp_path / "data.jsonl", {**row, "rationale": [0, 1]}, row)
+    with pytest.raises(InvalidInputError, match=r"line 1: .*3 words, got 2 numbers"):
+        load_data(FitConfig(**options, select_by="log-odds,auprc"))
 
 
 class TestFit:

@@ -22,6 +22,7 @@ from captum_aml.metrics.plausibility import (
     average_precision,
     iou_f1,
     rationale_labels,
+    rationale_spans,
     recall_at_k,
     token_f1,
 )
@@ -491,3 +492,14 @@ def test_wrong_offsets_and_lengths_are_named() -> None:
 
 def test_without_a_length_the_end_of_a_span_is_free() -> None:
     assert rationale_labels([(0, 2)], [(1, 100)]).tolist() == [True]
+
+
+def test_marks_of_words_are_spans_of_characters() -> None:
+    text = "so  good,\tso\u00a0bad"  # a no-break space is white space
+    assert rationale_spans(text, [0, 1, 1, 0]) == [(4, 12)]
+    assert rationale_spans(text, (True, False, 0.0, 1)) == [(0, 2), (13, 16)]
+    assert rationale_spans("", []) == []
+    with pytest.raises(InvalidInputError, match="text's 4 words, got 3 numbers"):
+        rationale_spans(text, [0, 1, 1])
+    with pytest.raises(InvalidInputError, match=r"0 or 1 for each word, got 0\.5"):
+        rationale_spans(text, [0, 1, 0.5, 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from itertools import islice
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captum_aml._utils.rows import Lines, text_rows
+from captum_aml.benchmark.plan import label_indices
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text import LabelledText, TextSource, read_texts
 
@@ -63,6 +65,75 @@ class TestFormats:
             LabelledText('so "good"', "1", ((4, 8),), "7"),
             LabelledText("bad"),
         ]
+
+    @pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".parquet"])
+    def test_what_pandas_writes(self, tmp_path: Path, ending: str) -> None:
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame(
+            {
+                "text": ["long " * 40_000, 'so  good, "yes"', "meh"],
+                "label": [0, None, 1],  # a column with gaps is one of floats
+                "rationale": [[(0, 4)], [True, False, True], None],
+                "id": [7, None, 9],
+            }
+        )
+        path = tmp_path / f"a{ending}"
+        if ending == ".jsonl":
+            frame.to_json(path, orient="records", lines=True)
+        elif ending == ".parquet":
+            parquet.write_table(
+                pyarrow.Table.from_pylist(
+                    [
+                        {**row, "rationale": [0, 0, 1] if number == 1 else None}
+                        for number, row in enumerate(frame.to_dict("records"))
+                    ]
+                ),
+                path,
+            )
+        else:
+            frame.to_csv(path, sep="," if ending == ".csv" else "\t")
+        items = TextSource(path).load()
+        assert [item.text for item in items] == list(frame["text"])
+        assert label_indices(items, ["no", "yes"]) == [0, None, 1]
+        end = ((10, 15),)
+        assert items[1].rationale == (end if ending == ".parquet" else ((0, 2), *end))
+        assert [item.id for item in items][1] is None
+        assert [text[:9] for text in read_texts(path)] == ["long long", "so  good,", "meh"]
+
+    @pytest.mark.parametrize(
+        ("marks", "spans"),
+        [([0, 0, 0], ()), ([1, 1, 0], ((1, 6),)), ([1, 0, 1], ((1, 3), (7, 10)))],
+    )
+    def test_rationale_by_words(
+        self, tmp_path: Path, marks: list[int], spans: tuple[tuple[int, int], ...]
+    ) -> None:
+        path = write_jsonl(tmp_path, {"text": " it\tis bad ", "rationale": marks})
+        assert TextSource(path).load()[0].rationale == spans
+
+    @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+    def test_columns_that_are_none_are_not_read(self, tmp_path: Path, ending: str) -> None:
+        path = tmp_path / f"a{ending}"
+        row = {"text": "a b", "label": 0.5, "rationale": 0.25, "id": {"a": 1}}
+        if ending == ".parquet":
+            parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+        elif ending == ".jsonl":
+            write_jsonl(tmp_path, row)
+        else:
+            write(tmp_path, "a.csv", 'text,label,rationale,id\na b,0.5,why,"{}"\n')
+        none = dict.fromkeys(["label_column", "rationale_column", "id_column"])
+        assert TextSource(path, **none).load() == [LabelledText("a b")]
+        with pytest.raises(InvalidInputError, match="expected"):
+            TextSource(path).load()
+
+    def test_fields_of_any_length(self, tmp_path: Path) -> None:
+        limit = csv.field_size_limit()
+        path = tmp_path / "a.csv"
+        long = "word " * 30_000
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), (long, "yes"), ("short", long)])
+        assert [item.text for item in TextSource(path)] == [long, "short"]
+        assert list(read_texts(path)) == [long, "short"]
+        assert csv.field_size_limit() == limit
 
     def test_txt(self, tmp_path: Path) -> None:
         path = write(tmp_path, "A.TXT", " a \r\n\n  \nb")
@@ -224,7 +295,6 @@ class TestBadData:
             ("a.jsonl", '{"text": " \\n\\t\u3000"}', "line 1: text: expected words"),
             ("a.jsonl", '{"text": "a", "label": 0.5}', "line 1: label: .*name or nothing, got 0.5"),
             ("a.jsonl", '{"text": "a", "label": true}', "line 1: label: .*got True"),
-            ("a.jsonl", '{"text": "a", "label": NaN}', "line 1: label: .*got nan"),
             ("a.jsonl", '{"text": "a", "id": [1]}', r"line 1: id: .*integer, got \[1\]"),
             ("a.jsonl", '{"text": "a", "rationale": "why"}', "line 1: rationale: expected a list"),
             ("a.jsonl", '{"text": "a b", "rationale": [[0, 1], [2, 4]]}',
@@ -233,7 +303,11 @@ class TestBadData:
             ("a.jsonl", '{"text": "ab", "rationale": [[1, 1]]}', r"got \(1, 1\)"),
             ("a.jsonl", '{"text": "ab", "rationale": [[0, 1.0]]}', r"got \(0, 1.0\)"),
             ("a.jsonl", '{"text": "ab", "rationale": [[0, true]]}', r"got \(0, True\)"),
-            ("a.jsonl", '{"text": "ab", "rationale": [0, 1]}', "rationale: .*, got 0$"),
+            ("a.jsonl", '{"text": "ab", "rationale": [0, [0, 1]]}', "rationale: .*, got 0$"),
+            ("a.jsonl", '{"text": "a b"}\n{"text": " a  b\\nc ", "rationale": [0, 1]}',
+             "line 2: rationale: .* of the text's 3 words, got 2 numbers"),
+            ("a.jsonl", '{"text": "a b", "rationale": [0, 2]}', "line 1: rationale: .*, got 2$"),
+            ("a.csv", 'text,rationale\na b,"[1]"\n', "line 2: .* 2 words, got 1 numbers"),
             ("a.csv", "id,body\n1,a\n", "line 1: expected a column 'text', got 'id', 'body'"),
             ("a.csv", "id,text\n1,a\n\n2\n", "line 4: expected 2 columns, got 1"),
             ("a.csv", 'id,text\n1,"a\n', "broken table row"),
