@@ -9,15 +9,18 @@ which is the target class:
 ``logits``                     scores of classes along the last dimension     their softmax
 ``probabilities``              probabilities along the last dimension         as they are
 ``log_probabilities``          log-probabilities along the last dimension     their exponential
-``independent_probabilities``  a probability of each class for itself         :math:`(1 - p, p)`
+``independent_probabilities``  a probability of each label for itself         :math:`(1 - p, p)`
+``independent_logits``         the log-odds of each label for itself          :math:`(1 - p, p)`
 ``probability``                one probability per example                    :math:`(1 - p, p)`
 ``log_probability``            one log-probability per example                :math:`(1 - p, p)`
 ``value``                      one value per example, of any kind             :math:`(1 - r, r)`
 =============================  =============================================  ==================
 
 Independent probabilities are those of labels that do not exclude each other, such as the sigmoid of
-several outputs; :math:`p` is that of the target's class. A logit may be minus infinity, which rules
-its class out, but not the target's, nor those of all other classes.
+several outputs; :math:`p` is that of the target's label. Independent logits are what the sigmoid is
+taken of, one for each label or one in all; nothing tells them from the logits of classes, so that
+``auto`` never takes them for what they are. A logit of a class may be minus infinity, which rules
+the class out, but not the target's, nor those of all other classes.
 
 For a plain value there is no distribution; in its place stands the *retained fraction*
 
@@ -26,7 +29,7 @@ For a plain value there is no distribution; in its place stands the *retained fr
 where :math:`x[0]` has every token removed (for the inputs themselves, the baselines). It is 1 for
 the input and 0 for the baselines, and does not change when :math:`F` is scaled or shifted.
 
-The last four kinds read the one value that the target selects, as Captum does; the first three
+The last five kinds read the one value that the target selects, as Captum does; the first three
 read the distribution that the target points into.
 """
 
@@ -48,11 +51,13 @@ OutputKind = Literal[
     "probabilities",
     "log_probabilities",
     "independent_probabilities",
+    "independent_logits",
     "probability",
     "log_probability",
     "value",
 ]
 _DISTRIBUTIONS = ("logits", "probabilities", "log_probabilities")
+_INDEPENDENT = ("independent_probabilities", "independent_logits")
 
 #: Retained fractions are kept this far from 0 and 1 before a logarithm is taken: a fraction below
 #: 1 % retained counts as nothing, above 99 % as everything.
@@ -151,6 +156,7 @@ class Readout:
         target_class: The target's outcome among the C of the distribution, (N,).
         probabilities: The distribution for the unmasked input, (N, C).
         endpoints: For ``value``, ``F(x[0])`` and ``F(x)``, each (N,).
+        n_labels: The number of independent labels; 1 for other kinds.
     """
 
     kind: OutputKind
@@ -158,6 +164,7 @@ class Readout:
     target_class: Tensor
     probabilities: Tensor
     endpoints: tuple[Tensor, Tensor] | None = None
+    n_labels: int = 1
 
     @classmethod
     def resolve(cls, output: Any, target: Tensor | None, kind: str, n_examples: int) -> Readout:
@@ -192,12 +199,12 @@ class Readout:
         classless = tensor.dim() < 2 or tensor.shape[-1] == 1
         if kind == "auto" and classless:
             kind = "value"
-        if kind in (*_DISTRIBUTIONS, "independent_probabilities", "auto"):
-            if classless:
-                raise InvalidInputError(
-                    f"output: {kind!r} needs several classes per example, but the forward function "
-                    f"returns shape {tuple(tensor.shape)}"
-                )
+        if kind in (*_DISTRIBUTIONS, "independent_probabilities", "auto") and classless:
+            raise InvalidInputError(
+                f"output: {kind!r} needs several classes per example, but the forward function "
+                f"returns shape {tuple(tensor.shape)}"
+            )
+        if kind in (*_DISTRIBUTIONS, *_INDEPENDENT, "auto") and not classless:
             return cls._of_classes(tensor, target, kind)
         if target is None and not single:
             raise InvalidInputError(
@@ -207,22 +214,26 @@ class Readout:
         return cls._of_one(tensor, target, cast(OutputKind, kind))
 
     @classmethod
-    def _of_one(cls, tensor: Tensor, target: Tensor | None, kind: OutputKind) -> Readout:
+    def _of_one(
+        cls, tensor: Tensor, target: Tensor | None, kind: OutputKind, n_labels: int = 1
+    ) -> Readout:
         """From the one value that the target selects."""
         values = select(tensor, target)
         check_finite(values if kind != "log_probability" else values.exp(), "the unmasked inputs")
         if kind == "value":
             probabilities = torch.stack([torch.zeros_like(values), torch.ones_like(values)], dim=1)
+        elif kind == "independent_logits":
+            probabilities = torch.stack([-values, values], dim=1).sigmoid()
         else:
             p = values.exp() if kind == "log_probability" else values
             _check_range(p, kind)
             probabilities = torch.stack([1 - p, p], dim=1)
         target_class = torch.ones(len(values), dtype=torch.long, device=values.device)
-        return cls(kind, target, target_class, as_float(probabilities))
+        return cls(kind, target, target_class, as_float(probabilities), n_labels=n_labels)
 
     @classmethod
     def _of_classes(cls, tensor: Tensor, target: Tensor | None, kind: str) -> Readout:
-        """From the classes that the target points into; without one, from the most probable."""
+        """From the classes that the target points into; without one, from the highest."""
         if target is not None and target.shape[1] != tensor.dim() - 1:
             raise InvalidInputError(
                 f"target: expected {tensor.dim() - 1} indices for an output of shape "
@@ -230,8 +241,9 @@ class Readout:
             )
         rows = as_float(_row(tensor, target))
         decided = _detected(rows, tensor.dtype) if kind == "auto" else cast(OutputKind, kind)
-        if decided == "independent_probabilities":
-            return cls._of_one(tensor, rows.argmax(1, True) if target is None else target, decided)
+        if decided in _INDEPENDENT:
+            target = rows.argmax(dim=1, keepdim=True) if target is None else target
+            return cls._of_one(tensor, target, decided, n_labels=rows.shape[1])
         probabilities = _log_probs(rows, decided).exp()
         if target is None:
             target = probabilities.argmax(dim=1, keepdim=True)
@@ -255,6 +267,27 @@ class Readout:
     def is_value(self) -> bool:
         """Whether the forward function gives a plain value, which has no log-odds."""
         return self.kind == "value"
+
+    @property
+    def label(self) -> Tensor | None:
+        """The class or independent label that is explained, (N,); None where there is but one."""
+        if self.kind in _DISTRIBUTIONS:
+            return self.target_class
+        if self.n_labels == 1:
+            return None
+        assert self.target is not None
+        return self.target[:, -1]
+
+    @cached_property
+    def condition(self) -> Tensor:
+        """What a masker is told of the outcome to explain, (N, C).
+
+        Of several independent labels the one-hot vector of the explained one, since the
+        distribution does not say which that is; otherwise the ``aim``.
+        """
+        if self.n_labels == 1 or self.label is None:
+            return self.aim
+        return F.one_hot(self.label, self.n_labels).to(self.probabilities)
 
     @cached_property
     def aim(self) -> Tensor:
@@ -291,6 +324,8 @@ class Readout:
             log_p = log_p.clamp(_LOG_FLOOR, -math.exp(_LOG_FLOOR))
             return torch.stack([_log1mexp(log_p), log_p], dim=1)
         values = self.values(output, where=where)
+        if self.kind == "independent_logits":
+            return F.logsigmoid(torch.stack([-values, values], dim=1))
         if self.kind == "independent_probabilities":  # which may have been a guess
             _check_range(values, self.kind)
         p = clip_fraction(self.retained(values)) if self.is_value else values

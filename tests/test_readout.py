@@ -243,6 +243,55 @@ def test_independent_probabilities_without_a_target_explain_the_most_probable_cl
     torch.testing.assert_close(readout.probabilities[:, 1], 1 - p[:, 2], rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("kind", ["independent_logits", "independent_probabilities"])
+def test_a_masker_is_told_which_independent_label_is_explained(kind: str) -> None:
+    z = logits(3, 4)
+    output = z if kind == "independent_logits" else z.sigmoid()
+    readout = Readout.resolve(output, index([2, 0, 2], 3), kind, 3)
+    assert readout.condition.tolist() == [[0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 1, 0]]
+    one = Readout.resolve(logits(3, 1), None, "independent_logits", 3)
+    assert torch.equal(one.condition, one.aim)  # there is nothing to choose between
+    exclusive = Readout.resolve(z, index(1, 3), "logits", 3)
+    assert torch.equal(exclusive.condition, exclusive.aim)
+
+
+def test_independent_logits_are_the_log_odds_of_their_own_column() -> None:
+    z = logits(4, 3)
+    chosen = [2, 0, 1, 1]
+    own = z[range(4), chosen]
+    readout = Readout.resolve(z, index(chosen, 4), "independent_logits", 4)
+    by_probability = Readout.resolve(z.sigmoid(), index(chosen, 4), "independent_probabilities", 4)
+    # float64 rounding of the sigmoid and of 1 - p.
+    torch.testing.assert_close(readout.aim, by_probability.aim, rtol=0, atol=1e-14)
+    twice = torch.cat([z, 3 * z])
+    torch.testing.assert_close(
+        readout.log_probs(twice, where="here"),
+        by_probability.log_probs(twice.sigmoid(), where="here"),
+        rtol=0,
+        atol=1e-10,
+    )
+    assert torch.equal(readout.values(twice, where="here"), torch.cat([own, 3 * own]))
+    log_p, log_rest = readout.log_odds_terms(twice, where="here")
+    torch.testing.assert_close(log_p - log_rest, torch.cat([own, 3 * own]), rtol=0, atol=1e-12)
+    highest = Readout.resolve(z, None, "independent_logits", 4)
+    assert highest.target is not None
+    assert highest.target[:, 0].tolist() == z.argmax(dim=1).tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, DOUBLE])
+def test_independent_logits_stay_exact_where_probabilities_round(dtype: torch.dtype) -> None:
+    """log p of a logit of 80 is -exp(-80), and of -80 it is -80."""
+    for output in (torch.tensor([80.0, -80.0, 0.0]), torch.tensor([[80.0], [-80.0], [0.0]])):
+        given = output.to(dtype).requires_grad_()
+        readout = Readout.resolve(given.detach(), None, "independent_logits", 3)
+        log_p, log_rest = readout.log_odds_terms(given, where="here")
+        assert (log_p - log_rest).tolist() == [80.0, -80.0, 0.0]
+        assert log_p.tolist() == pytest.approx([-math.exp(-80), -80.0, -math.log(2)])
+        (log_p - log_rest).sum().backward()
+        assert given.grad is not None
+        assert given.grad.flatten().tolist() == [1.0, 1.0, 1.0]
+
+
 def test_logits_that_were_taken_for_probabilities_are_named_in_a_later_pass() -> None:
     readout = Readout.resolve(torch.tensor([[0.4, 0.9]]), None, "auto", 1)
     message = r"^output: 'independent_probabilities' expects .* from -0.6 to -0.6; .*'logits'"
@@ -438,7 +487,9 @@ def test_log_probabilities_must_be_some() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("kind", ["logits", "value", "independent_probabilities"])
+@pytest.mark.parametrize(
+    "kind", ["logits", "value", "independent_probabilities", "independent_logits"]
+)
 def test_outputs_that_are_not_finite_are_named_with_their_rows(bad: float, kind: str) -> None:
     clean = torch.rand(4, 3)
     broken = clean.clone()

@@ -217,7 +217,8 @@ class MaskAttribution(GradientAttribution, ABC):
 
         A batch is what ``attribute`` takes: a tensor, a tuple of tensors, or a mapping with its
         argument names (``inputs``, ``baselines``, ``target``, ``additional_forward_args``,
-        ``feature_mask``). The masker given to the constructor is the starting point and stays as it
+        ``feature_mask``). Without a target an example is explained for its predicted class, and of
+        several independent labels for one that is drawn (:mod:`captum_aml.training.labels`). The masker given to the constructor is the starting point and stays as it
         is; without one, an :class:`~captum_aml.maskers.EmbeddingMasker` is made. A second call
         forgets the first; after ``from_pretrained`` the loaded masker is the starting point.
 
@@ -317,7 +318,7 @@ class MaskAttribution(GradientAttribution, ABC):
         Before a pass the number of classes is known where the forward function itself is a
         ``...ForSequenceClassification`` of transformers: every configuration there has
         ``num_labels``, but only these models give an output for each, and a function around one
-        may give others. And only a distribution has them as outcomes.
+        may give others. And only distributions and independent labels have them as outcomes.
         """
         known = ModelFingerprint.of(
             underlying_model(self.forward_func),
@@ -334,7 +335,7 @@ class MaskAttribution(GradientAttribution, ABC):
         return replace(
             known,
             embedding_dim=channels if known.embedding_dim is None else known.embedding_dim,
-            n_classes=problem.readout.probabilities.shape[1],
+            n_classes=problem.readout.condition.shape[1],
         )
 
     @abstractmethod

@@ -26,6 +26,7 @@ from captum_aml.training import FitCallback, FitSettings, FitSummary
 from captum_aml.training.callbacks import check_callbacks
 from captum_aml.training.data import PredictionCache, reusable
 from captum_aml.training.fit import fit_masker
+from captum_aml.training.labels import with_drawn_labels
 from captum_aml.training.losses import BuildProblem, FitGoal, resolve_metric
 from captum_aml.training.regression import RegressionLoss
 from captum_aml.typing import Batch, Batches
@@ -59,6 +60,7 @@ def learn(
             site = attribution._site()
             capture = None if cache is None else cache.capture(call, site)
             problem = attribution._problem(call, site, capture)
+            problem = with_drawn_labels(problem, seed=settings.seed or 0)
             if not fingerprints:
                 model = underlying_model(attribution.forward_func)
                 fingerprints.append(attribution._fingerprint(problem).with_weights_of(model))
@@ -132,7 +134,7 @@ def _masker_for(first: Batch | None, build: BuildProblem) -> nn.Module:
     return EmbeddingMasker(
         feature_shapes=[tuple(f.shape[1:]) for f in problem.capture.features],
         token_dims=[d - 1 for d in problem.token_dims],
-        n_classes=problem.readout.probabilities.shape[1],
+        n_classes=problem.readout.condition.shape[1],
     ).to(problem.capture.features[0].device)
 
 

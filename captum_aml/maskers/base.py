@@ -26,7 +26,8 @@ class MaskerInputs:
             tensors, each (N, ...), for example (N, L, D).
         inputs: The forward function's inputs as the caller gave them, for example ids (N, L).
         probabilities: The distribution that the kept tokens should preserve, (N, C): the
-            prediction, or the target class where that is another one.
+            prediction, or the target class where that is another one. Of several independent
+            labels the one-hot vector of the explained one.
         maskable: For each masked tensor the tokens that take part, bool of the tokens' shape, for
             example (N, L).
         attention_mask: The forward function's argument of that name, (N, L), if it has one.

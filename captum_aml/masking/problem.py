@@ -100,6 +100,7 @@ class MaskingProblem:
         draws: Whether the forward function draws random numbers.
         max_rows: The most rows of a forward call, if all examples fit into it; None for any number.
         hidden: Hidden states of the unmasked pass that maskers read.
+        removed: Of a value, the forward function's result with everything removed.
     """
 
     call: Call
@@ -112,6 +113,7 @@ class MaskingProblem:
     draws: bool = False
     max_rows: int | None = None
     hidden: Mapping[LayerPoint, Tensor] = field(default_factory=dict, repr=False)
+    removed: Tensor | None = None
     _states: dict[int, tuple[tuple[Tensor, ...], ForwardState]] = field(
         default_factory=dict, repr=False
     )
@@ -184,7 +186,22 @@ class MaskingProblem:
         problem = cls(
             call, site, capture, baselines, layout, readout, perturbation, draws, max_rows, hidden
         )
-        return problem._with_endpoints() if readout.kind == "value" else problem
+        return problem._with_endpoints() if readout.is_value else problem
+
+    @torch.no_grad()
+    def aimed_at(self, target: Tensor | None) -> MaskingProblem:
+        """The same problem for other targets of its examples, from the passes that were made.
+
+        Args:
+            target: Indices (N, k) into the output's dimensions after the first, or None.
+
+        Raises:
+            InvalidInputError: The target does not fit the output.
+        """
+        call = replace(self.call, target=target)
+        readout = Readout.resolve(self.capture.output, target, self.readout.kind, call.n_examples)
+        problem = replace(self, call=call, readout=readout)
+        return problem._with_endpoints() if readout.is_value else problem
 
     @property
     def token_dims(self) -> tuple[int, ...]:
@@ -204,7 +221,7 @@ class MaskingProblem:
         given = MaskerInputs(
             features=features,
             inputs=self.call.inputs,
-            probabilities=self.readout.aim,
+            probabilities=self.readout.condition,
             maskable=tuple(
                 m if m.dim() <= d else m.flatten(d).any(-1)
                 for m, d in zip(maskable, dims, strict=True)
@@ -349,7 +366,9 @@ class MaskingProblem:
         """The same problem with the values at both ends of the retained fraction."""
         full = select(output_tensor(self.capture.output), self.readout.target)
         maskable = self.layout.maskable_units
-        removed = self.forward(maskable.new_zeros(1, *maskable.shape, dtype=full.dtype))
+        removed = self.removed
+        if removed is None:
+            removed = self.forward(maskable.new_zeros(1, *maskable.shape, dtype=full.dtype))
         empty = select(removed, self.readout.target)
         endpoints = (as_float(empty), as_float(full))
         check_finite(endpoints[0], "the baselines")
@@ -361,7 +380,8 @@ class MaskingProblem:
                 "nothing to retain a tuned mask says only what a small one costs",
                 stacklevel=2,
             )
-        return replace(self, readout=replace(self.readout, endpoints=endpoints))
+        readout = replace(self.readout, endpoints=endpoints)
+        return replace(self, readout=readout, removed=removed)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:

@@ -162,9 +162,6 @@ class Updater:
                     state[name] = value.to(parameter.device)
 
 
-_DISTRIBUTIONS = ("logits", "probabilities", "log_probabilities")
-
-
 @dataclass
 class StepResult:
     """The result of one process in a step, before anything is added up.
@@ -229,8 +226,8 @@ def step_gradients(
             if gradient is not None:
                 sums[index] = gradient if before is None else before + gradient
         result.means.add_terms(terms.detach())
-        if problem.readout.kind in _DISTRIBUTIONS:
-            result.classes = sorted({*result.classes, *problem.readout.target_class.tolist()})
+        if problem.readout.label is not None:
+            result.classes = sorted({*result.classes, *problem.readout.label.tolist()})
     return result, sums
 
 

@@ -118,9 +118,9 @@ def _keys(problem: MaskingProblem) -> list[bytes] | None:
     layout = problem.layout
     maskable = layout.maskable_units
     groups = () if layout.groups is None else (layout.groups.expand(len(maskable), -1),)
-    return example_keys(
-        problem.call, *problem.baselines, maskable, *groups, problem.readout.target_class
-    )
+    target = problem.readout.target
+    index = (problem.readout.target_class,) if target is None else target.unbind(dim=1)
+    return example_keys(problem.call, *problem.baselines, maskable, *groups, *index)
 
 
 def _probability(
