@@ -218,9 +218,10 @@ class MaskAttribution(GradientAttribution, ABC):
         A batch is what ``attribute`` takes: a tensor, a tuple of tensors, or a mapping with its
         argument names (``inputs``, ``baselines``, ``target``, ``additional_forward_args``,
         ``feature_mask``). Without a target an example is explained for its predicted class, and of
-        several independent labels for one that is drawn (:mod:`captum_aml.training.labels`). The masker given to the constructor is the starting point and stays as it
-        is; without one, an :class:`~captum_aml.maskers.EmbeddingMasker` is made. A second call
-        forgets the first; after ``from_pretrained`` the loaded masker is the starting point.
+        several independent labels for one that is drawn (:mod:`captum_aml.training.labels`). The
+        masker given to the constructor is the starting point and stays as it is; without one, an
+        :class:`~captum_aml.maskers.EmbeddingMasker` is made. A second call forgets the first; after
+        ``from_pretrained`` the loaded masker is the starting point.
 
         Started by ``accelerate launch`` or ``torchrun``, all processes fit one masker: each takes
         its own of the batches, and one step is along the mean over all examples. A step whose loss

@@ -1,10 +1,10 @@
-"""Labels of a fit: which of several independent labels each example is explained for.
+r"""Labels of a fit: which of several independent labels each example is explained for.
 
 A masker that was fitted for each example's highest label alone would not know the others. So where
 a batch names no target, half of the examples are explained for a label in proportion to its
 probability, and half for any:
 
-.. math:: P(c) = \\frac{1}{2} \\frac{p_c}{\\sum_k p_k} + \\frac{1}{2C} .
+.. math:: P(c) = \frac{1}{2} \frac{p_c}{\sum_k p_k} + \frac{1}{2C} .
 
 An example has one label in all epochs, so that what was computed for it holds for all of them, and
 one validation can be compared with the next.
@@ -13,7 +13,6 @@ one validation can be compared with the next.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.readout import as_float, output_tensor
