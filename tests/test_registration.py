@@ -31,13 +31,14 @@ FILES = {
         "'mine' in import_module('captum_aml.maskers.registry').masker_names()",
     ),
     "captum_aml.text.models": (
-        "from captum_aml.text.models.base import register_text_model\n"
         "from captum_aml.text.models.classifier import TextClassifier\n"
+        "from captum_aml.text.models.registry import register_text_model\n"
         "@register_text_model\n"
         "class Mine(TextClassifier):\n"
-        "    architecture = 'ForMine'\n",
-        "import_module('captum_aml.text.models.base')"
-        ".text_model_kind(lambda: ['BertForMine'], takes_prompt=False).__name__ == 'Mine'",
+        "    architectures = ('ForMine',)\n",
+        "import_module('captum_aml.text.models.registry').text_model_kind("
+        "import_module('captum_aml.text.models.loading').ModelDescription(['BertForMine'])"
+        ").__name__ == 'Mine'",
     ),
 }
 # The packages are read with a folder beside their own.

@@ -16,6 +16,7 @@ from captum_aml.exceptions import InvalidInputError
 from captum_aml.methods import ScoreMeaning
 from captum_aml.text import TextModel
 from captum_aml.text.data import LabelledText
+from captum_aml.text.models.labels import class_index
 from captum_aml.text.saved import model_fingerprint
 
 _UNNAMED = "given"
@@ -143,7 +144,7 @@ def _targets(
         if given.target is None:
             continue
         key = (given.example.text, given.example.id)
-        target = text_model.class_index(given.target)
+        target = class_index(given.target, text_model.label_names)
         if chosen.setdefault(key, target) != target:
             raise InvalidInputError(
                 "target: expected one class for all explanations of a text, got "

@@ -176,13 +176,14 @@ def _show(cards: Sequence[TextCard]) -> None:
     from rich.text import Text
 
     from captum_aml.visualization import legend_text, plain_text, shows_colors, terminal_text
+    from captum_aml.visualization.cards import number_of
     from captum_aml.visualization.segments import printable
 
     console = Console(highlight=False)
     colored = shows_colors(console)
     width = max(map(len, METHODS))
     for card in cards:
-        label = f"{printable(card.predicted)} {card.probability:.2f}"
+        label = f"{printable(card.prediction)} {number_of(card.probability, card.value)}"
         console.print(Text(f"\n{label}", style="bold"))
         for row in card.rows:
             text = terminal_text(card, row) if colored else Text(plain_text(card, row))

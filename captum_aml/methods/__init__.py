@@ -17,6 +17,7 @@ from captum_aml.methods.instances import AttributionMethod, score_meaning
 from captum_aml.methods.registry import (
     Factory,
     Family,
+    MaskerLike,
     MethodOptions,
     MethodSpec,
     ScoreMeaning,
@@ -36,6 +37,7 @@ __all__ = [
     "AttributionMethod",
     "Factory",
     "Family",
+    "MaskerLike",
     "MethodOptions",
     "MethodSpec",
     "ScoreMeaning",

@@ -4,9 +4,13 @@ from .encoding import BaselineToken, TextBatch, TokenizedText
 from .explainer import TextExplainer
 from .explanation import Explanation
 from .inputs import Text, TextLike
-from .models.base import TextModel, register_text_model
+from .models.base import Question, TextModel
 from .models.classifier import TextClassifier
+from .models.multi_label import MultiLabelClassifier
 from .models.prompt import PromptClassifier
+from .models.registry import register_text_model, tasks
+from .models.regression import TextRegressor
+from .models.targets import Target
 from .units import ScoredUnit
 from .writing import write_explanations
 
@@ -14,8 +18,11 @@ __all__ = [
     "BaselineToken",
     "Explanation",
     "LabelledText",
+    "MultiLabelClassifier",
     "PromptClassifier",
+    "Question",
     "ScoredUnit",
+    "Target",
     "Text",
     "TextBatch",
     "TextBatches",
@@ -23,10 +30,12 @@ __all__ = [
     "TextExplainer",
     "TextLike",
     "TextModel",
+    "TextRegressor",
     "TextSource",
     "TextSurvey",
     "TokenizedText",
     "read_texts",
     "register_text_model",
+    "tasks",
     "write_explanations",
 ]

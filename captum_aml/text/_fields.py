@@ -57,8 +57,10 @@ def checked_fields(
             "{} tokens, {} offsets and {} scores".format(*sizes)
         )
     length = len(checked["text"])
-    for name in ("offsets", "parts", "given_words"):
-        for start, end in checked.get(name) or ():
+    place = checked.get("place")
+    spans = {name: checked.get(name) or () for name in ("offsets", "parts", "given_words")}
+    for name, found in {**spans, "place": () if place is None else (place,)}.items():
+        for start, end in found:
             if not 0 <= start <= end <= length:
                 raise InvalidInputError(
                     f"{name}: expected spans within the text's {length} characters, got "
@@ -93,6 +95,10 @@ def _spans(value: Any) -> tuple[tuple[int, int], ...]:
     return tuple((operator.index(start), operator.index(end)) for start, end in value)
 
 
+def _maybe(check: Callable[[Any], object]) -> Callable[[Any], object]:
+    return lambda value: None if value is None else check(value)
+
+
 def _tuple(check: Callable[[Any], object]) -> Callable[[Any], object]:
     return lambda value: tuple(map(check, value))
 
@@ -104,10 +110,10 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "scores": _tuple(_number),
     "predicted": operator.index,
     "predicted_label": _of(str),
-    "probability": _number,
+    "probability": _maybe(_number),
     "target": operator.index,
     "target_label": _of(str),
-    "target_probability": _number,
+    "target_probability": _maybe(_number),
     "method": _of(str),
     "signed": _of(bool),
     "settings": dict,
@@ -116,5 +122,11 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "parts": _spans,
     "relative": _of(bool),
     "score": _of(str),
-    "given_words": lambda value: None if value is None else _spans(value),
+    "given_words": _maybe(_spans),
+    "row": operator.index,
+    "task": _of(str),
+    "value": _maybe(_number),
+    "foil": _maybe(operator.index),
+    "foil_label": _of(str),
+    "place": _maybe(lambda value: _spans([value])[0]),
 }

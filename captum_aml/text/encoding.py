@@ -7,11 +7,12 @@ between the two steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from captum_aml._utils.tokenizers import BASELINE_KINDS, baseline_id
@@ -33,6 +34,14 @@ class TokenizedText:
         n_tokens_cut: Ordinary tokens beyond the model's maximum length, which it never sees.
         parts: The spans of both texts of a pair; () for a single text.
         words: The spans of words that were given one by one; None otherwise.
+        own_inputs: The task's own inputs by name, each a tuple of any length, such as the positions
+            of the tokens whose label is explained.
+        labels: The names of the text's own outcomes; None where they are the model's.
+        place: The characters that the outcome is about, such as an entity; None for the text.
+        sequences: The lengths of the sequences that the tokens are those of, one after the other;
+            () for one.
+        copies: For each maskable token the number of the token it is a copy of, from 0, where
+            several sequences repeat a text; None where every token is one of its own.
     """
 
     text: str
@@ -43,6 +52,11 @@ class TokenizedText:
     n_tokens_cut: int
     parts: tuple[Span, ...] = ()
     words: tuple[Span, ...] | None = None
+    own_inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
+    place: Span | None = None
+    sequences: tuple[int, ...] = ()
+    copies: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -56,7 +70,8 @@ class TextBatch:
         texts: The tokenized texts.
         input_ids: Token ids (N, L).
         attention_mask: 1 at tokens and 0 at padding (N, L).
-        extra_inputs: What else the model takes, by name (token types for BERT), each (N, L).
+        extra_inputs: What else the model takes, by name: token types for BERT, (N, L), and the
+            task's own inputs, (N, P), -1 where a text has fewer.
         maskable: True at tokens of the text, False at special tokens and padding (N, L).
     """
 
@@ -220,6 +235,7 @@ def collate(
     texts: Sequence[TokenizedText],
     *,
     extra_inputs: Sequence[str] = (),
+    own_inputs: Sequence[str] = (),
     padding_side: str | None = None,
     device: torch.device | None = None,
 ) -> TextBatch:
@@ -231,6 +247,7 @@ def collate(
         extra_inputs: Names of further model inputs, in the order in which the forward function
             takes them after ids and attention mask; those that the tokenizer does not give are
             left out.
+        own_inputs: Names of the task's own inputs, which follow them. Default: ().
         padding_side (str, optional): "left" or "right". Default: None, the tokenizer's.
         device (optional): Where the tensors go. Default: None, the CPU.
 
@@ -249,6 +266,10 @@ def collate(
             filled[row, start : start + len(values)] = torch.tensor(values, dtype=torch.long)
         return filled.to(device)
 
+    def ragged(rows: Sequence[Sequence[int]]) -> Tensor:
+        values = [torch.tensor(row, dtype=torch.long) for row in rows]
+        return pad_sequence(values, batch_first=True, padding_value=-1).to(device)
+
     given = [name for name in extra_inputs if name in texts[0].model_inputs]
     fill = {"token_type_ids": int(tokenizer.pad_token_type_id)}
     # Which id fills masked positions does not matter to a model that honours the attention mask.
@@ -258,7 +279,11 @@ def collate(
         input_ids=padded([t.model_inputs["input_ids"] for t in texts], padding_id),
         attention_mask=padded([[1] * len(t) for t in texts], 0),
         extra_inputs={
-            name: padded([t.model_inputs[name] for t in texts], fill.get(name, 0)) for name in given
+            **{
+                name: padded([t.model_inputs[name] for t in texts], fill.get(name, 0))
+                for name in given
+            },
+            **{name: ragged([t.own_inputs[name] for t in texts]) for name in own_inputs},
         },
         maskable=padded([t.maskable for t in texts], 0).bool(),
     )

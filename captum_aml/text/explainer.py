@@ -18,20 +18,28 @@ from captum_aml.attr import AMLAttribution, LAAttribution
 from captum_aml.attr.la import LEARNED
 from captum_aml.exceptions import InvalidInputError, NotFittedError
 from captum_aml.maskers.checkpoint import Checkpoint, folder_of
-from captum_aml.methods import TokenMethod
+from captum_aml.methods import MaskerLike, TokenMethod
 from captum_aml.text.batches import TextBatches
+from captum_aml.text.contrast import (
+    AskedContrast,
+    ContrastForward,
+    ContrastMethod,
+    ContrastOfScores,
+)
 from captum_aml.text.explaining import StreamExplainer
 from captum_aml.text.explanation import Explanation
 from captum_aml.text.fitting import load_text_attribution, text_attribution, text_recipe
 from captum_aml.text.inputs import TextLike, is_one_text
 from captum_aml.text.models.base import TextModel
 from captum_aml.text.models.sources import ModelLike, prompt_config, text_model
+from captum_aml.text.models.targets import TargetsLike, targets_of_texts
 from captum_aml.text.models.template import PromptConfig
 from captum_aml.text.saved import FILE, check_masker, check_same, read_saved, write_saved
 from captum_aml.text.segmentation import Segmenter, Unit
 from captum_aml.text.units import TextUnits
 from captum_aml.training.recipes import BATCH_SIZE, EPOCHS
 from captum_aml.training.settings import FitOptions
+from captum_aml.typing import ForwardFunc
 
 
 class TextExplainer:
@@ -49,6 +57,8 @@ class TextExplainer:
             model's folder.
         method: A name of ``captum_aml.methods.available()``, or an instance of any of Captum's
             attribution classes made for this model. Default: "aml".
+        task (str, optional): What the model does, where it cannot be told from the model, such as
+            "sentence-similarity"; see ``captum_aml.text.tasks()``. Default: None.
         masker (optional): A folder with a fitted masker, or a masker module, for methods that learn
             a mask; ``fit`` makes one. Default: None.
         unit: What has one mask value and one score: "token", "word" or "sentence". It decides what
@@ -89,6 +99,7 @@ class TextExplainer:
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
         method: str | object = "aml",
+        task: str | None = None,
         masker: str | os.PathLike[str] | nn.Module | None = None,
         unit: Unit = "token",
         segmenter: Segmenter | None = None,
@@ -105,6 +116,7 @@ class TextExplainer:
         self.text_model: TextModel = text_model(
             model,
             tokenizer,
+            task=task,
             prompt=prompt_config(template, labels),
             baseline=baseline,
             max_length=max_length,
@@ -138,7 +150,7 @@ class TextExplainer:
         self,
         texts: TextLike | Iterable[TextLike],
         *,
-        target: int | str | Sequence[int | str] | None = None,
+        target: TargetsLike | Sequence[TargetsLike] = None,
         n_steps: int | None = None,
         show_progress: bool = False,
     ) -> list[Explanation]:
@@ -148,13 +160,16 @@ class TextExplainer:
             texts: A string; a pair of strings, as a tuple or as a mapping with ``text`` and
                 ``text_pair``; or any iterable of texts, a data set's column for instance, whose
                 elements may also be lists of words.
-            target (optional): Index or label of the class to explain, one for all or one for each
-                text. Default: None, the predicted class of each.
+            target (optional): What to explain: a label or an index; a pair of them for why the
+                first and not the second, ``("joy", "fear")``; a list of these for several of one
+                text, or "all". For many texts one for all, or a list with one, or a list, for each.
+                Default: None, what the task explains: of a classifier the predicted class.
             n_steps (int, optional): Steps or samples. Default: None, the constructor's.
             show_progress: Whether to show a progress bar. Default: False.
 
         Returns:
-            An explanation for each text, in order; a list of one for one text.
+            The explanations in the order of the texts: one for each text, or for each of its
+            targets; ``row`` is the number of its text.
 
         Raises:
             InvalidInputError: A text or the target is of a wrong kind.
@@ -166,7 +181,7 @@ class TextExplainer:
         self,
         texts: TextLike | Iterable[TextLike],
         *,
-        target: int | str | Sequence[int | str] | None = None,
+        target: TargetsLike | Sequence[TargetsLike] = None,
         n_steps: int | None = None,
         show_progress: bool = False,
     ) -> Iterator[Explanation]:
@@ -177,7 +192,8 @@ class TextExplainer:
         before the first text is read. A text without tokens, such as an empty one, gets an
         explanation without tokens.
         """
-        given: Iterable[TextLike] = [texts] if is_one_text(texts) else texts  # type: ignore[list-item,assignment]
+        one_text = is_one_text(texts)
+        given: Iterable[TextLike] = [texts] if one_text else texts  # type: ignore[list-item,assignment]
         if not isinstance(given, Iterable):
             raise InvalidInputError(f"texts: expected texts, got {type(texts).__name__}")
         method = self._method if n_steps is None else self._made(n_steps)
@@ -185,12 +201,14 @@ class TextExplainer:
         explain = StreamExplainer(
             self.text_model,
             method,
+            self._contrast(method, n_steps),
             name=self.method_name,
             meaning=methods.score_meaning(method, entry),
             units=self.units,
             batch_size=self.batch_size,
         )
-        return explain(given, target=target, progress=show_progress)
+        targets = targets_of_texts(target, given, self.text_model.check_targets, one_text=one_text)
+        return explain(given, targets, progress=show_progress)
 
     def fit(
         self,
@@ -234,6 +252,11 @@ class TextExplainer:
             CheckpointError: ``checkpoint_dir`` holds another run.
         """
         name = self._learned_name()
+        if not self.text_model.fits:
+            raise InvalidInputError(
+                f"task: fit cannot be used for {self.text_model.task!r}, where what is explained "
+                "is known from the model's answer only; explain without a masker"
+            )
         batches = partial(TextBatches, self.text_model, seed=self.seed, units=self.units)
         training = batches(texts, batch_size=batch_size)
         own = self.masker if isinstance(self.masker, nn.Module) else None
@@ -357,15 +380,35 @@ class TextExplainer:
             return methods.AttributionMethod(
                 self.method, self.text_model, n_steps=n_steps, seed=self.seed
             )
+        return self._created(self.method, self.text_model, n_steps, masker=self._fitted)
+
+    @property
+    def _fitted(self) -> MaskerLike | None:
+        return self.masker if self.attribution_ is None else self.attribution_
+
+    def _created(
+        self,
+        name: str,
+        forward_func: ForwardFunc,
+        n_steps: int | None,
+        masker: MaskerLike | None = None,
+    ) -> TokenMethod:
         return methods.create(
-            self.method,
-            self.text_model,
+            name,
+            forward_func,
             self.text_model.embedding_layer,
             n_steps=n_steps,
             seed=self.seed,
             batch_size=self.batch_size,
-            masker=self.masker if self.attribution_ is None else self.attribution_,
+            masker=masker,
         )
+
+    def _contrast(self, method: TokenMethod, n_steps: int | None) -> ContrastMethod:
+        """The method for contrasts: asked for the difference itself where it can be."""
+        if self._fitted is not None or not isinstance(self.method, str):
+            return ContrastOfScores(method)
+        n_steps = self.n_steps if n_steps is None else n_steps
+        return AskedContrast(self._created(self.method, ContrastForward(self.text_model), n_steps))
 
     def _learned_name(self) -> str:
         """``aml`` or ``la``."""

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice, repeat
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from captum_aml._utils.batching import chunks, length_batches, put_back
+from captum_aml._utils.batching import chunks, put_back
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.methods import ScoreMeaning, Setting, TokenMethod
+from captum_aml.text.contrast import ContrastMethod
 from captum_aml.text.encoding import TextBatch, TokenizedText
 from captum_aml.text.explanation import Explanation
 from captum_aml.text.grouping import TokenGroups
 from captum_aml.text.inputs import TextLike, each_text
-from captum_aml.text.models.base import TextModel
+from captum_aml.text.models.base import Question, TextModel
+from captum_aml.text.models.targets import Target, TargetsLike
 from captum_aml.text.units import TextUnits
 
 # Texts are read this many batches ahead, to be sorted by length.
@@ -34,6 +36,7 @@ class StreamExplainer:
     Attributes:
         text_model: The model to explain.
         method: The method.
+        contrast: The same for contrasts.
         name: What results are recorded under.
         meaning: What its scores say.
         units: What is masked and scored as one.
@@ -42,6 +45,7 @@ class StreamExplainer:
 
     text_model: TextModel
     method: TokenMethod
+    contrast: ContrastMethod
     name: str
     meaning: ScoreMeaning
     units: TextUnits
@@ -56,121 +60,167 @@ class StreamExplainer:
     def __call__(
         self,
         texts: Iterable[TextLike],
+        targets: Iterator[TargetsLike],
         *,
-        target: int | str | Sequence[int | str] | None = None,
         progress: bool = False,
     ) -> Iterator[Explanation]:
         """The explanations of a stream of texts, in its order.
+
+        Args:
+            texts: The texts.
+            targets: What is explained of each.
+            progress: Whether to show a progress bar. Default: False.
 
         Raises:
             InvalidInputError: A text or the target is of a wrong kind.
             NonFiniteError: The model's output, or a score, is NaN or infinite.
         """
-        to_index = self.text_model.class_index
-        if target is None:
-            return self._stream(texts, repeat(None), progress)
-        if (
-            isinstance(target, str)
-            or not isinstance(target, Iterable)
-            or getattr(target, "ndim", None) == 0
-        ):
-            return self._stream(texts, repeat(to_index(target)), progress)  # type: ignore[arg-type]
-        given = target.tolist() if hasattr(target, "tolist") else target
-        each = [to_index(name) for name in given]
-        if isinstance(texts, Sized) and len(texts) != len(each):
-            raise InvalidInputError(
-                f"target: expected one class, or one for each of the {len(texts)} texts, got "
-                f"{len(each)}"
-            )
-        return self._stream(texts, iter(each), progress)
-
-    def _stream(
-        self, texts: Iterable[TextLike], classes: Iterator[int | None], progress: bool
-    ) -> Iterator[Explanation]:
         total = len(texts) if isinstance(texts, Sized) else None
+        start = 0
         with tqdm(total=total, unit="text", disable=not progress) as bar:
             for window in chunks(each_text(texts), _BATCHES_PER_WINDOW * self.batch_size):
-                targets = list(islice(classes, len(window)))
-                if len(targets) < len(window):
+                asked = list(islice(targets, len(window)))
+                if len(asked) < len(window):
                     raise InvalidInputError("target: expected one for each text, got fewer")
-                tokenized = self.text_model.tokenize(window)
-                batches = length_batches(tokenized, self.batch_size)
-                explanations: list[Explanation] = []
-                for rows in batches:
+                questions = self.text_model.questions(
+                    self.text_model.tokenize(window), asked, batch_size=self.batch_size
+                )
+                rows = [start + row for row, some in enumerate(questions) for _ in some]
+                flat = list(chain.from_iterable(questions))
+                batches = self.text_model.batches([each.text for each in flat], self.batch_size)
+                explanations: list[list[Explanation]] = []
+                if not flat:
+                    bar.update(len(window))
+                for numbers in batches:
                     explanations += self._explained(
-                        [tokenized[row] for row in rows], [targets[row] for row in rows]
+                        [flat[number] for number in numbers], [rows[number] for number in numbers]
                     )
-                    bar.update(len(rows))
-                yield from put_back(chain.from_iterable(batches), explanations)
-        if not isinstance(classes, repeat) and next(classes, None) is not None:
+                    bar.update(start + len(window) * len(explanations) // len(flat) - bar.n)
+                in_order = put_back(chain.from_iterable(batches), explanations)
+                yield from chain.from_iterable(in_order)
+                start += len(window)
+        if not isinstance(targets, repeat) and next(targets, None) is not None:
             raise InvalidInputError("target: expected one for each text, got more")
 
     def _explained(
-        self, texts: Sequence[TokenizedText], targets: Sequence[int | None]
-    ) -> list[Explanation]:
-        """The explanations of N texts, each of its target, or of its prediction."""
+        self, questions: Sequence[Question], rows: Sequence[int]
+    ) -> list[list[Explanation]]:
+        """The explanations of N questions, each of its targets, or of its prediction."""
+        texts = [question.text for question in questions]
         batch = self.text_model.collate(texts)
         groups, mask = self.units.of_batch(batch)
         with self.text_model.evaluating():
-            logits, scores, target = self._scored(batch, targets, mask)
-        _require_finite(scores, texts, f"a score of {self.name}")
+            outputs, scored = self._scored(batch, questions, mask)
         # One transfer from the device for the whole batch.
-        maskable = batch.maskable.cpu().numpy()
-        table, values = logits.float().softmax(dim=-1).cpu(), scores.float().cpu().numpy()
-        predicted, chosen = table.argmax(dim=-1).tolist(), target.tolist()
-        return [
-            self._explanation(
-                text,
-                groups[row] if groups else None,
-                values[row][maskable[row]],
-                table[row].tolist(),
-                predicted[row],
-                chosen[row],
+        outputs = self.text_model.read(outputs.float()).cpu()
+        largest, maskable = outputs.argmax(dim=-1).tolist(), batch.maskable.cpu().numpy()
+        made = []
+        for number, question in enumerate(questions):
+            predicted = largest[number] if question.predicted is None else question.predicted
+            made.append(
+                [
+                    self._explanation(
+                        question.text,
+                        groups[number] if groups else None,
+                        scores[maskable[number]],
+                        outputs[number],
+                        predicted,
+                        target,
+                        rows[number],
+                    )
+                    for target, scores in scored[number]
+                ]
             )
-            for row, text in enumerate(texts)
-        ]
+        return made
 
     def _scored(
-        self, batch: TextBatch, targets: Sequence[int | None], mask: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (N, C), scores (N, L) and targets (N,)."""
-        # Some methods keep the logits of the pass that they begin with.
-        logits = None if hasattr(self.method, "last_outputs") else self._logits(batch)
-        target = None if logits is None else logits.argmax(dim=-1)
-        if None not in targets:
-            target = torch.tensor(targets, device=batch.input_ids.device)
+        self, batch: TextBatch, questions: Sequence[Question], mask: Tensor | None
+    ) -> tuple[Tensor, list[list[tuple[Target, Any]]]]:
+        """Outputs (N, C), and for each question its targets with scores, NumPy arrays (L,)."""
+        asked = [question.targets for question in questions]
+        # Some methods keep the outputs of the pass that they begin with.
+        keeps = hasattr(self.method, "last_outputs") and (
+            not any(asked) or all(len(some) == 1 and some[0].foil is None for some in asked)
+        )
+        outputs = None if keeps else self._outputs(batch)
+        call = _TextCall(batch, self.text_model.baselines(batch), mask)
         try:
-            scores = self.method(
-                batch.input_ids,
-                self.text_model.baselines(batch),
-                target=target,
-                additional_forward_args=batch.forward_args,
-                feature_mask=mask,
-            )
+            if keeps and not any(asked):
+                scores = call.scores(self.method, target=None)
+                outputs = self._kept(batch)
+                targets = [Target(index) for index in outputs.argmax(dim=-1).tolist()]
+                asked = [(target,) for target in targets]
+                table = {(row, 0): each for row, each in enumerate(scores)}
+            else:
+                if outputs is not None and not all(asked):
+                    likeliest = outputs.argmax(dim=-1).tolist()
+                    asked = [
+                        some or (Target(index),)
+                        for some, index in zip(asked, likeliest, strict=True)
+                    ]
+                table = self._table(call, asked)
+                outputs = self._kept(batch) if outputs is None else outputs
         except NonFiniteError:
-            self._logits(batch)  # which names the text, where it is the model's own output
+            self._outputs(batch)  # which names the text, where it is the model's own output
             raise
-        if logits is None:
-            kept = getattr(self.method, "last_outputs", None)
-            logits = self._logits(batch) if kept is None else kept
-        return logits, scores, logits.argmax(dim=-1) if target is None else target
+        flat = torch.stack(list(table.values()))
+        _require_finite(flat, [batch.texts[row] for row, _ in table], f"a score of {self.name}")
+        values = dict(zip(table, flat.float().cpu().numpy(), strict=True))
+        return outputs, [
+            [(target, values[row, place]) for place, target in enumerate(some)]
+            for row, some in enumerate(asked)
+        ]
 
-    def _logits(self, batch: TextBatch) -> Tensor:
+    def _table(
+        self, call: _TextCall, asked: Sequence[Sequence[Target]]
+    ) -> dict[tuple[int, int], Tensor]:
+        """Scores (L,) by row and place among the row's targets."""
+        table: dict[tuple[int, int], Tensor] = {}
+        for with_foil in (False, True):
+            places = [
+                [i for i, target in enumerate(some) if (target.foil is not None) is with_foil]
+                for some in asked
+            ]
+            for count in sorted({len(some) for some in places} - {0}):
+                rows = [row for row, some in enumerate(places) if len(some) == count]
+                part = call.rows(rows)
+                wanted = [[asked[row][place] for place in places[row]] for row in rows]
+                if with_foil:
+                    numbers = [[(t.index, t.foil) for t in some] for some in wanted]
+                    pairs = torch.tensor(numbers, device=part.device)  # (n, count, 2)
+                    columns = [part.contrasted(self.contrast, each) for each in pairs.unbind(1)]
+                    scores = torch.stack(columns, dim=1)
+                else:
+                    targets = torch.tensor(
+                        [[target.index for target in some] for some in wanted], device=part.device
+                    )
+                    scores = part.each_target(self.method, targets)
+                for row, found in zip(rows, scores, strict=True):
+                    table.update({(row, p): s for p, s in zip(places[row], found, strict=True)})
+        return table
+
+    def _kept(self, batch: TextBatch) -> Tensor:
+        """The outputs that the method has kept, or those of a pass."""
+        kept: Tensor | None = getattr(self.method, "last_outputs", None)
+        return self._outputs(batch) if kept is None else kept
+
+    def _outputs(self, batch: TextBatch) -> Tensor:
         with torch.no_grad():
-            logits = self.text_model(batch.input_ids, *batch.forward_args)
-        _require_finite(logits, batch.texts, "the model's output")
-        return logits
+            outputs = self.text_model(batch.input_ids, *batch.forward_args)
+        _require_finite(outputs, batch.texts, "the model's output")
+        return outputs
 
     def _explanation(
         self,
         text: TokenizedText,
         groups: TokenGroups | None,
         values: Any,  # a NumPy array (T,), of the maskable tokens
-        probabilities: Sequence[float],
+        outputs: Tensor,
         predicted: int,
-        target: int,
+        target: Target,
+        row: int,
     ) -> Explanation:
-        labels = self.text_model.label_names
+        names = self.text_model.names(text)
         if groups is None:
             keep = [i for i, maskable in enumerate(text.maskable) if maskable]
             tokens = tuple(text.tokens[i] for i in keep)
@@ -184,6 +234,7 @@ class StreamExplainer:
             values = np.asarray([best[g] for g in range(len(groups.spans))], dtype=values.dtype)
             offsets = groups.spans
             tokens = tuple(text.text[start:end] for start, end in offsets)
+        is_value = self.text_model.output == "value"
         return Explanation(
             text=text.text,
             tokens=tokens,
@@ -191,11 +242,11 @@ class StreamExplainer:
             # The shortest decimal of a float32; as a double it would drag noise along.
             scores=tuple(float(str(value)) for value in values),
             predicted=predicted,
-            predicted_label=labels[predicted],
-            probability=probabilities[predicted],
-            target=target,
-            target_label=labels[target],
-            target_probability=probabilities[target],
+            predicted_label=names[predicted],
+            probability=None if is_value else float(outputs[predicted]),
+            target=target.index,
+            target_label=names[target.index],
+            target_probability=None if is_value else float(outputs[target.index]),
             method=self.name,
             signed=self.meaning.signed,
             settings=self.settings,
@@ -205,7 +256,71 @@ class StreamExplainer:
             given_words=text.words,
             relative=self.meaning.relative,
             score=self.meaning.score,
+            row=row,
+            task=self.text_model.task,
+            value=float(outputs[predicted]) if is_value else None,
+            foil=target.foil,
+            foil_label="" if target.foil is None else names[target.foil],
+            place=text.place,
         )
+
+
+@dataclass(frozen=True)
+class _TextCall:
+    """The arguments of a method's call for the texts of a batch, or for some of them.
+
+    Attributes:
+        batch: The texts.
+        baselines: Their ids without what can be removed, (N, L).
+        mask: Their units, (N, L); None where every token is one.
+        chosen: The rows of the call; None for all.
+    """
+
+    batch: TextBatch
+    baselines: Tensor
+    mask: Tensor | None
+    chosen: Tensor | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.baselines.device
+
+    def rows(self, rows: Sequence[int]) -> _TextCall:
+        """The same for some rows, in order."""
+        if len(rows) == len(self.baselines):
+            return self
+        return replace(self, chosen=torch.tensor(rows, device=self.device))
+
+    def scores(self, method: TokenMethod, *, target: Tensor | None) -> Tensor:
+        """A method's scores for one target of each text, (n, L)."""
+        return method(*self._ids, target=target, **self._named)
+
+    def each_target(self, method: TokenMethod, targets: Tensor) -> Tensor:
+        """A method's scores for T targets of each text, (n, T, L)."""
+        return torch.stack([self.scores(method, target=t) for t in targets.unbind(1)], dim=1)
+
+    def contrasted(self, contrast: ContrastMethod, pairs: Tensor) -> Tensor:
+        """Scores for a contrast of each text, (n, L)."""
+        return contrast(*self._ids, pairs=pairs, **self._named)
+
+    @property
+    def _ids(self) -> tuple[Tensor, Tensor]:
+        return self._of(self.batch.input_ids), self._of(self.baselines)
+
+    @property
+    def _named(self) -> _Named:
+        return {
+            "additional_forward_args": tuple(map(self._of, self.batch.forward_args)),
+            "feature_mask": None if self.mask is None else self._of(self.mask),
+        }
+
+    def _of(self, tensor: Tensor) -> Tensor:
+        return tensor if self.chosen is None else tensor[self.chosen]
+
+
+class _Named(TypedDict):
+    additional_forward_args: tuple[object, ...]
+    feature_mask: Tensor | None
 
 
 def _require_finite(values: Tensor, texts: Sequence[TokenizedText], what: str) -> None:

@@ -26,6 +26,7 @@ from captum_aml.visualization import (
     shows_colors,
     terminal_text,
 )
+from captum_aml.visualization.cards import number_of
 from captum_aml.visualization.segments import printable
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 #: Fields that records of earlier versions do not have.
-_LATER = ("relative", "score")
+_LATER = ("relative", "score", "row", "task", "value", "foil", "foil_label", "place")
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ class Explanation:
         scores: Score of each token, higher where it speaks more for the explained class.
         predicted: Index of the predicted class.
         predicted_label: Its name.
-        probability: Its probability.
+        probability: Its probability; None where the model gives a value.
         target: Index of the explained class.
         target_label: Its name.
-        target_probability: Its probability.
+        target_probability: Its probability; None where the model gives a value.
         method: The method's name.
         signed: Whether a score can be for the explained class, above 0, or against it, below 0.
         settings: Everything else that decided the scores.
@@ -68,6 +69,12 @@ class Explanation:
             are in [0, 1].
         score: What a score is and in which unit, such as "contribution to the logit of the
             explained class"; "" where the method does not say.
+        row: The number of the text among those of the call, from 0.
+        task: The name of the task.
+        value: The model's value, where it gives one rather than probabilities.
+        foil: In a contrast, the index of the class that the explained one is held against.
+        foil_label: Its name, "" without a contrast.
+        place: The characters that the prediction is about, such as an entity; None for the text.
     """
 
     text: str
@@ -76,10 +83,10 @@ class Explanation:
     scores: tuple[float, ...]
     predicted: int
     predicted_label: str
-    probability: float
+    probability: float | None
     target: int
     target_label: str
-    target_probability: float
+    target_probability: float | None
     method: str
     signed: bool
     settings: Mapping[str, Setting] = field(default_factory=dict, hash=False)
@@ -89,6 +96,23 @@ class Explanation:
     given_words: tuple[Span, ...] | None = None
     relative: bool = False
     score: str = ""
+    row: int = 0
+    task: str = "text-classification"
+    value: float | None = None
+    foil: int | None = None
+    foil_label: str = ""
+    place: Span | None = None
+
+    @property
+    def about(self) -> str:
+        """What of the text the prediction is about, as it is written; "" for all of it."""
+        return "" if self.place is None else self.text[slice(*self.place)]
+
+    @property
+    def explained_label(self) -> str:
+        """The explained class's name, with the one that it is held against."""
+        foil = f" rather than {self.foil_label}" if self.foil_label else ""
+        return f"{self.target_label}{foil}"
 
     @property
     def truncated(self) -> bool:
@@ -238,8 +262,8 @@ class Explanation:
         """The explanation that ``to_dict`` made these values of.
 
         Args:
-            values: As ``to_dict`` gives them, or as JSON gives them back. ``relative`` and
-                ``score``, which older records lack, may be missing.
+            values: As ``to_dict`` gives them, or as JSON gives them back. Fields with a
+                default that older records lack may be missing.
 
         Raises:
             InvalidInputError: A field is missing, unknown or of a wrong form.
@@ -264,10 +288,12 @@ class Explanation:
 
 def headline(explanation: Explanation) -> str:
     """Predicted class, method, and the explained class if it is another one."""
-    other = explanation.target != explanation.predicted
-    about = f", explains {explanation.target_label}" if other else ""
-    predicted = f"{explanation.predicted_label} {explanation.probability:.2f}"
-    return printable(f"{predicted}{about} [{explanation.method}]")
+    other = explanation.target != explanation.predicted or explanation.foil is not None
+    explained = f", explains {explanation.explained_label}" if other else ""
+    number = number_of(explanation.probability, explanation.value)
+    prediction = f"{explanation.predicted_label} {number}"
+    about = f"{explanation.about}: " if explanation.about else ""
+    return printable(f"{about}{prediction}{explained} [{explanation.method}]")
 
 
 def print_explanation(
@@ -321,7 +347,7 @@ def text_card(explanations: Sequence[Explanation]) -> TextCard:
                 offsets=explanation.offsets,
                 scores=explanation.scores,
                 signed=explanation.signed,
-                target=explanation.target_label,
+                target=explanation.explained_label,
                 detail="" if explanation.unit == "token" else f"by {explanation.unit}",
                 relative=explanation.relative,
                 score=explanation.score,
@@ -331,6 +357,8 @@ def text_card(explanations: Sequence[Explanation]) -> TextCard:
         seen=last if first.truncated else None,
         parts=first.parts,
         n_tokens_cut=first.n_tokens_cut,
+        value=first.value,
+        about=first.about,
     )
 
 

@@ -15,6 +15,7 @@ from captum_aml._utils.files import atomic_file
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.explanation import Explanation, headline, text_card
 from captum_aml.visualization import legend_text, page, plain_text
+from captum_aml.visualization.cards import number_of
 from captum_aml.visualization.segments import printable
 
 _COLUMNS = ("predicted", "probability", "target", "method", "score", "top tokens", "text")
@@ -111,8 +112,8 @@ def _cells(explanation: Explanation) -> list[str]:
     top = ", ".join(number.format(token, score) for token, score in explanation.top(_TOP))
     return [
         explanation.predicted_label,
-        f"{explanation.probability:.4f}",
-        explanation.target_label,
+        number_of(explanation.probability, explanation.value, "{:.4f}"),
+        explanation.explained_label,
         explanation.method,
         explanation.score,
         top,

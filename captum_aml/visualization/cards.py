@@ -46,21 +46,42 @@ class TextCard:
     Attributes:
         text: The text as written.
         predicted: The predicted label.
-        probability: Its probability.
+        probability: Its probability; None where the model gives a value.
         rows: The explanations, shown below one another.
         seen: Up to which character the model saw the text; None for all of it.
         parts: The spans of both texts of a pair; () for a single text. Where ``seen`` is given,
             each was seen from its first token to its last.
         n_tokens_cut: The number of tokens that the model did not see.
+        value: The model's value, where it gives one.
+        about: What of the text the prediction is about, such as an entity; "" for all of it.
     """
 
     text: str
     predicted: str
-    probability: float
+    probability: float | None
     rows: Sequence[ScoredText]
     seen: int | None = None
     parts: Sequence[Span] = ()
     n_tokens_cut: int = 0
+    value: float | None = None
+    about: str = ""
+
+    @property
+    def prediction(self) -> str:
+        """The predicted label, after what it is about."""
+        return f"{self.about}: {self.predicted}" if self.about else self.predicted
+
+    @property
+    def certainty(self) -> str:
+        """The probability as a percentage, or the value."""
+        return number_of(self.probability, self.value, "{:.1%}").replace("%", " %")
+
+
+def number_of(probability: float | None, value: float | None, form: str = "{:.2f}") -> str:
+    """A probability in the given form, or the value where there is none."""
+    if probability is not None:
+        return form.format(probability)
+    return "" if value is None else f"{value:.3g}"
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,9 @@ def captum_record(
     largest = float(scores.abs().max()) if row.scores else 0.0
     return captum_visualization.VisualizationDataRecord(
         word_attributions=scores / largest if relative and largest > 0 else scores,
-        pred_prob=card.probability,
+        pred_prob=card.value if card.probability is None else card.probability,
         # Captum's annotation says int; it shows whatever it is given.
-        pred_class=_escaped(card.predicted),
+        pred_class=_escaped(card.prediction),
         true_class=_escaped(true_class),
         attr_class=_escaped(row.target),
         attr_score=float(scores.sum()),

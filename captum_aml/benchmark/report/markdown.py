@@ -176,7 +176,7 @@ def _sorted(values: Mapping[str, object]) -> list[tuple[str, object]]:
 
 def _example(card: TextCard) -> Iterator[str]:
     lines = [f"{row.method}: {plain_text(card, row)}" for row in card.rows]
-    yield f"\n{escaped(card.predicted)}, {100 * card.probability:.1f} %\n"
+    yield f"\n{escaped(card.prediction)}, {card.certainty}\n"
     yield _fenced(printable("\n".join(lines)))
 
 

@@ -6,13 +6,14 @@ import inspect
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
 from captum_aml._utils.batching import length_batches
@@ -29,11 +30,27 @@ from captum_aml.text.encoding import (
     tokenize,
 )
 from captum_aml.text.inputs import TextLike
-from captum_aml.text.models.labels import class_index
 from captum_aml.text.models.loading import load_classifier, resolve_device
+from captum_aml.text.models.targets import Target, TargetsLike, targets_of_text
 from captum_aml.text.models.template import PromptConfig
 
-_Kind = TypeVar("_Kind", bound="TextModel")
+#: How the outputs of a text model are read; see :mod:`captum_aml.readout`.
+TextOutput: TypeAlias = Literal["logits", "independent_logits", "value"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is explained of a tokenized text in one go.
+
+    Attributes:
+        text: The text, with the task's own inputs.
+        targets: The outcomes, an explanation for each; () for the predicted one.
+        predicted: The number of what the model says; None for the outcome with the largest output.
+    """
+
+    text: TokenizedText
+    targets: tuple[Target, ...] = ()
+    predicted: int | None = None
 
 
 class TextModel(ABC):
@@ -62,11 +79,20 @@ class TextModel(ABC):
             the model takes.
     """
 
-    #: The end of the names of the model classes it is for, such as "ForQuestionAnswering", where
+    #: The task's name.
+    task: ClassVar[str] = "text-classification"
+    #: The ends of the names of the model classes it is for, such as "ForQuestionAnswering", where
     #: it is registered; "" for models that no other registered class is for.
-    architecture: ClassVar[str] = ""
-    #: Whether it is for models with a prompt, or for those without.
-    takes_prompt: ClassVar[bool] = False
+    architectures: ClassVar[tuple[str, ...]] = ("",)
+    #: Whether it takes labels of the user's own, as a prompt does.
+    takes_labels: ClassVar[bool] = False
+    #: Whether a masker can be fitted: what is explained is known from the tokenized text.
+    fits: ClassVar[bool] = True
+    #: The task's own inputs of a text, after the model's; see ``TokenizedText.own_inputs``.
+    own_inputs: ClassVar[tuple[str, ...]] = ()
+    #: How the C outputs of ``forward`` are read: classes that exclude each other, each the log-odds
+    #: of something by itself, or one value.
+    output: TextOutput = "logits"
     #: Template and label words of a model that is prompted.
     prompt_config: PromptConfig | None = None
 
@@ -94,6 +120,11 @@ class TextModel(ABC):
         )
         # `forward` takes them by position: this tells those who look for an argument by its name.
         self.__signature__ = _signature(self._extra_inputs)
+
+    @classmethod
+    def is_for(cls, config: PreTrainedConfig | None) -> bool:
+        """Whether it is for a model with this configuration, of all with such a name."""
+        return True
 
     @staticmethod
     def load(source: str, *, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -204,6 +235,7 @@ class TextModel(ABC):
             self.tokenizer,
             texts,
             extra_inputs=self._extra_inputs,
+            own_inputs=self.own_inputs,
             # Positions count from the left: padding there would move the tokens of many models.
             padding_side="right",
             device=self.device,
@@ -222,30 +254,83 @@ class TextModel(ABC):
             "additional_forward_args": batch.forward_args,
         }
 
-    def class_index(self, target: int | str) -> int:
-        """The index of a class given by its name or its index.
+    def names(self, text: TokenizedText) -> tuple[str, ...]:
+        """The names of a text's outcomes: its own, or the model's."""
+        return self.label_names if text.labels is None else text.labels
 
-        A name goes first: with classes named "1" and "5", the string "1" is the first class.
+    def check_targets(self, asked: TargetsLike) -> None:
+        """Refuses what is no target of any text, before texts are read.
 
         Raises:
-            InvalidInputError: The model has no such class, or several of that name.
+            InvalidInputError: There is no such outcome.
         """
-        return class_index(target, self.label_names)
+        targets_of_text(asked, self.label_names)
 
-    def predict(self, texts: Iterable[TextLike], *, batch_size: int = 32) -> Tensor:
-        """Class probabilities, in batches of similar length.
+    def questions(
+        self,
+        texts: Sequence[TokenizedText],
+        targets: Sequence[TargetsLike],
+        *,
+        batch_size: int = 32,
+    ) -> list[list[Question]]:
+        """What is explained of each text; none where it has nothing to explain.
+
+        Args:
+            texts: The tokenized texts.
+            targets: What is asked of each.
+            batch_size: The most texts in a pass, where it takes one to know. Default: 32.
+
+        Raises:
+            InvalidInputError: There is no such target.
+        """
+        return [
+            [Question(text, targets_of_text(asked, self.names(text)))]
+            for text, asked in zip(texts, targets, strict=True)
+        ]
+
+    def batch_key(self, text: TokenizedText) -> Hashable:
+        """What texts have in common that may share a batch."""
+        return None
+
+    def batches(self, texts: Sequence[TokenizedText], batch_size: int) -> list[list[int]]:
+        """Batches of texts of similar length that may share one, as their numbers."""
+        together: dict[Hashable, list[int]] = {}
+        for number, text in enumerate(texts):
+            together.setdefault(self.batch_key(text), []).append(number)
+        return [
+            [numbers[place] for place in rows]
+            for numbers in together.values()
+            for rows in length_batches([texts[number] for number in numbers], batch_size)
+        ]
+
+    def outputs(self, texts: Sequence[TokenizedText], *, batch_size: int = 32) -> Tensor:
+        """What ``forward`` gives for tokenized texts, in batches of similar length.
 
         Returns:
-            Probabilities (N, C) on the CPU, in the order of ``texts``.
+            (N, C) in float32 on the CPU.
         """
-        tokenized = self.tokenize(texts)
-        probabilities = torch.empty(len(tokenized), self.n_classes)
+        rows: list[Tensor] = [torch.empty(0)] * len(texts)
         with self.evaluating(), torch.no_grad():
-            for rows in length_batches(tokenized, batch_size):
-                batch = self.collate([tokenized[row] for row in rows])
-                logits = self(batch.input_ids, *batch.forward_args)
-                probabilities[rows] = logits.float().softmax(dim=-1).cpu()
-        return probabilities
+            for numbers in self.batches(texts, batch_size):
+                batch = self.collate([texts[number] for number in numbers])
+                found = self(batch.input_ids, *batch.forward_args).float().cpu()
+                for number, row in zip(numbers, found, strict=True):
+                    rows[number] = row
+        return torch.stack(rows) if rows else torch.empty(0, self.n_classes)
+
+    def read(self, outputs: Tensor) -> Tensor:
+        """Outputs (N, C) as probabilities, or as they are where they are values."""
+        if self.output == "value":
+            return outputs
+        return outputs.sigmoid() if self.output == "independent_logits" else outputs.softmax(dim=-1)
+
+    def predict(self, texts: Iterable[TextLike], *, batch_size: int = 32) -> Tensor:
+        """Probabilities of the outcomes, or values, in batches of similar length.
+
+        Returns:
+            (N, C) on the CPU, in the order of ``texts``.
+        """
+        return self.read(self.outputs(self.tokenize(texts), batch_size=batch_size))
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Holds the model in evaluation mode and gives every module its own mode back."""
@@ -327,40 +412,3 @@ def checked_length(
             f"max_length: expected {least} to {limit or 'any number of'} tokens, got {wanted}"
         )
     return limit if wanted is None else wanted
-
-
-_KINDS: list[type[TextModel]] = []
-
-
-def register_text_model(kind: type[_Kind]) -> type[_Kind]:
-    """Makes a class of text models known to ``TextExplainer`` and the command line; a decorator.
-
-    Its constructor takes what that of ``TextModel`` does, and with ``takes_prompt`` the fields of a
-    ``PromptConfig``.
-
-    Raises:
-        InvalidInputError: There is a class for the same models.
-    """
-    same = [known for known in _KINDS if known.takes_prompt == kind.takes_prompt]
-    if any(known.architecture == kind.architecture for known in same):
-        raise InvalidInputError(
-            f"kind: expected another architecture than {kind.architecture!r}, which has one"
-        )
-    _KINDS.append(kind)
-    return kind
-
-
-def text_model_kind(
-    architectures: Callable[[], Sequence[str]], *, takes_prompt: bool
-) -> type[TextModel]:
-    """The class for a model, the one with the longest end of its class's name.
-
-    Args:
-        architectures: Gives the names of the model's class; called only where they matter.
-        takes_prompt: Whether there is a prompt.
-    """
-    kinds = [kind for kind in _KINDS if kind.takes_prompt == takes_prompt]
-    if any(kind.architecture for kind in kinds):
-        names = tuple(architectures())
-        kinds = [k for k in kinds if any(name.endswith(k.architecture) for name in names or ("",))]
-    return max(kinds, key=lambda kind: len(kind.architecture))

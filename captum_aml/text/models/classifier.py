@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,9 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.models._causal import last_tokens, positions, shown_tokens
-from captum_aml.text.models.base import TextModel, register_text_model
+from captum_aml.text.models.base import TextModel
 from captum_aml.text.models.labels import class_names, n_outputs
+from captum_aml.text.models.registry import register_text_model
 
 
 @register_text_model
@@ -30,9 +31,13 @@ class TextClassifier(TextModel):
         max_length (int, optional): See :class:`TextModel`.
 
     Raises:
-        InvalidInputError: The model has no classification head, a single output or independent
-            labels, or see :class:`TextModel`.
+        InvalidInputError: The model has no classification head, or too few outputs, or see
+            :class:`TextModel`.
     """
+
+    architectures = ("ForSequenceClassification", "")
+    #: The fewest outputs of such a model.
+    least_outputs: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -43,7 +48,14 @@ class TextClassifier(TextModel):
         max_length: int | None = None,
     ) -> None:
         self._n_outputs = n_outputs(model)
-        _check_classifies(model, self._n_outputs)
+        _check_classifies(model, self._n_outputs, self.least_outputs)
+        several = getattr(model.config, "problem_type", None) == "multi_label_classification"
+        if several and self.output == "logits":
+            raise InvalidInputError(
+                "model: expected a classifier whose classes exclude each other, got one with "
+                "independent labels (problem_type 'multi_label_classification'), which is for "
+                "MultiLabelClassifier"
+            )
         self._scores = _scores_of_tokens(model)
         super().__init__(model, tokenizer, baseline=baseline, max_length=max_length)
 
@@ -78,7 +90,7 @@ class TextClassifier(TextModel):
         return self._scores is not None
 
 
-def _check_classifies(model: PreTrainedModel, n_outputs: int) -> None:
+def _check_classifies(model: PreTrainedModel, n_outputs: int, least: int) -> None:
     name = type(model).__name__
     if model.get_output_embeddings() is not None or model.can_generate():
         raise InvalidInputError(
@@ -90,14 +102,9 @@ def _check_classifies(model: PreTrainedModel, n_outputs: int) -> None:
             f"model: expected one with a classification head, got the bare {name}; load it with "
             "AutoModelForSequenceClassification"
         )
-    if n_outputs < 2:
+    if n_outputs < least:
         raise InvalidInputError(
-            "model: expected a classifier with two classes or more, got one with a single output"
-        )
-    if getattr(model.config, "problem_type", None) == "multi_label_classification":
-        raise InvalidInputError(
-            "model: expected a classifier whose classes exclude each other, got one with "
-            "independent labels (problem_type 'multi_label_classification')"
+            f"model: expected a classifier with {least} outputs or more, got {n_outputs}"
         )
 
 

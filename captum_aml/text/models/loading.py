@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -77,13 +78,26 @@ def load_language_model(
     )
 
 
-def architectures(source: str) -> list[str]:
-    """The names of the model classes of a folder or hub id; [] where it says none."""
+@dataclass(frozen=True)
+class ModelDescription:
+    """What is known of a model before it is loaded.
+
+    Attributes:
+        architectures: The names of its classes.
+        config: Its configuration; None where it has none.
+    """
+
+    architectures: Sequence[str]
+    config: PreTrainedConfig | None = None
+
+
+def describe(source: str) -> ModelDescription:
+    """What a folder or hub id says of its model; nothing where it cannot be read."""
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception:  # loading the model says what is wrong
-        return []
-    return list(config.architectures or [])
+        return ModelDescription(())
+    return ModelDescription(config.architectures or (), config)
 
 
 def _load(

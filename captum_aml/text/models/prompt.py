@@ -29,8 +29,9 @@ from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import TokenizedText
 from captum_aml.text.inputs import Text, TextLike, each_text
 from captum_aml.text.models._causal import extended_mask, last_tokens, positions, shown_tokens
-from captum_aml.text.models.base import TextModel, checked_length, register_text_model
+from captum_aml.text.models.base import TextModel, checked_length
 from captum_aml.text.models.loading import load_language_model
+from captum_aml.text.models.registry import register_text_model
 from captum_aml.text.models.template import (
     PromptConfig,
     PromptTemplate,
@@ -76,7 +77,8 @@ class PromptClassifier(TextModel):
             text, the model writes no text, or the tokenizer gives no offsets.
     """
 
-    takes_prompt = True
+    task = "prompt-classification"
+    takes_labels = True
 
     def __init__(
         self,

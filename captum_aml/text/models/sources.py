@@ -10,8 +10,10 @@ import torch
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.models.base import TextModel, text_model_kind
-from captum_aml.text.models.loading import architectures, resolve_device
+from captum_aml.text.models.base import TextModel
+from captum_aml.text.models.classifier import TextClassifier
+from captum_aml.text.models.loading import ModelDescription, describe, resolve_device
+from captum_aml.text.models.registry import pipeline_task, text_model_kind
 from captum_aml.text.models.template import PromptConfig
 
 #: What a model is given as.
@@ -22,6 +24,7 @@ def text_model(
     model: ModelLike,
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
+    task: str | None = None,
     prompt: PromptConfig | None = None,
     baseline: str | None = None,
     max_length: int | None = None,
@@ -35,7 +38,7 @@ def text_model(
             for them.
     """
     if isinstance(model, TextModel):
-        given = {"tokenizer": tokenizer, "prompt": prompt, "baseline": baseline}
+        given = {"tokenizer": tokenizer, "task": task, "prompt": prompt, "baseline": baseline}
         unused = [k for k, v in {**given, "max_length": max_length}.items() if v is not None]
         if unused:
             raise InvalidInputError(
@@ -44,16 +47,18 @@ def text_model(
         return model
     if isinstance(model, Pipeline):
         tokenizer = model.tokenizer if tokenizer is None else tokenizer
+        if task is None and model.task != TextClassifier.task:  # how it classifies the model says
+            task = pipeline_task(model.task)
         model = model.model
     if isinstance(model, str | os.PathLike):
         source = os.fspath(model)
-        kind = text_model_kind(lambda: architectures(source), takes_prompt=prompt is not None)
+        kind = text_model_kind(describe(source), task=task, with_labels=prompt is not None)
         loaded, beside = kind.load(source, dtype=dtype)
         loaded.eval().requires_grad_(False).to(resolve_device(device))
         model, tokenizer = loaded, beside if tokenizer is None else tokenizer
     else:
-        name = type(model).__name__
-        kind = text_model_kind(lambda: [name], takes_prompt=prompt is not None)
+        description = ModelDescription([type(model).__name__], getattr(model, "config", None))
+        kind = text_model_kind(description, task=task, with_labels=prompt is not None)
     if not isinstance(model, PreTrainedModel):
         raise InvalidInputError(
             "model: expected a model of transformers, a pipeline, a folder, a hub id, a "

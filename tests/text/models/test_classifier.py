@@ -18,6 +18,7 @@ from transformers import (
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text import TextClassifier
 from captum_aml.text.fitting import attention_removal
+from captum_aml.text.models.labels import class_index
 from captum_aml.text.models.loading import resolve_device
 from tests._helpers.decoders import DECODERS, bpe_tokenizer, decoder_classifier
 from tests._helpers.text_models import bert_classifier, save_classifier, word_piece_tokenizer
@@ -100,22 +101,22 @@ def test_inputs_that_the_model_does_not_take_are_left_out() -> None:
 class TestTarget:
     @pytest.mark.parametrize(("given", "index"), [("positive", 1), ("0", 0), (1, 1)])
     def test_label_or_index(self, classifier: TextClassifier, given: int | str, index: int) -> None:
-        assert classifier.class_index(given) == index
+        assert class_index(given, classifier.label_names) == index
 
     def test_labels_go_before_indices(self) -> None:
         model = bert_classifier(60, labels=("1", "0"))
-        assert TextClassifier(model, word_piece_tokenizer()).class_index("1") == 0
-        assert TextClassifier(model, word_piece_tokenizer()).class_index(1) == 1
+        assert class_index("1", TextClassifier(model, word_piece_tokenizer()).label_names) == 0
+        assert class_index(1, TextClassifier(model, word_piece_tokenizer()).label_names) == 1
 
     @pytest.mark.parametrize("given", ["happy", "--1", "1.5", ""])
     def test_unknown_label(self, classifier: TextClassifier, given: str) -> None:
         with pytest.raises(InvalidInputError, match="labels negative, positive or an index"):
-            classifier.class_index(given)
+            class_index(given, classifier.label_names)
 
     @pytest.mark.parametrize("given", [2, "-1", -1])
     def test_index_out_of_range(self, classifier: TextClassifier, given: int | str) -> None:
         with pytest.raises(InvalidInputError, match="target: expected an index from 0 to 1"):
-            classifier.class_index(given)
+            class_index(given, classifier.label_names)
 
 
 class TestMaxLength:
@@ -222,7 +223,7 @@ class TestBadModels:
             TextClassifier(model, word_piece_tokenizer())
 
     def test_regression(self) -> None:
-        with pytest.raises(InvalidInputError, match="single output"):
+        with pytest.raises(InvalidInputError, match="2 outputs or more, got 1"):
             TextClassifier(bert_classifier(60, labels=("score",)), word_piece_tokenizer())
 
     def test_independent_labels(self) -> None:

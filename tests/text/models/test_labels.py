@@ -12,7 +12,7 @@ from captum_aml.benchmark.plan import label_indices
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text import Explanation, TextClassifier, TextExplainer, write_explanations
 from captum_aml.text.data import LabelledText
-from captum_aml.text.models.labels import class_names
+from captum_aml.text.models.labels import class_index, class_names
 from tests._helpers.text_models import bert_classifier, word_piece_tokenizer
 
 #: What ``id2label`` holds, the names of three outputs, and what the last of them is chosen by.
@@ -59,14 +59,14 @@ def test_every_display_and_choice_has_the_names(
 def test_a_name_of_several_classes_names_their_indices() -> None:
     model = classifier({0: "bad", 1: "good", 2: "bad"})
     with pytest.raises(InvalidInputError, match=r"classes 0 and 2, .* 'bad'.*'bad \(0\)'"):
-        model.class_index("bad")
+        class_index("bad", model.label_names)
     with pytest.raises(InvalidInputError, match=r"'bad \(0\)'.*'bad \(2\)'.*got 'bad'"):
         label_indices([LabelledText("t", "bad")], model.label_names)
 
 
 def test_an_index_out_of_range_says_which_class_has_that_name() -> None:
     with pytest.raises(InvalidInputError, match=r"\(1, 2, 3\), got 3; .*name is target='3'"):
-        classifier({0: 1, 1: 2, 2: 3}).class_index(3)
+        class_index(3, classifier({0: 1, 1: 2, 2: 3}).label_names)
 
 
 def test_a_name_with_an_index_may_be_anothers() -> None:

@@ -22,7 +22,7 @@ from captum_aml.text import (
     TextModel,
     register_text_model,
 )
-from captum_aml.text.models import base as kinds
+from captum_aml.text.models import registry as kinds
 from captum_aml.text.models.sources import text_model
 from tests._helpers.text_models import bert_classifier, word_piece_tokenizer
 
@@ -30,7 +30,8 @@ from tests._helpers.text_models import bert_classifier, word_piece_tokenizer
 class MeanOfTokens(TextModel):
     """Classes of a text as the mean of its tokens' logits."""
 
-    architecture = "ForTokenClassification"
+    task = "mean-of-tokens"
+    architectures = ("BertForTokenClassification",)
 
     @staticmethod
     def load(source: str, *, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -82,5 +83,5 @@ def test_other_models_are_still_of_their_own_kind() -> None:
 
 
 def test_a_kind_is_registered_once(kind: type[TextModel]) -> None:
-    with pytest.raises(InvalidInputError, match="'ForTokenClassification', which has one"):
+    with pytest.raises(InvalidInputError, match="MeanOfTokens, 'mean-of-tokens' by Bert"):
         register_text_model(kind)

@@ -1,0 +1,88 @@
+"""The registry of text models: which class a model of Hugging Face is explained by."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.text.models.base import TextModel
+from captum_aml.text.models.loading import ModelDescription
+
+_Kind = TypeVar("_Kind", bound=type[TextModel])
+
+_KINDS: list[type[TextModel]] = []
+
+#: Names of transformers' pipelines for tasks that have another name here.
+_PIPELINES = {
+    "sentiment-analysis": "text-classification",
+    "ner": "token-classification",
+    "feature-extraction": "sentence-similarity",
+    "summarization": "text-generation",
+    "text2text-generation": "text-generation",
+    "translation": "text-generation",
+}
+
+
+def register_text_model(kind: _Kind) -> _Kind:
+    """Makes a class of text models known to ``TextExplainer`` and the command line; a decorator.
+
+    Its constructor takes what that of ``TextModel`` does, and with ``takes_labels`` the fields of a
+    ``PromptConfig``.
+
+    Raises:
+        InvalidInputError: There is a class for the same models.
+    """
+    for known in _KINDS:
+        same = ("task", "takes_labels", "architectures")
+        if all(getattr(known, name) == getattr(kind, name) for name in same):
+            raise InvalidInputError(
+                f"kind: expected another task or other architectures than those of "
+                f"{known.__name__}, {kind.task!r} by {', '.join(kind.architectures)}"
+            )
+    _KINDS.append(kind)
+    return kind
+
+
+def tasks() -> tuple[str, ...]:
+    """The names of all tasks."""
+    return tuple(sorted({kind.task for kind in _KINDS}))
+
+
+def pipeline_task(name: str) -> str:
+    """The name here of a task by the name that transformers' pipelines have for it."""
+    return _PIPELINES.get(name, _PIPELINES.get(name.partition("_")[0], name))
+
+
+def text_model_kind(
+    description: ModelDescription, *, task: str | None = None, with_labels: bool = False
+) -> type[TextModel]:
+    """The class for a model: of those for its task the one for the longest end of its name.
+
+    A class derived from another goes before it.
+
+    Args:
+        description: The model.
+        task: The name of a task. Default: None, found from the model.
+        with_labels: Whether labels of the user's own come with it. Default: False.
+
+    Raises:
+        InvalidInputError: There is no such task, or none for the model.
+    """
+    if task is not None and pipeline_task(task) not in tasks():
+        raise InvalidInputError(f"task: expected one of {', '.join(tasks())}, got {task!r}")
+    names = tuple(description.architectures) or ("",)
+    found: dict[type[TextModel], int] = {}
+    for kind in _KINDS:
+        ends = [end for end in kind.architectures if any(name.endswith(end) for name in names)]
+        if task is None:
+            fitting = kind.is_for(description.config)
+        else:
+            fitting = kind.task == pipeline_task(task)
+        if fitting and ends and kind.takes_labels == with_labels:
+            found[kind] = max(map(len, ends))
+    if not found:
+        shown = ", ".join(filter(None, names)) or "the model"
+        asked = "" if task is None else f" for the task {task!r}"
+        labels = " with labels" if with_labels else " without labels"
+        raise InvalidInputError(f"model: {shown} cannot be explained{asked}{labels}")
+    return max(found, key=lambda kind: (found[kind], len(kind.__mro__)))
