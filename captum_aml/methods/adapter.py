@@ -21,7 +21,15 @@ from captum_aml._utils.checks import is_integral
 from captum_aml._utils.isolation import seeded
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import Call, parse_call
-from captum_aml.methods.registry import Family, MethodOptions, MethodSpec, Setting, register
+from captum_aml.methods.registry import (
+    Family,
+    MethodOptions,
+    MethodOutput,
+    MethodSpec,
+    Setting,
+    TokenMethod,
+    register,
+)
 from captum_aml.typing import ForwardFunc
 
 
@@ -57,6 +65,84 @@ class Adapter(ABC):
             call = parse_call(ids, baselines, classes, additional_forward_args, groups)
             scores = self._scores(call)
         return scores.detach().float() * maskable_of(call)
+
+    def each_target(
+        self,
+        ids: Tensor,
+        baselines: Tensor,
+        *,
+        targets: Tensor,
+        additional_forward_args: tuple[object, ...] = (),
+        feature_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Scores for several targets of each text; see :func:`captum_aml.methods.each_target`."""
+        with torch.inference_mode(False), torch.set_grad_enabled(self.gradients):
+            groups = parse_groups(ids, baselines, feature_mask)
+            if targets.dim() != 2 or len(targets) != len(ids):
+                raise InvalidInputError(
+                    f"targets: expected classes ({len(ids)}, T), got shape {tuple(targets.shape)}"
+                )
+            columns = [_classes(column, ids) for column in targets.unbind(dim=1)]
+            if not ids.numel() or not columns:
+                return torch.zeros(len(ids), len(columns), ids.shape[1], device=ids.device)
+            call = parse_call(ids, baselines, None, additional_forward_args, groups)
+            scores = self._scores_each(call, torch.stack(columns, dim=1))
+        return scores.detach().float() * maskable_of(call)[:, None]
+
+    def _scores_each(self, call: Call, targets: Tensor) -> Tensor:
+        """Scores (N, T, L) for targets (N, T) of a call without any."""
+        columns = targets.split(1, dim=1)
+        return torch.stack([self._scores(replace(call, target=c)) for c in columns], dim=1)
+
+
+def each_target(
+    method: TokenMethod,
+    ids: Tensor,
+    baselines: Tensor,
+    *,
+    targets: Tensor,
+    additional_forward_args: tuple[object, ...] = (),
+    feature_mask: Tensor | None = None,
+) -> Tensor:
+    """Scores for several targets of each text, each as the method gives them for it alone.
+
+    The averaged mask gradient runs the model once for all targets, and goes back once for each; a
+    fitted masker proposes for all from one pass of the model; perturbation methods run each variant
+    of a text once. The others take one target after the other.
+
+    Args:
+        method: The method.
+        ids: Token ids (N, L).
+        baselines: As for :class:`TokenMethod`, like the arguments after ``targets``.
+        targets: The explained classes of each text (N, T).
+        additional_forward_args: The forward function's further arguments.
+        feature_mask: Groups of tokens (N, L). Default: None
+
+    Returns:
+        Scores (N, T, L).
+
+    Raises:
+        InvalidInputError: An argument has a wrong shape, dtype or range.
+    """
+    if isinstance(method, Adapter):
+        return method.each_target(
+            ids,
+            baselines,
+            targets=targets,
+            additional_forward_args=additional_forward_args,
+            feature_mask=feature_mask,
+        )
+    scores = [
+        method(
+            ids,
+            baselines,
+            target=column,
+            additional_forward_args=additional_forward_args,
+            feature_mask=feature_mask,
+        )
+        for column in targets.unbind(dim=1)
+    ]
+    return torch.stack(scores, dim=1)
 
 
 def groups_of(call: Call) -> Tensor:
@@ -176,10 +262,10 @@ def examples_of(call: Call) -> Iterator[Call]:
 
 
 def logits_of(forward_func: ForwardFunc, *, n_classes: int = 1) -> Callable[..., Tensor]:
-    """The forward function with its result checked: ids and arguments to logits (N, C).
+    """The forward function with its result checked: ids and arguments to numbers (N, C).
 
     Args:
-        forward_func: Token ids to logits (N, C).
+        forward_func: Token ids to numbers (N, C): logits of classes or labels, or values.
         n_classes: The smallest C that holds the explained classes. Default: 1.
     """
 
@@ -197,17 +283,37 @@ def logits_of(forward_func: ForwardFunc, *, n_classes: int = 1) -> Callable[...,
     return logits
 
 
+class Recall:
+    """The logits of a text's variants, remembered for the next of its targets.
+
+    A method that perturbs a text looks at the same variants whatever the target, or at many of
+    them. What else the forward function is given is the same for all variants.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Tensor] = {}
+
+    def logits(self, function: Callable[..., Tensor], ids: Tensor, *args: object) -> Tensor:
+        """What the function gives for ids (M, L), without a pass where all of them are known."""
+        keys = [row.tobytes() for row in ids.cpu().numpy()]
+        if any(key not in self._known for key in keys):
+            self._known.update(zip(keys, function(ids, *args), strict=True))
+        return torch.stack([self._known[key] for key in keys])
+
+
 @dataclass(frozen=True)
 class Subject:
     """The forward function of a scoring function, and its options.
 
     Attributes:
-        forward_func: Token ids to logits (N, C).
+        forward_func: Token ids to numbers (N, C).
         embedding_layer: The layer inside it that embeds the ids.
         n_steps: Steps or samples.
         seed: Seed of everything random.
         batch_size: The most examples in one pass of the model.
+        output: What the numbers are.
         n_classes: The smallest C that holds the explained classes.
+        recall: What is known of a text's variants, where there are several targets. Default: None
     """
 
     forward_func: ForwardFunc
@@ -215,15 +321,23 @@ class Subject:
     n_steps: int
     seed: int
     batch_size: int
+    output: MethodOutput = "logits"
     n_classes: int = 1
+    recall: Recall | None = None
 
     def logits(self, ids: Tensor, *args: object) -> Tensor:
-        """Ids and further arguments to checked logits (N, C)."""
-        return logits_of(self.forward_func, n_classes=self.n_classes)(ids, *args)
+        """Ids and further arguments to checked numbers (N, C)."""
+        function = logits_of(self.forward_func, n_classes=self.n_classes)
+        if self.recall is not None:
+            return self.recall.logits(function, ids, *args)
+        return function(ids, *args)
 
     def probabilities(self, ids: Tensor, *args: object) -> Tensor:
-        """Class probabilities (N, C) instead of logits, which all methods explain."""
-        return self.logits(ids, *args).softmax(dim=-1)
+        """What all methods explain (N, C): probabilities of classes or labels, or the values."""
+        logits = self.logits(ids, *args)
+        if self.output == "value":
+            return logits
+        return logits.softmax(dim=-1) if self.output == "logits" else logits.sigmoid()
 
 
 #: What the scores of most methods are.
@@ -254,6 +368,22 @@ class ScoringMethod(Adapter):
     gradients: bool
     uses_target: bool
     one_by_one: bool
+
+    @property
+    def output(self) -> MethodOutput:
+        """What the forward function gives."""
+        return self.subject.output
+
+    def _scores_each(self, call: Call, targets: Tensor) -> Tensor:
+        if not self.uses_target:
+            return self._scores(call)[:, None].expand(-1, targets.shape[1], -1)
+        if self.gradients or not self.one_by_one:
+            return super()._scores_each(call, targets)
+        scores = []
+        for example, own in zip(examples_of(call), targets.split(1), strict=True):
+            method = replace(self, subject=replace(self.subject, recall=Recall()))
+            scores += [method._scores(replace(example, target=t)) for t in own.split(1, dim=1)]
+        return torch.cat(scores).reshape(*targets.shape, -1)
 
     def _scores(self, call: Call) -> Tensor:
         subject = self.subject
@@ -309,7 +439,12 @@ def scoring_method(
         ) -> ScoringMethod:
             n_steps = options.n_steps or (0 if steps is None else steps[1])
             subject = Subject(
-                forward_func, embedding_layer, n_steps, options.seed, options.batch_size
+                forward_func,
+                embedding_layer,
+                n_steps,
+                options.seed,
+                options.batch_size,
+                options.output,
             )
             if check is not None:
                 check(subject)

@@ -4,7 +4,8 @@
 
 What is explained is the probability p_c of the class c, as by every method here. It is written as
 the sigmoid of the margin m, which the Rescale rule takes apart exactly and one example at a time;
-Captum's rule for a softmax would mix the examples of a batch.
+Captum's rule for a softmax would mix the examples of a batch. Of independent labels m is the logit
+of the label, and of a value there is no sigmoid.
 
 Captum knows the activations ``nn.ReLU``, ``nn.Tanh``, ``nn.Sigmoid`` and a few more. Those of
 transformers, GELU and its kin, are added here; the rule for them is the same. Whatever else is not
@@ -67,8 +68,8 @@ class RescaleDeepLift(LayerDeepLift):  # type: ignore[misc]  # Captum has no typ
         return torch.where(difference.abs() < _LEAST_DIFFERENCE, grad_input, grad_output * slope)
 
 
-class ClassProbability(nn.Module):
-    """The explained class's probability, as a module whose activations Captum can find.
+class ExplainedOutput(nn.Module):
+    """The explained class's probability, or the value, as a module that Captum can look into.
 
     Args:
         subject: What is explained. Its modules are those of the model behind the forward function,
@@ -79,15 +80,20 @@ class ClassProbability(nn.Module):
         super().__init__()
         # Registered here once, since Captum hooks a module as often as it finds it.
         self.model = underlying_model(subject.forward_func)
-        self.logits = subject.logits
+        self.logits, self.output = subject.logits, subject.output
         self.sigmoid = nn.Sigmoid()
 
     def forward(self, ids: Tensor, target: Tensor, *args: object) -> Tensor:
-        """Probabilities (N, 1) of the classes ``target`` (N,) for ids (N, L)."""
+        """What is explained, (N, 1), of the classes ``target`` (N,) for ids (N, L)."""
         logits = self.logits(ids, *args)
         chosen = target[:, None]
-        others = logits.scatter(1, chosen, -torch.inf).logsumexp(dim=1, keepdim=True)
-        probability: Tensor = self.sigmoid(logits.gather(1, chosen) - others)
+        margin = logits.gather(1, chosen)
+        if self.output == "value":
+            return margin
+        if self.output == "logits":
+            others = logits.scatter(1, chosen, -torch.inf)
+            margin = margin - others.logsumexp(dim=1, keepdim=True)
+        probability: Tensor = self.sigmoid(margin)
         return probability
 
 
@@ -99,7 +105,7 @@ class ClassProbability(nn.Module):
     score=CONTRIBUTION,
 )
 def _deep_lift(subject: Subject, call: Call) -> Tensor:
-    model = ClassProbability(subject)
+    model = ExplainedOutput(subject)
     # Captum's rule for nn.Softmax averages over all that passes it, other examples included.
     mixes = any(type(module) is nn.Softmax for module in model.modules())
     with without_hook_traces(model):

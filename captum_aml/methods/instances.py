@@ -160,7 +160,9 @@ class AttributionMethod(Adapter):
         """What the scores say."""
         if isinstance(self.attribution, MaskAttribution):
             return mask_meaning(self.attribution, "output")
-        return ScoreMeaning(score="attribution to the output of the explained class")
+        meaning = ScoreMeaning(score="attribution to the output of the explained class")
+        shape = self._output_shape  # known after the first call
+        return meaning if shape is None or shape[1:] not in ((), (1,)) else meaning.of_value()
 
     @property
     def settings(self) -> Mapping[str, Setting]:
@@ -323,9 +325,11 @@ def mask_meaning(attribution: MaskAttribution, quantity: str) -> ScoreMeaning:
         attribution: The attribution.
         quantity: What its forward function gives for a class.
     """
+    meaning = ScoreMeaning(score=f"contribution to the {quantity} of the explained class")
     if attribution.scores == "mask":
-        return ScoreMeaning(signed=False, score="value of the mask for the explained class")
-    return ScoreMeaning(score=f"contribution to the {quantity} of the explained class")
+        meaning = ScoreMeaning(signed=False, score="value of the mask for the explained class")
+    is_value = "value" in (attribution.output, attribution.output_)
+    return meaning.of_value() if is_value else meaning
 
 
 def score_meaning(method: TokenMethod, entry: MethodSpec | None = None) -> ScoreMeaning:
@@ -342,7 +346,8 @@ def score_meaning(method: TokenMethod, entry: MethodSpec | None = None) -> Score
     if isinstance(attribution, MaskAttribution):
         return mask_meaning(attribution, "logit")  # which by their names methods explain
     if entry is not None:
-        return entry.meaning
+        is_value = getattr(method, "output", None) == "value"
+        return entry.meaning.of_value() if is_value else entry.meaning
     return ScoreMeaning(signed=bool(getattr(method, "signed", True)))
 
 

@@ -44,8 +44,13 @@ class MaskMethod(Adapter):
         return {**mask_settings(self.attribution, self.n_steps), "masker": self.masker}
 
     @property
+    def output(self) -> str:
+        """How the forward function's numbers are read."""
+        return self.attribution.output
+
+    @property
     def last_outputs(self) -> Tensor | None:
-        """Logits (N, C) of the last call's texts, if it ran the model on them as they are."""
+        """What the forward function gave for the last call's texts (N, C), if it ran on them."""
         return self.attribution.last_outputs_
 
     def _scores(self, call: Call) -> Tensor:
@@ -111,7 +116,7 @@ def _factory(
         attribution: _TokenMask
         made: dict[str, Any] = {
             "embedding_layer": embedding_layer,
-            "output": "logits",
+            "output": options.output,
             "tune": tune,
             "seed": options.seed,
         }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 
 from torch import Tensor, nn
@@ -22,6 +23,10 @@ Setting: TypeAlias = str | int | float | bool | None
 #: What learned methods take for a fitted masker.
 MaskerLike: TypeAlias = "str | os.PathLike[str] | nn.Module | AMLAttribution | LAAttribution"
 
+
+#: What the forward function gives (N, C): scores of classes that exclude each other, log-odds of
+#: labels that do not, or one value.
+MethodOutput: TypeAlias = Literal["logits", "independent_logits", "value"]
 
 #: What a method goes by. A user's own may be "other".
 Family: TypeAlias = Literal["learned", "gradient", "perturbation", "attention", "random", "other"]
@@ -77,9 +82,13 @@ class MethodOptions:
     seed: int = 0
     batch_size: int = 32
     masker: MaskerLike | None = None
+    output: MethodOutput = "logits"
 
 
 Factory: TypeAlias = Callable[[ForwardFunc, nn.Module, MethodOptions], TokenMethod]
+
+
+_QUANTITY = re.compile("the (probability|logit|output) of the explained class")
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,11 @@ class ScoreMeaning:
     relative: bool = False
     score: str = ""
 
+    def of_value(self) -> ScoreMeaning:
+        """The same for a forward function that gives a value, which is of no class."""
+        score = _QUANTITY.sub("the value", self.score).removesuffix(" for the explained class")
+        return replace(self, score=score)
+
 
 @dataclass(frozen=True)
 class MethodSpec:
@@ -106,8 +120,8 @@ class MethodSpec:
     Attributes:
         name: What users write, and what results are recorded under.
         summary: One line on what it does.
-        factory: Makes it from a forward function that gives logits (N, C), the layer that embeds
-            the ids, and options.
+        factory: Makes it from a forward function that gives numbers (N, C), the layer that embeds
+            the ids, and options, which say what the numbers are.
         aliases: Other names that users may write.
         family: What its scores come from. Default: "other".
         signed: Whether a score can be for the explained class, above 0, or against it, below 0.
@@ -119,7 +133,8 @@ class MethodSpec:
         relative: Whether unsigned scores, 0 or more, are to be read relative to the largest of
             their text; else they are in [0, 1].
         score: What a score is, such as "contribution to the logit of the explained class".
-            Displays put the label in the place of these last three words. Default: "", not known.
+            Displays put the label in the place of these last three words; of a value see
+            ``ScoreMeaning.of_value``. Default: "", not known.
     """
 
     name: str
@@ -206,12 +221,13 @@ def create(
     seed: int = 0,
     batch_size: int = 32,
     masker: MaskerLike | None = None,
+    output: MethodOutput = "logits",
 ) -> TokenMethod:
     """Makes a method.
 
     Args:
         name: One of ``available()``, or an alias.
-        forward_func: ``(ids, *additional_forward_args) -> logits (N, C)``.
+        forward_func: ``(ids, *additional_forward_args) -> numbers (N, C)``.
         embedding_layer: The layer inside it that turns ids (N, L) into embeddings (N, L, D).
         n_steps (int, optional): Steps or samples. Default: None, the method's own number.
         seed: Seed of everything random. Default: 0.
@@ -220,9 +236,13 @@ def create(
         masker (optional): A folder with a fitted masker, a masker module, or an attribution that
             was fitted for this very forward function, for the methods that learn a mask.
             Default: None.
+        output: What the numbers are. ``logits``: scores of C classes that exclude each other;
+            ``independent_logits``: log-odds of C labels that do not; ``value``: a value, C = 1.
+            Default: ``logits``.
 
     Raises:
-        InvalidInputError: The name is unknown, or the method has no use for a given option.
+        InvalidInputError: The name or the output is unknown, or the method has no use for an
+            option.
         CheckpointError: The masker's folder is damaged or belongs to another model.
         ImportError: The method needs a package that is not installed.
     """
@@ -247,5 +267,11 @@ def create(
         )
     if batch_size < 1:
         raise InvalidInputError(f"batch_size: expected 1 or more, got {batch_size}")
-    options = MethodOptions(n_steps=n_steps, seed=seed, batch_size=batch_size, masker=masker)
+    if output not in get_args(MethodOutput):
+        raise InvalidInputError(
+            f"output: expected one of {', '.join(get_args(MethodOutput))}, got {output!r}"
+        )
+    options = MethodOptions(
+        n_steps=n_steps, seed=seed, batch_size=batch_size, masker=masker, output=output
+    )
     return method.factory(forward_func, embedding_layer, options)
