@@ -380,8 +380,9 @@ class ScoringMethod(Adapter):
         if self.gradients or not self.one_by_one:
             return super()._scores_each(call, targets)
         scores = []
+        subject = replace(self.subject, n_classes=int(targets.max()) + 1)
         for example, own in zip(examples_of(call), targets.split(1), strict=True):
-            method = replace(self, subject=replace(self.subject, recall=Recall()))
+            method = replace(self, subject=replace(subject, recall=Recall()))
             scores += [method._scores(replace(example, target=t)) for t in own.split(1, dim=1)]
         return torch.cat(scores).reshape(*targets.shape, -1)
 
@@ -392,7 +393,8 @@ class ScoringMethod(Adapter):
                 logits = subject.logits(*call.inputs, *call.additional_forward_args)
             call = replace(call, target=logits.argmax(dim=-1)[:, None])
         if call.target is not None:
-            subject = replace(subject, n_classes=int(classes_of(call).max()) + 1)
+            n_classes = max(subject.n_classes, int(classes_of(call).max()) + 1)
+            subject = replace(subject, n_classes=n_classes)
         if not self.one_by_one:
             return self.score(subject, call)
         ids = call.inputs[0]
