@@ -11,7 +11,7 @@ from typing import Any
 from captum_aml._utils.batching import length_batches
 from captum_aml._utils.checks import as_count
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.inputs import TextLike
+from captum_aml.text.inputs import TextLike, given_texts
 from captum_aml.text.models.base import TextModel
 from captum_aml.text.units import TextUnits
 
@@ -47,7 +47,8 @@ class TextBatches:
     Args:
         text_model: The model to explain.
         texts: A list, or anything that gives its texts each time it is read: strings, pairs of
-            strings, or lists of words.
+            strings, rows or lists of words; or a data frame or a data set with a column ``text``,
+            see :func:`captum_aml.text.inputs.given_texts`.
         batch_size: Texts in a batch. Default: 20, as published.
         seed: Seed of the order of the batches. Default: 0.
         shuffle: Whether there is such an order; else they are as they come, shortest first within
@@ -82,6 +83,7 @@ class TextBatches:
                 "texts: expected strings that can be read once for each epoch, got an iterator "
                 f"({type(texts).__name__}); pass a list, or an object whose __iter__ starts anew"
             )
+        texts = given_texts(texts)
         self._text_model = text_model
         self._texts = texts
         self.batch_size = as_count("batch_size", batch_size, least=1)

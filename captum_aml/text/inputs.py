@@ -1,20 +1,30 @@
-"""The forms in which a text is given, and the one form in which it goes on."""
+"""The forms in which texts are given, and the one form in which they go on."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from captum_aml._utils.rows import shown
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.text.columns import (
+    Column,
+    choose_columns,
+    first_cell,
+    is_column,
+    joined_columns,
+    table_of,
+)
 
 #: Start and end of characters in a text.
 Span: TypeAlias = tuple[int, int]
 
-#: One text: a string, a pair of strings (a tuple, or a mapping as pipelines take it), or a list of
-#: the words of a text that is split already.
-TextLike: TypeAlias = "str | tuple[str, str] | Mapping[str, str] | Sequence[str] | Text"
+#: One text: a string, a pair of strings (a tuple), a row of a data set (a mapping as pipelines take
+#: it, perhaps with a label, which does not matter), or a list of the words of a text that is split
+#: already.
+TextLike: TypeAlias = "str | tuple[str, str] | Mapping[str, Any] | Sequence[str] | Text"
 
 #: Between the two texts of a pair.
 PAIR_SEPARATOR = "\n"
@@ -62,17 +72,12 @@ class Text:
             return given
         if isinstance(given, str):
             return cls(without_surrogates(given))
+        if isinstance(given, Unreadable):
+            raise InvalidInputError(given.reason)
         if isinstance(given, Mapping):
-            # What transformers' pipelines take for a text, or a pair of texts.
-            known = {"text", "text_pair"}
-            if not set(given) <= known or "text" not in given:
-                raise InvalidInputError(
-                    "texts: expected mappings with 'text' and possibly 'text_pair', got the keys "
-                    f"{sorted(map(str, given))} at position {position}"
-                )
-            if given.get("text_pair") is None:
-                return cls.of(given["text"], position)
-            return cls._pair((given["text"], given["text_pair"]), position)
+            return cls.of(_of_row(given, position, None), position)
+        if hasattr(given, "tolist"):
+            given = given.tolist()
         if isinstance(given, tuple):
             if len(given) != 2:
                 raise InvalidInputError(
@@ -103,18 +108,143 @@ def is_one_text(texts: object) -> bool:
     return isinstance(texts, str | Mapping | Text)
 
 
-def each_text(texts: Iterable[Any], start: int = 0) -> Iterator[Text]:
+@dataclass(frozen=True)
+class Unreadable:
+    """What stands for a row that is no text.
+
+    Attributes:
+        reason: What is wrong with it, as an error says it.
+    """
+
+    reason: str
+
+
+# What is given may hold anything, which is checked text by text.
+def given_texts(
+    texts: Any, text_pair: Any = None, *, column: Column | None = None
+) -> Iterable[Any]:
+    """The texts that an argument holds, one after the other.
+
+    - A string, a pair as a tuple of two strings, or a mapping of one row: one text.
+    - A data frame, a data set of ``datasets``, or a mapping from names to lists: the texts of a
+      column, or the pairs of two.
+    - Any other iterable: its elements, of which rows are mappings.
+
+    A row or a table has its texts in ``column``. Where that is None, in the columns whose names are
+    known for it: ``text``, ``sentence``, ``text`` and ``text_pair``, ``question`` and ``context``,
+    ``premise`` and ``hypothesis``, ``query`` and ``document`` or ``passage``, ``sentence1`` and
+    ``sentence2``; or else in the only one with strings. Other columns do not matter.
+
+    Args:
+        texts: What is given.
+        text_pair (optional): The second text of a pair, or of each.
+        column (optional): The column with the texts, or the two with pairs.
+
+    Returns:
+        Something that has a length and can be read anew where ``texts`` does. Elements may turn
+        out to be no texts, which ``Text.of`` says.
+
+    Raises:
+        InvalidInputError: There is no such column, or several that could be meant; or the arguments
+            do not go together.
+    """
+    if text_pair is not None:
+        if column is not None:
+            raise InvalidInputError("column: expected none beside text_pair, which makes the pairs")
+        return _paired(texts, text_pair)
+    if isinstance(texts, str | Text) or (
+        isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(t, str) for t in texts)
+    ):
+        if column is not None:
+            raise InvalidInputError("column: expected rows or columns beside it, got one text")
+        return [texts]
+    table = table_of(texts)
+    if table is not None:
+        return _of_table(*table, column)
+    if not isinstance(texts, Iterable):
+        raise InvalidInputError(f"texts: expected texts, got {type(texts).__name__}")
+    if column is None:
+        return texts
+    rows = _Rows(texts, column)
+    if isinstance(texts, Iterator):
+        return iter(rows)
+    return list(rows) if isinstance(texts, Sequence) else rows
+
+
+def each_text(texts: Any, start: int = 0) -> Iterator[Text]:
     """Texts of any form, one after the other.
 
     Args:
-        texts: What is given: any iterable, a column of a data set or a data frame for instance.
+        texts: See ``given_texts``.
         start: The number of the first, for errors. Default: 0.
 
     Raises:
         InvalidInputError: A text has none of the forms of ``TextLike``.
     """
-    for position, text in enumerate(texts, start=start):
+    for position, text in enumerate(given_texts(texts), start=start):
         yield Text.of(text, position)
+
+
+def _paired(first: Any, second: Any) -> Iterable[Any]:
+    if isinstance(first, str) and isinstance(second, str):
+        return [(first, second)]
+    if not (is_column(first) and is_column(second)):
+        raise InvalidInputError(
+            "text_pair: expected a string beside a string, or a list beside a list, got "
+            f"{type(second).__name__} beside {type(first).__name__}"
+        )
+    return joined_columns([first, second])
+
+
+def _of_table(
+    names: list[str], column_of: Callable[[str], Any], column: Column | None
+) -> Iterable[Any]:
+    chosen = choose_columns(names, column, lambda name: first_cell(column_of(name)))
+    columns = {name: column_of(name) for name in chosen}
+    kinds = {is_column(values) for values in columns.values()}
+    if kinds == {True}:
+        return joined_columns(list(columns.values()))
+    if kinds == {False}:
+        return list(_Rows([{name: column_of(name) for name in names}], column))
+    raise InvalidInputError(
+        "texts: expected strings or lists in both columns "
+        f"{' and '.join(map(repr, chosen))}, got one of each"
+    )
+
+
+class _Rows(Iterable[Any]):
+    """The texts in a column of rows, read anew each time."""
+
+    def __init__(self, rows: Iterable[Any], column: Column | None) -> None:
+        self._rows = rows
+        self._column = column
+
+    def __iter__(self) -> Iterator[Any]:
+        return (_of_row(row, i, self._column) for i, row in enumerate(self._rows))
+
+
+def _of_row(row: Any, position: int, column: Column | None) -> object:
+    """The text of a row, or what says why it has none."""
+    try:
+        if not isinstance(row, Mapping):
+            raise InvalidInputError(
+                f"texts: expected rows with a column {column!r}, got {type(row).__name__}"
+            )
+        return _row_text(row, column)
+    except InvalidInputError as error:
+        return Unreadable(f"{error}, at position {position}")
+
+
+def _row_text(row: Mapping[str, Any], column: Column | None) -> object:
+    chosen = choose_columns(list(row), column, row.__getitem__)
+    if chosen == ("text", "text_pair") and row["text_pair"] is None:
+        chosen = ("text",)
+    for name in chosen:
+        is_words = column is not None and len(chosen) == 1 and isinstance(row[name], list)
+        if not isinstance(row[name], str) and not is_words:
+            raise InvalidInputError(f"texts: expected a string in {name!r}, got {shown(row[name])}")
+    cells = tuple(row[name] for name in chosen)
+    return cells if len(cells) == 2 else cells[0]
 
 
 def _joined(

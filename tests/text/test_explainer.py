@@ -593,7 +593,10 @@ class TestTexts:
             ([3], "expected strings, got int at position 0"),
             ([("a", None)], "got NoneType inside the text at position 0"),
             ([["a", 3]], "got int inside the text at position 0"),
-            ([{"sentence": "a"}], "mappings with 'text' and possibly 'text_pair'"),
+            (
+                [{"one": "a", "two": "b"}],
+                "column: expected the name .* 'one', 'two', at position 0",
+            ),
             (3, "expected texts, got int"),
         ],
     )
