@@ -18,7 +18,7 @@ from captum_aml.attr import AMLAttribution, LAAttribution
 from captum_aml.attr.la import LEARNED
 from captum_aml.exceptions import InvalidInputError, NotFittedError
 from captum_aml.maskers.checkpoint import Checkpoint, folder_of
-from captum_aml.methods import MaskerLike, TokenMethod
+from captum_aml.methods import MaskerLike, MethodOutput, TokenMethod
 from captum_aml.text.batches import TextBatches
 from captum_aml.text.contrast import (
     AskedContrast,
@@ -380,7 +380,13 @@ class TextExplainer:
             return methods.AttributionMethod(
                 self.method, self.text_model, n_steps=n_steps, seed=self.seed
             )
-        return self._created(self.method, self.text_model, n_steps, masker=self._fitted)
+        return self._created(
+            self.method,
+            self.text_model,
+            n_steps,
+            output=self.text_model.output,
+            masker=self._fitted,
+        )
 
     @property
     def _fitted(self) -> MaskerLike | None:
@@ -391,6 +397,8 @@ class TextExplainer:
         name: str,
         forward_func: ForwardFunc,
         n_steps: int | None,
+        *,
+        output: MethodOutput,
         masker: MaskerLike | None = None,
     ) -> TokenMethod:
         return methods.create(
@@ -401,6 +409,7 @@ class TextExplainer:
             seed=self.seed,
             batch_size=self.batch_size,
             masker=masker,
+            output=output,
         )
 
     def _contrast(self, method: TokenMethod, n_steps: int | None) -> ContrastMethod:
@@ -408,7 +417,8 @@ class TextExplainer:
         if self._fitted is not None or not isinstance(self.method, str):
             return ContrastOfScores(method)
         n_steps = self.n_steps if n_steps is None else n_steps
-        return AskedContrast(self._created(self.method, ContrastForward(self.text_model), n_steps))
+        forward = ContrastForward(self.text_model)
+        return AskedContrast(self._created(self.method, forward, n_steps, output="logits"))
 
     def _learned_name(self) -> str:
         """``aml`` or ``la``."""

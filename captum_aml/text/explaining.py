@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from captum_aml._utils.batching import chunks, put_back
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
-from captum_aml.methods import ScoreMeaning, Setting, TokenMethod
+from captum_aml.methods import ScoreMeaning, Setting, TokenMethod, each_target
 from captum_aml.text.contrast import ContrastMethod
 from captum_aml.text.encoding import TextBatch, TokenizedText
 from captum_aml.text.explanation import Explanation
@@ -297,7 +297,9 @@ class _TextCall:
 
     def each_target(self, method: TokenMethod, targets: Tensor) -> Tensor:
         """A method's scores for T targets of each text, (n, T, L)."""
-        return torch.stack([self.scores(method, target=t) for t in targets.unbind(1)], dim=1)
+        if targets.shape[1] == 1:
+            return self.scores(method, target=targets[:, 0])[:, None]
+        return each_target(method, *self._ids, targets=targets, **self._named)
 
     def contrasted(self, contrast: ContrastMethod, pairs: Tensor) -> Tensor:
         """Scores for a contrast of each text, (n, L)."""

@@ -107,7 +107,7 @@ def text_attribution(
         masker=masker,
         objective=objective,
         perturbation=perturbation,
-        output="logits",
+        output=text_model.output,
         seed=seed,
     )
 
@@ -124,7 +124,7 @@ def load_text_attribution(
         folder,
         text_model,
         embedding_layer=text_model.embedding_layer,
-        output="logits",
+        output=text_model.output,
         seed=seed,
     )
 
