@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.text.models.adapters import Adapter
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -94,7 +95,11 @@ class ModelDescription:
 def describe(source: str) -> ModelDescription:
     """What a folder or hub id says of its model; nothing where it cannot be read."""
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        adapter = Adapter.find(source)
+        if adapter is not None and adapter.architectures:
+            return adapter.architectures
+        place = source if adapter is None else adapter.base
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     except Exception:  # loading the model says what is wrong
         return ModelDescription(())
     return ModelDescription(config.architectures or (), config)
@@ -106,29 +111,66 @@ def _load(
     expected: str,
     dtype: torch.dtype,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    if os.path.isdir(source) and not os.path.isfile(os.path.join(source, "config.json")):
+    adapter = Adapter.find(source)
+    plain = os.path.isdir(source) and adapter is None
+    if plain and not os.path.isfile(os.path.join(source, "config.json")):
         raise InvalidInputError(
             f"model: expected {expected}, got the folder {source!r} without a config.json"
         )
-    if not os.path.exists(source) and (
-        source.startswith((".", "~", os.sep)) or source.count("/") > 1
-    ):
+    if adapter is not None and _is_no_folder(adapter.base):
+        raise InvalidInputError(
+            f"model: expected {expected}, but there is no folder {adapter.base!r}, the base model "
+            f"that the adapter_config.json in {source!r} names"
+        )
+    if _is_no_folder(source):
         raise InvalidInputError(f"model: expected {expected}, but there is no folder {source!r}")
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        model, info = class_for(config).from_pretrained(
-            source, dtype=dtype, trust_remote_code=False, output_loading_info=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        if adapter is None:
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+            model, info = class_for(config).from_pretrained(
+                source, dtype=dtype, trust_remote_code=False, output_loading_info=True
+            )
+            missing = sorted(info["missing_keys"])
+        else:
+            config = adapter.config()
+            model, missing = adapter.load(class_for(config), config, dtype=dtype)
+        tokenizer = _tokenizer(source, adapter)
+    except (ImportError, InvalidInputError):
+        raise
     except Exception as error:  # transformers and safetensors raise errors of many types here
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvalidInputError(
             f"model: expected {expected}, but {source!r} cannot be loaded: {reason}"
         ) from error
-    if info["missing_keys"]:
+    if missing:
         # transformers would classify with these weights drawn at random.
-        missing = ", ".join(sorted(info["missing_keys"])[:3])
         raise InvalidInputError(
-            f"model: expected {expected}, but {source!r} lacks the weights {missing}"
+            f"model: expected {expected}, but {source!r} lacks the weights {', '.join(missing[:3])}"
         )
     return model, tokenizer
+
+
+def _is_no_folder(source: str) -> bool:
+    """Whether a name can only be that of a folder, and there is none."""
+    if os.path.exists(source):
+        return False
+    return source.startswith((".", "~", os.sep)) or source.count("/") > 1
+
+
+def _tokenizer(source: str, adapter: Adapter | None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub id; of an adapter without one, that of its base model."""
+    if adapter is None:
+        return _tokenizer_in(source)
+    try:
+        own = _tokenizer_in(source)
+    except Exception:  # transformers raises errors of many types here
+        return _tokenizer_in(adapter.base)
+    # Beside a configuration, but without files, transformers makes one without a vocabulary.
+    return own if len(own) > len(set(own.all_special_ids)) else _tokenizer_in(adapter.base)
+
+
+def _tokenizer_in(source: str) -> PreTrainedTokenizerBase:
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        source, trust_remote_code=False
+    )
+    return tokenizer

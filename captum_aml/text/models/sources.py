@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import nn
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 
 from captum_aml.exceptions import InvalidInputError
@@ -15,9 +16,10 @@ from captum_aml.text.models.classifier import TextClassifier
 from captum_aml.text.models.loading import ModelDescription, describe, resolve_device
 from captum_aml.text.models.registry import pipeline_task, text_model_kind
 from captum_aml.text.models.template import PromptConfig
+from captum_aml.text.models.wrapped import model_behind
 
 #: What a model is given as.
-ModelLike = PreTrainedModel | TextModel | Pipeline | str | os.PathLike[str]
+ModelLike = nn.Module | TextModel | Pipeline | str | os.PathLike[str]
 
 
 def text_model(
@@ -57,6 +59,8 @@ def text_model(
         loaded.eval().requires_grad_(False).to(resolve_device(device))
         model, tokenizer = loaded, beside if tokenizer is None else tokenizer
     else:
+        if isinstance(model, nn.Module):
+            model = model_behind(model)
         description = ModelDescription([type(model).__name__], getattr(model, "config", None))
         kind = text_model_kind(description, task=task, with_labels=prompt is not None)
     if not isinstance(model, PreTrainedModel):
