@@ -11,7 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from captum_aml._utils.optional import require
@@ -24,6 +30,11 @@ _TASKS = {
     "QUESTION_ANS": "ForQuestionAnswering",
     "CAUSAL_LM": "ForCausalLM",
     "SEQ_2_SEQ_LM": "ForConditionalGeneration",
+}
+#: The Auto classes of tasks whose head has an output for each label.
+_WITH_LABELS: dict[str, Any] = {
+    "SEQ_CLS": AutoModelForSequenceClassification,
+    "TOKEN_CLS": AutoModelForTokenClassification,
 }
 #: What goes before a weight's name in an adapter's file.
 _PREFIX = "base_model.model."
@@ -78,15 +89,40 @@ class Adapter:
     def architectures(self) -> list[str]:
         """The name, or its end, of the model class that was tuned; [] where nothing says it."""
         named = (self.values.get("auto_mapping") or {}).get("base_model_class")
-        task = _TASKS.get(str(self.values.get("task_type")))
-        return [name for name in (task, named) if name is not None][:1]
+        end = _TASKS.get(str(self.values.get("task_type")), named)
+        return [] if end is None else [end]
 
     def config(self) -> PreTrainedConfig:
-        """The model's configuration: the folder's own, else that of the base model."""
+        """The model's configuration: the folder's own, else the base model's.
+
+        As many labels as the adapter's head has outputs, where it is the base model's.
+        """
         own = os.path.isfile(os.path.join(self.source, "config.json"))
         place = self.source if own else self.base
         config: PreTrainedConfig = AutoConfig.from_pretrained(place, trust_remote_code=False)
+        model_class = _WITH_LABELS.get(str(self.values.get("task_type")))
+        if own or model_class is None:
+            return config
+        with torch.device("meta"):
+            shapes = model_class.from_config(config).state_dict()
+        for name, tensor in self.weights().items():
+            # The vocabulary may be another, too.
+            if name in shapes and len(shapes[name]) == config.num_labels != len(tensor):
+                config.num_labels = len(tensor)
+                break
         return config
+
+    def weights(self) -> dict[str, Tensor]:
+        """What it holds; what replaces a weight of the base model is called as it.
+
+        Raises:
+            ImportError: peft is not installed.
+        """
+        require("peft", package="peft", feature="an adapter's folder", extra="peft")
+        from peft.utils import load_peft_weights
+
+        saved = load_peft_weights(self.source, device="cpu")
+        return {name.removeprefix(_PREFIX): tensor for name, tensor in saved.items()}
 
     # One of the Auto classes, which share no type.
     def load(
@@ -106,24 +142,10 @@ class Adapter:
             ImportError: peft is not installed.
             InvalidInputError: The adapter is none that can be merged.
         """
-        require("peft", package="peft", feature="an adapter's folder", extra="peft")
+        saved = self.weights()
         from peft import PeftModel
-        from peft.utils import get_peft_model_state_dict, load_peft_weights
+        from peft.utils import get_peft_model_state_dict
 
-        saved: dict[str, Tensor] = load_peft_weights(self.source, device="cpu")
-        whole = {name.removeprefix(_PREFIX): tensor for name, tensor in saved.items()}
-        with torch.device("meta"):
-            shapes = model_class.from_config(config).state_dict()
-        embedding, n_labels = None, None
-        for name, tensor in whole.items():
-            known = shapes.get(name)
-            if known is not None and known.shape != tensor.shape:
-                if "embed" in name or "lm_head" in name:
-                    embedding = len(tensor)
-                else:
-                    n_labels = len(tensor)
-        if n_labels is not None:
-            config.num_labels = n_labels
         base, info = model_class.from_pretrained(
             self.base,
             config=config,
@@ -131,15 +153,18 @@ class Adapter:
             trust_remote_code=False,
             output_loading_info=True,
         )
-        if embedding is not None:
-            base.resize_token_embeddings(embedding)
+        table = base.get_input_embeddings()
+        for name, module in base.named_modules():
+            tuned_table = saved.get(f"{name}.weight") if module is table else None
+            if tuned_table is not None and len(tuned_table) != table.num_embeddings:
+                base.resize_token_embeddings(len(tuned_table))
+                break
         tuned = PeftModel.from_pretrained(base, self.source, torch_device="cpu")
         if not hasattr(tuned.base_model, "merge_and_unload"):
             raise InvalidInputError(
                 f"model: expected an adapter that works inside of its model's layers (LoRA and its "
                 f"kin), got {self.source!r}, which is {self.values.get('peft_type')}"
             )
-        missing = set(get_peft_model_state_dict(tuned)) - set(saved)
-        missing |= {name for name in info["missing_keys"] if name not in whole}
-        names = sorted(name.removeprefix(_PREFIX) for name in missing)
-        return tuned.merge_and_unload(), names
+        missing = {name.removeprefix(_PREFIX) for name in get_peft_model_state_dict(tuned)}
+        missing = (missing | set(info["missing_keys"])) - set(saved)
+        return tuned.merge_and_unload(), sorted(missing)

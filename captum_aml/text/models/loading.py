@@ -96,10 +96,9 @@ def describe(source: str) -> ModelDescription:
     """What a folder or hub id says of its model; nothing where it cannot be read."""
     try:
         adapter = Adapter.find(source)
-        if adapter is not None and adapter.architectures:
-            return adapter.architectures
-        place = source if adapter is None else adapter.base
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+        if adapter is not None:
+            return ModelDescription(adapter.architectures, adapter.config())
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception:  # loading the model says what is wrong
         return ModelDescription(())
     return ModelDescription(config.architectures or (), config)
