@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Any
 
 from captum_aml.exceptions import InvalidInputError
@@ -42,15 +43,34 @@ def baseline_id(tokenizer: Any, token: str | None = None) -> int:
     )
 
 
+def has_beginning(tokenizer: Any, text: str) -> bool:
+    """Whether a text begins with the token that the tokenizer would put before it.
+
+    As the prompts do that a chat template has rendered: they have all their special tokens, and
+    are to be tokenized without adding any.
+    """
+    own, whole = (tokenizer.encode(text, add_special_tokens=added) for added in (False, True))
+    if not own:
+        return False
+    run, longer = (len(list(takewhile(lambda i: i == own[0], ids))) for ids in (own, whole))
+    return run < longer
+
+
 def ids_with_offsets(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
     """A text's token ids, special tokens included, and the characters that each stands for.
+
+    None is added to a text that :func:`has_beginning`.
 
     Raises:
         InvalidInputError: The tokenizer cannot say them.
     """
     kind = type(tokenizer).__name__
     try:
-        encoded = tokenizer(text, return_offsets_mapping=True)
+        encoded = tokenizer(
+            text,
+            return_offsets_mapping=True,
+            add_special_tokens=not has_beginning(tokenizer, text),
+        )
         ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
     except (KeyError, NotImplementedError, TypeError) as error:
         raise InvalidInputError(

@@ -12,11 +12,15 @@ prompt, in which every token belongs to a feature or to none:
 Where a value stands is found by putting another string, which occurs nowhere else, in its place:
 what stays the same around that string is not the value. So equal values, and values within others,
 are distinct, and a template may change a value (its case, say) as long as it shows it.
+
+A prompt that begins with the beginning-of-sequence token, as a chat template renders it, has all
+its special tokens: none is added to it.
 """
 
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +29,7 @@ import torch
 from torch import Tensor
 
 from captum_aml._captum import InterpretableInput, TextTemplateInput, TextTokenInput
-from captum_aml._utils.tokenizers import ids_with_offsets
+from captum_aml._utils.tokenizers import has_beginning, ids_with_offsets
 from captum_aml.exceptions import InvalidInputError
 
 #: Start and end of characters in a prompt.
@@ -67,8 +71,10 @@ def as_prompt(inp: Any, tokenizer: Any, baseline: int) -> Prompt:
     if isinstance(inp, str):
         unknown = getattr(tokenizer, "unk_token_id", None)
         special = [i for i in getattr(tokenizer, "all_special_ids", []) if i != unknown]
-        inp = TextTokenInput(inp, tokenizer, baselines=baseline, skip_tokens=special)
+        own = _AddsNone(tokenizer) if has_beginning(tokenizer, inp) else tokenizer
+        inp = TextTokenInput(inp, own, baselines=baseline, skip_tokens=special)
     if isinstance(inp, TextTokenInput):
+        _warn_of_two_beginnings(inp, tokenizer)
         prompt = _of_tokens(inp)
     elif isinstance(inp, TextTemplateInput):
         prompt = _of_template(inp, tokenizer, baseline)
@@ -85,6 +91,30 @@ def as_prompt(inp: Any, tokenizer: Any, baseline: int) -> Prompt:
             "(no values, an empty text, or only skipped tokens)"
         )
     return prompt
+
+
+class _AddsNone:
+    """A tokenizer that adds no special tokens, for Captum, which cannot ask for that."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def encode(self, text: str, **options: Any) -> Any:
+        """The ids of a text as it is."""
+        return self._tokenizer.encode(text, add_special_tokens=False, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+
+def _warn_of_two_beginnings(inp: Any, tokenizer: Any) -> None:
+    beginning = getattr(tokenizer, "bos_token_id", None)
+    if beginning is not None and inp.inp_tensor[0, :2].tolist() == [beginning] * 2:
+        warnings.warn(
+            "inp: the prompt has two beginning-of-sequence tokens, one of its own and one that "
+            "TextTokenInput has added; give it as a string, which gets none",
+            stacklevel=5,
+        )
 
 
 def _of_tokens(inp: Any) -> Prompt:

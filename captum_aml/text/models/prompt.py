@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
+from captum_aml._utils.tokenizers import has_beginning
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import TokenizedText
 from captum_aml.text.inputs import Text, TextLike, each_text
@@ -62,7 +63,8 @@ class PromptClassifier(TextModel):
         separator: What stands between description, examples and the text's own prompt.
             Default: an empty line.
         add_special_tokens: Whether the tokenizer adds its special tokens, such as one for the
-            beginning; a chat template already has them. Default: True.
+            beginning. A prompt that begins with that one, as those of chat templates do, has them
+            already: none is added. Default: True.
         baseline (str, optional): The vocabulary entry that stands for a removed token. Default:
             None, the first that the tokenizer has of: mask, unknown, end of sequence, padding.
         max_length (int, optional): Texts are cut so that the prompt has this many tokens at most;
@@ -111,6 +113,7 @@ class PromptClassifier(TextModel):
                 f"{type(model).__name__}; a classifier needs no prompt"
             )
         super().__init__(model, tokenizer, baseline=baseline)
+        self._adds = add_special_tokens and not has_beginning(tokenizer, self._template.pieces[0])
         self._extra_inputs = ()  # token types are for encoders
         self._words, self._branches = read_words(
             [self._label_ids(word) for word in self._label_words],
@@ -283,7 +286,7 @@ class PromptClassifier(TextModel):
         prompt, spans = self._template.fill(text)
         encoding = self.tokenizer(
             prompt,
-            add_special_tokens=self.prompt_config.add_special_tokens,
+            add_special_tokens=self._adds,
             truncation=False,
             verbose=False,
         ).encodings[0]

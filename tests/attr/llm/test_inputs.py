@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from captum.attr import TextTemplateInput
+from captum.attr import TextTemplateInput, TextTokenInput
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
@@ -105,3 +105,24 @@ def test_chat_templates_are_templates(kind: str) -> None:
     for (start, end), feature in zip(offsets, prompt.features.tolist(), strict=True):
         inside = [n for n, s in enumerate(starts) if start < s + 6 and end > s and end > start]
         assert [feature] == (inside or [-1])
+
+
+@pytest.mark.parametrize("as_template", [False, True], ids=["string", "template"])
+def test_a_rendered_prompt_gets_no_second_beginning_token(as_template: bool) -> None:
+    tokenizer = TOKENIZERS["metaspace"]
+    messages = [{"role": "user", "content": "a film"}]
+    template = "{{ bos_token }}{% for m in messages %}[{{ m['content'] }}]{% endfor %}"
+    expected = tokenizer.apply_chat_template(messages, chat_template=template)["input_ids"]
+    rendered = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False)
+    inp = TextTemplateInput("<s>[{}]", values=["a film"]) if as_template else rendered
+    prompt = as_prompt(inp, tokenizer, 2)
+    assert prompt.ids.tolist() == expected
+    assert prompt.features[0] == -1
+    plain = as_prompt(rendered.removeprefix("<s>"), tokenizer, 2)
+    assert plain.ids[0] == tokenizer.bos_token_id, "what has none gets one"
+
+
+def test_two_beginning_tokens_of_captums_input_are_said() -> None:
+    tokenizer = TOKENIZERS["metaspace"]
+    with pytest.warns(UserWarning, match="two beginning-of-sequence tokens"):
+        as_prompt(TextTokenInput("<s>a film", tokenizer), tokenizer, 2)

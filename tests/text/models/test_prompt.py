@@ -282,3 +282,15 @@ def test_cut_tokens_are_those_of_the_whole_text() -> None:
     (tokenized,) = classifier.tokenize(["🎬" * 60])
     assert tokenized.n_tokens_cut == 4 * 60 - sum(tokenized.maskable)
     assert sum(tokenized.maskable) % 4 == 0
+
+
+@pytest.mark.parametrize("template", ["<s>Text: {text} Label:", "Text: {text} Label:"])
+def test_a_template_with_a_beginning_token_gets_no_second_one(template: str) -> None:
+    tokenizer = bpe_tokenizer(metaspace=True)
+    model = language_model("llama", len(tokenizer))
+    (tokenized,) = PromptClassifier(model, tokenizer, template, SINGLE).tokenize(["<s> a film"])
+    # The text's own is not the prompt's.
+    assert [i == tokenizer.bos_token_id for i in tokenized.model_inputs["input_ids"]].count(
+        True
+    ) == 2
+    assert tokenized.tokens[0] == "<s>"
