@@ -23,6 +23,7 @@ from captum_aml.benchmark.explain import Record
 from captum_aml.benchmark.plan import Plan, label_indices, ranges
 from captum_aml.benchmark.settings import BenchmarkSettings
 from captum_aml.benchmark.store import JSON, MethodFile
+from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import parse_call
 from captum_aml.metrics import AOPCLimits, Convention, Removal, RemovalEvaluator
 from captum_aml.metrics.conventions import resolve_convention
@@ -96,8 +97,15 @@ class Scorer:
         """The scorer of texts by the metrics of a benchmark's settings, or the usual ones.
 
         Raises:
-            InvalidInputError: A metric is unknown, or a label is none of the model's.
+            InvalidInputError: The model's classes do not exclude each other, or are not known from
+                the text; a metric is unknown, or a label is none of the model's.
         """
+        if text_model.output != "logits" or not text_model.fits:
+            raise InvalidInputError(
+                "model: expected one of classes that exclude each other, whose probabilities the "
+                f"metrics compare, got one for the task {text_model.task!r}; captum_aml.metrics "
+                "takes any forward function"
+            )
         label_indices(texts, text_model.label_names)
         convention = resolve_convention(settings.convention)
         names = settings.metrics

@@ -50,7 +50,17 @@ def explain(
     ] = "token",
     target: Annotated[
         str | None,
-        typer.Option(help="Class to explain, by label or index.", show_default="the predicted one"),
+        typer.Option(
+            help="Class to explain, by label or index; 'all' for each of them.",
+            show_default="what the model predicts",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="The class that --target is held against: why the one and not the other.",
+            show_default=False,
+        ),
     ] = None,
     steps: Annotated[
         int | None,
@@ -82,6 +92,8 @@ def explain(
     """
     from captum_aml.exceptions import InvalidInputError
 
+    if against is not None and target is None:
+        raise InvalidInputError("against: expected --target, which it is held against, got none")
     source = _texts(texts or [], file, column)
     if limit is not None:
         source = islice(source, limit)
@@ -113,7 +125,7 @@ def explain(
     )
     results = explainer.stream(
         _Sized(chain(first, source), total) if total else chain(first, source),
-        target=target,
+        target=target if target is None or against is None else (target, against),
         show_progress=shows_progress() and not to_terminal,
     )
     if output is None:

@@ -39,10 +39,17 @@ class ModelOptions:
     model: Annotated[
         str,
         typer.Option(
-            help="A sequence-classification model, or a language model with --template: a local "
-            "folder or a hub id."
+            help="A model of transformers, for whichever task: a local folder or a hub id."
         ),
     ]
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="What the model does, by the names of transformers' pipelines, where it cannot "
+            "be told from the model, such as sentence-similarity.",
+            show_default="told from the model",
+        ),
+    ] = None
     template: Annotated[
         str | None,
         typer.Option(
@@ -82,6 +89,7 @@ class ModelOptions:
         quiet_libraries()
         return text_model(
             self.model,
+            task=self.task,
             prompt=prompt_of(self.template, self.labels),
             baseline=self.baseline,
             max_length=self.max_length,

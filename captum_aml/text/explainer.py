@@ -252,11 +252,6 @@ class TextExplainer:
             CheckpointError: ``checkpoint_dir`` holds another run.
         """
         name = self._learned_name()
-        if not self.text_model.fits:
-            raise InvalidInputError(
-                f"task: fit cannot be used for {self.text_model.task!r}, where what is explained "
-                "is known from the model's answer only; explain without a masker"
-            )
         batches = partial(TextBatches, self.text_model, seed=self.seed, units=self.units)
         training = batches(texts, batch_size=batch_size)
         own = self.masker if isinstance(self.masker, nn.Module) else None

@@ -75,6 +75,11 @@ def text_recipe(
         CheckpointError: The fitted masker is of another model.
         OSError: There is no such encoder.
     """
+    if not text_model.fits:
+        raise InvalidInputError(
+            f"model: a masker cannot be fitted for the task {text_model.task!r}, where what is "
+            "explained is known from the model's answer only; explain without one"
+        )
     if perturbation is None:
         perturbation = attention_removal(text_model, texts) or "blend"
     first = first_masker(masker, text_model, method=method, seed=seed)
@@ -187,7 +192,7 @@ def first_masker(
         given = default_masker(text_model)
     if given in masker_names():
         masker = build_masker(
-            str(given), text_model.model, n_classes=text_model.n_classes, seed=seed
+            str(given), text_model.model, n_classes=text_model.n_outcomes, seed=seed
         )
         if explained_layers_of(masker) is not None:
             _check_runs_once(text_model)
@@ -223,7 +228,7 @@ def _fitted_masker(folder: str | os.PathLike[str], text_model: TextModel, method
         ModelFingerprint(
             embedding_dim=getattr(layer, "embedding_dim", None),
             vocab_size=getattr(layer, "num_embeddings", None),
-            n_classes=text_model.n_classes,
+            n_classes=text_model.n_outcomes,
         )
     )
     return loaded.masker_
@@ -247,10 +252,10 @@ def _encoder_masker(
             name,
             tokenizer=text_model.tokenizer,
             masker_tokenizer=own,
-            n_classes=text_model.n_classes,
+            n_classes=text_model.n_outcomes,
             seed=seed,
         )
-    masker = TransformerMasker.from_pretrained(name, n_classes=text_model.n_classes, seed=seed)
+    masker = TransformerMasker.from_pretrained(name, n_classes=text_model.n_outcomes, seed=seed)
     entries = getattr(masker.encoder.get_input_embeddings(), "num_embeddings", None)
     known = getattr(text_model.embedding_layer, "num_embeddings", None)
     if entries != known:

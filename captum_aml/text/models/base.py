@@ -220,6 +220,11 @@ class TextModel(ABC):
         """The number of classes C."""
         return len(self.label_names)
 
+    @property
+    def n_outcomes(self) -> int:
+        """The number of outcomes that a masker is told one of: two of a single output."""
+        return max(2, self.n_classes)
+
     def tokenize(self, texts: Iterable[TextLike]) -> list[TokenizedText]:
         """Tokenizes texts, cut to what the model takes.
 
