@@ -83,7 +83,7 @@ class TextBatches:
                 "texts: expected strings that can be read once for each epoch, got an iterator "
                 f"({type(texts).__name__}); pass a list, or an object whose __iter__ starts anew"
             )
-        texts = given_texts(texts)
+        texts = given_texts(texts).texts
         self._text_model = text_model
         self._texts = texts
         self.batch_size = as_count("batch_size", batch_size, least=1)

@@ -20,6 +20,7 @@ from captum_aml.exceptions import InvalidInputError, NotFittedError
 from captum_aml.maskers.checkpoint import Checkpoint, folder_of
 from captum_aml.methods import MaskerLike, MethodOutput, TokenMethod
 from captum_aml.text.batches import TextBatches
+from captum_aml.text.columns import Column
 from captum_aml.text.contrast import (
     AskedContrast,
     ContrastForward,
@@ -28,8 +29,9 @@ from captum_aml.text.contrast import (
 )
 from captum_aml.text.explaining import StreamExplainer
 from captum_aml.text.explanation import Explanation
+from captum_aml.text.failing import OnError, check_errors
 from captum_aml.text.fitting import load_text_attribution, text_attribution, text_recipe
-from captum_aml.text.inputs import TextLike, is_one_text
+from captum_aml.text.inputs import TextLike, given_texts
 from captum_aml.text.models.base import TextModel
 from captum_aml.text.models.sources import ModelLike, prompt_config, text_model
 from captum_aml.text.models.targets import TargetsLike, targets_of_texts
@@ -149,22 +151,35 @@ class TextExplainer:
     def __call__(
         self,
         texts: TextLike | Iterable[TextLike],
+        text_pair: str | Iterable[str] | None = None,
         *,
+        column: Column | None = None,
         target: TargetsLike | Sequence[TargetsLike] = None,
         n_steps: int | None = None,
+        errors: OnError = "raise",
         show_progress: bool = False,
     ) -> list[Explanation]:
         """Explains one text or many.
 
         Args:
             texts: A string; a pair of strings, as a tuple or as a mapping with ``text`` and
-                ``text_pair``; or any iterable of texts, a data set's column for instance, whose
-                elements may also be lists of words.
+                ``text_pair``, ``question`` and ``context``, or ``premise`` and ``hypothesis``; any
+                iterable of texts, whose elements may also be lists of words, or rows with a label;
+                or a table: a pandas DataFrame, a ``datasets.Dataset``, or a mapping from names to
+                lists. See :func:`captum_aml.text.inputs.given_texts`.
+            text_pair (optional): The second text of the pair, or those of as many pairs as there
+                are texts. Default: None.
+            column (optional): The column of a table or of rows that holds the texts, or the two
+                that hold pairs. Default: None, the one whose name is known for it, such as
+                ``text``, or the only one with strings.
             target (optional): What to explain: a label or an index; a pair of them for why the
                 first and not the second, ``("joy", "fear")``; a list of these for several of one
                 text, or "all". For many texts one for all, or a list with one, or a list, for each.
                 Default: None, what the task explains: of a classifier the predicted class.
             n_steps (int, optional): Steps or samples. Default: None, the constructor's.
+            errors: What to do with a text that cannot be explained, such as None: "raise" ends
+                there with an error that names its position; "skip" leaves it out, and a warning at
+                the end says which were. Default: "raise".
             show_progress: Whether to show a progress bar. Default: False.
 
         Returns:
@@ -172,17 +187,30 @@ class TextExplainer:
             targets; ``row`` is the number of its text.
 
         Raises:
-            InvalidInputError: A text or the target is of a wrong kind.
+            InvalidInputError: A text or the target is of a wrong kind, or there is no such column.
             NonFiniteError: The model's output, or a score, is NaN or infinite.
         """
-        return list(self.stream(texts, target=target, n_steps=n_steps, show_progress=show_progress))
+        return list(
+            self.stream(
+                texts,
+                text_pair,
+                column=column,
+                target=target,
+                n_steps=n_steps,
+                errors=errors,
+                show_progress=show_progress,
+            )
+        )
 
     def stream(
         self,
         texts: TextLike | Iterable[TextLike],
+        text_pair: str | Iterable[str] | None = None,
         *,
+        column: Column | None = None,
         target: TargetsLike | Sequence[TargetsLike] = None,
         n_steps: int | None = None,
+        errors: OnError = "raise",
         show_progress: bool = False,
     ) -> Iterator[Explanation]:
         """The explanations of ``explainer(texts)`` one after the other.
@@ -190,12 +218,11 @@ class TextExplainer:
         Memory does not grow with the number of texts: 16 batches are read ahead, sorted by length,
         explained, and given in the order in which they came. Arguments are checked at the call,
         before the first text is read. A text without tokens, such as an empty one, gets an
-        explanation without tokens.
+        explanation without tokens. Before an error all texts in front of the one that failed are
+        given.
         """
-        one_text = is_one_text(texts)
-        given: Iterable[TextLike] = [texts] if one_text else texts  # type: ignore[list-item,assignment]
-        if not isinstance(given, Iterable):
-            raise InvalidInputError(f"texts: expected texts, got {type(texts).__name__}")
+        check_errors(errors)
+        given, one_text = given_texts(texts, text_pair, column=column)
         method = self._method if n_steps is None else self._made(n_steps)
         entry = methods.spec(self.method) if isinstance(self.method, str) else None
         explain = StreamExplainer(
@@ -208,13 +235,14 @@ class TextExplainer:
             batch_size=self.batch_size,
         )
         targets = targets_of_texts(target, given, self.text_model.check_targets, one_text=one_text)
-        return explain(given, targets, progress=show_progress)
+        return explain(given, targets, errors=errors, progress=show_progress)
 
     def fit(
         self,
         texts: Iterable[TextLike],
         val_texts: Iterable[TextLike] | None = None,
         *,
+        column: Column | None = None,
         masker: str | os.PathLike[str] | nn.Module | None = None,
         perturbation: str | None = None,
         batch_size: int = BATCH_SIZE,
@@ -228,8 +256,10 @@ class TextExplainer:
         takes it. ``text_model`` and ``fit`` of the attribution classes offer everything else.
 
         Args:
-            texts: Training texts, which are read once for each epoch: a list, say.
+            texts: Training texts, which are read once for each epoch: a list, say, or a table, as
+                explaining takes them.
             val_texts (optional): Texts by whose loss the best weights are kept. Default: None.
+            column (optional): The column with the texts, as for explaining. Default: None.
             masker (optional): ``transformer``, the published one, from the model's own encoder;
                 ``shared``, a head on the model's hidden states; the folder of a fitted masker; the
                 folder or hub id of an encoder with a tokenizer of its own, whose scores are carried
@@ -253,7 +283,7 @@ class TextExplainer:
         """
         name = self._learned_name()
         batches = partial(TextBatches, self.text_model, seed=self.seed, units=self.units)
-        training = batches(texts, batch_size=batch_size)
+        training = batches(given_texts(texts, column=column).texts, batch_size=batch_size)
         own = self.masker if isinstance(self.masker, nn.Module) else None
         # A second fit forgets the first; what was loaded, or given, is where fits start.
         start = next((m for m in (masker, self._loaded, own) if m is not None), None)
@@ -278,10 +308,14 @@ class TextExplainer:
             perturbation=recipe.perturbation,
             seed=self.seed,
         )
+        validation = None
+        if val_texts is not None:
+            held_out = given_texts(val_texts, column=column).texts
+            validation = batches(held_out, batch_size=32, shuffle=False)
         with self.text_model.evaluating():
             attribution.fit(
                 training,
-                None if val_texts is None else batches(val_texts, batch_size=32, shuffle=False),
+                validation,
                 show_progress=show_progress,
                 **settings,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, islice, repeat
+from itertools import islice, repeat
 from typing import Any, TypedDict
 
 import numpy as np
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from captum_aml._utils.batching import chunks, put_back
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.methods import ScoreMeaning, Setting, TokenMethod, each_target
 from captum_aml.text.contrast import ContrastMethod
 from captum_aml.text.encoding import TextBatch, TokenizedText
 from captum_aml.text.explanation import Explanation
+from captum_aml.text.failing import FailingTexts, OnError, windows
 from captum_aml.text.grouping import TokenGroups
-from captum_aml.text.inputs import TextLike, each_text
+from captum_aml.text.inputs import Text
 from captum_aml.text.models.base import Question, TextModel
 from captum_aml.text.models.targets import Target, TargetsLike
 from captum_aml.text.units import TextUnits
@@ -59,9 +59,10 @@ class StreamExplainer:
 
     def __call__(
         self,
-        texts: Iterable[TextLike],
+        texts: Iterable[object],
         targets: Iterator[TargetsLike],
         *,
+        errors: OnError = "raise",
         progress: bool = False,
     ) -> Iterator[Explanation]:
         """The explanations of a stream of texts, in its order.
@@ -69,6 +70,7 @@ class StreamExplainer:
         Args:
             texts: The texts.
             targets: What is explained of each.
+            errors: What to do with a text that fails. Default: "raise".
             progress: Whether to show a progress bar. Default: False.
 
         Raises:
@@ -76,34 +78,79 @@ class StreamExplainer:
             NonFiniteError: The model's output, or a score, is NaN or infinite.
         """
         total = len(texts) if isinstance(texts, Sized) else None
-        start = 0
+        failing, start = FailingTexts(errors), 0
         with tqdm(total=total, unit="text", disable=not progress) as bar:
-            for window in chunks(each_text(texts), _BATCHES_PER_WINDOW * self.batch_size):
+            for window, error in windows(texts, _BATCHES_PER_WINDOW * self.batch_size):
                 asked = list(islice(targets, len(window)))
                 if len(asked) < len(window):
                     raise InvalidInputError("target: expected one for each text, got fewer")
-                questions = self.text_model.questions(
-                    self.text_model.tokenize(window), asked, batch_size=self.batch_size
-                )
-                rows = [start + row for row, some in enumerate(questions) for _ in some]
-                flat = list(chain.from_iterable(questions))
-                batches = self.text_model.batches([each.text for each in flat], self.batch_size)
-                explanations: list[list[Explanation]] = []
-                if not flat:
-                    bar.update(len(window))
-                for numbers in batches:
-                    explanations += self._explained(
-                        [flat[number] for number in numbers], [rows[number] for number in numbers]
-                    )
-                    bar.update(start + len(window) * len(explanations) // len(flat) - bar.n)
-                in_order = put_back(chain.from_iterable(batches), explanations)
-                yield from chain.from_iterable(in_order)
+                found = self._window(window, asked, start, failing, bar)
+                for row, some in enumerate(found, start=start):
+                    if not failing.passes_over(row):
+                        yield from some
                 start += len(window)
+                if error is not None:
+                    failing.warn(start)
+                    raise error
+        failing.warn(start)
         if not isinstance(targets, repeat) and next(targets, None) is not None:
             raise InvalidInputError("target: expected one for each text, got more")
 
+    def _window(
+        self,
+        given: Sequence[object],
+        asked: Sequence[TargetsLike],
+        start: int,
+        failing: FailingTexts,
+        bar: tqdm[Any],
+    ) -> list[list[Explanation]]:
+        """The explanations of each of the texts that are sorted together.
+
+        Args:
+            given: The texts as they came.
+            asked: What is explained of each.
+            start: The row of the first.
+            failing: It is told of those that fail, which have none.
+            bar: Progress in texts.
+        """
+        model, rows = self.text_model, range(start, start + len(given))
+        texts = failing.attempt(
+            range(len(given)), rows, lambda some: [Text.of(given[i], rows[i]) for i in some]
+        )
+        tokenized = failing.attempt(
+            list(texts), rows, lambda some: model.tokenize([texts[i] for i in some])
+        )
+        questions = failing.attempt(
+            list(tokenized),
+            rows,
+            lambda some: model.questions(
+                [tokenized[i] for i in some],
+                [asked[i] for i in some],
+                batch_size=self.batch_size,
+            ),
+        )
+        flat = [(rows[i], each) for i, some in questions.items() for each in some]
+        row_of = [row for row, _ in flat]
+        explanations: list[list[Explanation]] = [[] for _ in flat]
+        done = 0
+        for numbers in model.batches([each.text for _, each in flat], self.batch_size):
+            made = failing.attempt(
+                numbers,
+                row_of,
+                lambda some: self._explained(*zip(*(flat[n] for n in some), strict=True)),
+            )
+            for number, some in made.items():
+                explanations[number] = some
+            done += len(numbers)
+            bar.update(start + len(given) * done // len(flat) - bar.n)
+        bar.update(start + len(given) - bar.n)
+        of_text: list[list[Explanation]] = [[] for _ in given]
+        for row, some in zip(row_of, explanations, strict=True):
+            of_text[row - start] += some
+        return of_text
+
     def _explained(
-        self, questions: Sequence[Question], rows: Sequence[int]
+        self, rows: Sequence[int], questions: Sequence[Question]
     ) -> list[list[Explanation]]:
         """The explanations of N questions, each of its targets, or of its prediction."""
         texts = [question.text for question in questions]

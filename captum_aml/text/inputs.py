@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from captum_aml._utils.rows import shown
 from captum_aml.exceptions import InvalidInputError
@@ -98,16 +98,6 @@ class Text:
         return cls(joined, parts=spans)
 
 
-def is_one_text(texts: object) -> bool:
-    """Whether an argument is one text rather than many: a string, a mapping, or a pair.
-
-    A tuple of two strings is a pair; a list is always many texts.
-    """
-    if isinstance(texts, tuple):
-        return len(texts) == 2 and all(isinstance(text, str) for text in texts)
-    return isinstance(texts, str | Mapping | Text)
-
-
 @dataclass(frozen=True)
 class Unreadable:
     """What stands for a row that is no text.
@@ -119,10 +109,20 @@ class Unreadable:
     reason: str
 
 
+class GivenTexts(NamedTuple):
+    """The texts of a call.
+
+    Attributes:
+        texts: They, one after the other. Each may turn out to be none, which ``Text.of`` says.
+        is_one: Whether it is one text that was given, rather than many.
+    """
+
+    texts: Iterable[Any]
+    is_one: bool
+
+
 # What is given may hold anything, which is checked text by text.
-def given_texts(
-    texts: Any, text_pair: Any = None, *, column: Column | None = None
-) -> Iterable[Any]:
+def given_texts(texts: Any, text_pair: Any = None, *, column: Column | None = None) -> GivenTexts:
     """The texts that an argument holds, one after the other.
 
     - A string, a pair as a tuple of two strings, or a mapping of one row: one text.
@@ -141,8 +141,7 @@ def given_texts(
         column (optional): The column with the texts, or the two with pairs.
 
     Returns:
-        Something that has a length and can be read anew where ``texts`` does. Elements may turn
-        out to be no texts, which ``Text.of`` says.
+        The texts, which have a length and can be read anew where ``texts`` does.
 
     Raises:
         InvalidInputError: There is no such column, or several that could be meant; or the arguments
@@ -157,18 +156,18 @@ def given_texts(
     ):
         if column is not None:
             raise InvalidInputError("column: expected rows or columns beside it, got one text")
-        return [texts]
+        return GivenTexts([texts], is_one=True)
     table = table_of(texts)
     if table is not None:
         return _of_table(*table, column)
     if not isinstance(texts, Iterable):
         raise InvalidInputError(f"texts: expected texts, got {type(texts).__name__}")
     if column is None:
-        return texts
+        return GivenTexts(texts, is_one=False)
     rows = _Rows(texts, column)
     if isinstance(texts, Iterator):
-        return iter(rows)
-    return list(rows) if isinstance(texts, Sequence) else rows
+        return GivenTexts(iter(rows), is_one=False)
+    return GivenTexts(list(rows) if isinstance(texts, Sequence) else rows, is_one=False)
 
 
 def each_text(texts: Any, start: int = 0) -> Iterator[Text]:
@@ -181,31 +180,32 @@ def each_text(texts: Any, start: int = 0) -> Iterator[Text]:
     Raises:
         InvalidInputError: A text has none of the forms of ``TextLike``.
     """
-    for position, text in enumerate(given_texts(texts), start=start):
+    for position, text in enumerate(given_texts(texts).texts, start=start):
         yield Text.of(text, position)
 
 
-def _paired(first: Any, second: Any) -> Iterable[Any]:
+def _paired(first: Any, second: Any) -> GivenTexts:
     if isinstance(first, str) and isinstance(second, str):
-        return [(first, second)]
+        return GivenTexts([(first, second)], is_one=True)
     if not (is_column(first) and is_column(second)):
         raise InvalidInputError(
             "text_pair: expected a string beside a string, or a list beside a list, got "
             f"{type(second).__name__} beside {type(first).__name__}"
         )
-    return joined_columns([first, second])
+    return GivenTexts(joined_columns([first, second]), is_one=False)
 
 
 def _of_table(
     names: list[str], column_of: Callable[[str], Any], column: Column | None
-) -> Iterable[Any]:
+) -> GivenTexts:
     chosen = choose_columns(names, column, lambda name: first_cell(column_of(name)))
     columns = {name: column_of(name) for name in chosen}
     kinds = {is_column(values) for values in columns.values()}
     if kinds == {True}:
-        return joined_columns(list(columns.values()))
+        return GivenTexts(joined_columns(list(columns.values())), is_one=False)
     if kinds == {False}:
-        return list(_Rows([{name: column_of(name) for name in names}], column))
+        row = {name: column_of(name) for name in names}
+        return GivenTexts([_of_row(row, 0, column)], is_one=True)
     raise InvalidInputError(
         "texts: expected strings or lists in both columns "
         f"{' and '.join(map(repr, chosen))}, got one of each"
@@ -215,7 +215,7 @@ def _of_table(
 class _Rows(Iterable[Any]):
     """The texts in a column of rows, read anew each time."""
 
-    def __init__(self, rows: Iterable[Any], column: Column | None) -> None:
+    def __init__(self, rows: Iterable[Any], column: Column) -> None:
         self._rows = rows
         self._column = column
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.text import TextExplainer
 from captum_aml.text.inputs import Text, each_text, given_texts
 from tests._helpers.benchmark_runs import tiny_classifier
 
@@ -37,7 +38,7 @@ def table(request: pytest.FixtureRequest) -> Callable[[dict[str, list[Any]]], An
 
 
 def strings(texts: Any, *args: Any, **options: Any) -> list[str]:
-    return [Text.of(text).text for text in given_texts(texts, *args, **options)]
+    return [Text.of(text).text for text in given_texts(texts, *args, **options).texts]
 
 
 class TestTables:
@@ -77,7 +78,7 @@ class TestTables:
         column: tuple[str, str] | None,
     ) -> None:
         columns = {names[1]: ["b", "d"], "idx": [0, 1], names[0]: ["a", "c"]}
-        texts = [Text.of(text) for text in given_texts(table(columns), column=column)]
+        texts = [Text.of(text) for text in given_texts(table(columns), column=column).texts]
         assert [text.pieces for text in texts] == [("a", "b"), ("c", "d")]
 
     def test_lists_of_words_in_a_column_that_is_named(
@@ -118,7 +119,7 @@ class TestTables:
         self, table: Callable[[dict[str, list[Any]]], Any]
     ) -> None:
         made = table({"text": REVIEWS, "label": [0, 1, 0]})
-        texts = given_texts(made, column="text")
+        texts = given_texts(made, column="text").texts
         assert [Text.of(t).text for t in texts] == REVIEWS
         if not isinstance(made, Iterator):
             assert [Text.of(t).text for t in texts] == REVIEWS
@@ -129,6 +130,44 @@ class TestTables:
         model, frame = tiny_classifier(), pandas.DataFrame({"text": REVIEWS})
         assert len(model.predict(frame)) == len(model.predict({"text": REVIEWS})) == 3
         assert len(model.predict(REVIEWS[0])) == 1
+
+
+class TestExplainer:
+    """Explaining and fitting take the same forms."""
+
+    def test_tables(self, table: Callable[[dict[str, list[Any]]], Any]) -> None:
+        explainer = TextExplainer(tiny_classifier(), method="random")
+        found = explainer(table({"text": REVIEWS, "label": [0, 1, 0]}), target=[0, 1, 0])
+        assert [(e.text, e.row, e.target) for e in found] == [
+            (text, row, row % 2) for row, text in enumerate(REVIEWS)
+        ]
+        pairs = {"title": ["a", "b"], "body": ["good", "bad"], "label": ["x", "y"]}
+        found = list(explainer.stream(table(pairs), column=("title", "body")))
+        assert [e.text for e in found] == ["a\ngood", "b\nbad"]
+        assert [e.parts for e in found] == [((0, 1), (2, 6)), ((0, 1), (2, 5))]
+
+    def test_pairs_by_position(self) -> None:
+        explainer = TextExplainer(tiny_classifier(), method="random")
+        (both,) = explainer("a film", "good", target=[0, 1])[:1]
+        assert [e.target for e in explainer("a film", "good", target=[0, 1])] == [0, 1]
+        assert both == explainer({"question": "a film", "context": "good"}, target=0)[0]
+        assert [e.text for e in explainer(["a", "b"], ["c", "d"])] == ["a\nc", "b\nd"]
+
+    def test_fit(self) -> None:
+        rows = {"label": [0, 1, 0, 1], "review": ["a good film", "bad", "so so", "good"]}
+        options: dict[str, Any] = {"epochs": 1, "masker": "shared"}
+        scores = []
+        for given, column in (
+            (rows["review"], None),
+            (pandas.DataFrame(rows), None),
+            (datasets.Dataset.from_dict({**rows, "label": ["a", "b", "a", "b"]}), "review"),
+        ):
+            explainer = TextExplainer(tiny_classifier())
+            explainer.fit(given, given, column=column, **options)
+            scores.append(explainer("a good film")[0].scores)
+        assert scores[0] == scores[1] == scores[2]
+        with pytest.raises(InvalidInputError, match=r"columns 'label', 'review', .* got 'text'"):
+            explainer.fit(pandas.DataFrame(rows), column="text", **options)
 
 
 class TestRows:
@@ -154,7 +193,7 @@ class TestRows:
             list(each_text(["a", row]))
 
     def test_bad_rows_in_a_column_are_named(self) -> None:
-        texts = given_texts(["a", {"text": "b"}, {"body": "c"}], column="body")
+        texts = given_texts(["a", {"text": "b"}, {"body": "c"}], column="body").texts
         *bad, good = texts
         assert Text.of(good).text == "c"
         for text, message in zip(
@@ -170,11 +209,11 @@ class TestRows:
 
 class TestPairs:
     def test_two_strings_or_two_lists(self) -> None:
-        assert list(given_texts("a", "b")) == [("a", "b")]
+        assert list(given_texts("a", "b").texts) == [("a", "b")]
         frame = pandas.DataFrame({"q": ["a", "b"], "d": ["c", "d"]}, index=[5, 3])
         for first, second in ((["a", "b"], ("c", "d")), (frame["q"], frame["d"])):
-            assert list(given_texts(first, second)) == [("a", "c"), ("b", "d")]
-        pairs = given_texts(["a", "b", "c"], ["d", "e", "f"])
+            assert list(given_texts(first, second).texts) == [("a", "c"), ("b", "d")]
+        pairs = given_texts(["a", "b", "c"], ["d", "e", "f"]).texts
         assert list(pairs[1:]) == [("b", "e"), ("c", "f")]  # type: ignore[index]
 
     @pytest.mark.parametrize(
