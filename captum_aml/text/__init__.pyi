@@ -6,6 +6,8 @@ from .explanation import Explanation
 from .inputs import Text, TextLike
 from .models.base import Question, TextModel
 from .models.classifier import TextClassifier
+from .models.fill_mask import MaskFiller
+from .models.masked_prompt import MaskedPromptClassifier
 from .models.multi_label import MultiLabelClassifier
 from .models.prompt import PromptClassifier
 from .models.registry import register_text_model, tasks
@@ -18,6 +20,8 @@ __all__ = [
     "BaselineToken",
     "Explanation",
     "LabelledText",
+    "MaskFiller",
+    "MaskedPromptClassifier",
     "MultiLabelClassifier",
     "PromptClassifier",
     "Question",

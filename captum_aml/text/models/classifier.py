@@ -94,8 +94,8 @@ def _check_classifies(model: PreTrainedModel, n_outputs: int, least: int) -> Non
     name = type(model).__name__
     if model.get_output_embeddings() is not None or model.can_generate():
         raise InvalidInputError(
-            f"model: {name} writes text; give template= and labels= to classify by prompt, or "
-            "explain what it writes with captum_aml.LLMAMLAttribution"
+            f"model: {name} is a language model; give template= and labels= to classify by "
+            "prompt, or leave out the task to explain what it writes"
         )
     if model is model.base_model:
         raise InvalidInputError(

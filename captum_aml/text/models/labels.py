@@ -73,16 +73,22 @@ def class_index(target: int | str, names: Sequence[str]) -> int:
         index = int(target) if isinstance(target, str) else operator.index(target)
     except (TypeError, ValueError):
         raise InvalidInputError(
-            f"target: expected one of the labels {', '.join(names)} or an index from 0 to "
+            f"target: expected one of the labels {listed(names)} or an index from 0 to "
             f"{len(names) - 1}, got {target!r}"
         ) from None
     if not 0 <= index < len(names):
         hint = f"; the class of that name is target={str(index)!r}" if str(index) in names else ""
         raise InvalidInputError(
-            f"target: expected an index from 0 to {len(names) - 1} ({', '.join(names)}), got "
+            f"target: expected an index from 0 to {len(names) - 1} ({listed(names)}), got "
             f"{index}{hint}"
         )
     return index
+
+
+def listed(names: Sequence[str], most: int = 30) -> str:
+    """Names with commas between, for a message: of many the first ones and how many there are."""
+    more = f", ... ({len(names):,} in all)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def n_outputs(model: PreTrainedModel) -> int:

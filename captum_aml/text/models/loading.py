@@ -11,6 +11,7 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -77,6 +78,18 @@ def load_language_model(
         "a language model (a local folder or a hub id)",
         dtype,
     )
+
+
+def load_masked_language_model(
+    source: str, *, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads a masked language model and its tokenizer, likewise.
+
+    Raises:
+        InvalidInputError: There is none, or it is damaged.
+    """
+    expected = "a masked language model (a local folder or a hub id)"
+    return _load(source, lambda _: AutoModelForMaskedLM, expected, dtype)
 
 
 @dataclass(frozen=True)

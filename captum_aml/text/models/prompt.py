@@ -15,8 +15,7 @@ not averaged, so that they are those of the words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,26 +24,16 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
-from captum_aml._utils.tokenizers import has_beginning
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.encoding import TokenizedText
-from captum_aml.text.inputs import Text, TextLike, each_text
 from captum_aml.text.models._causal import extended_mask, last_tokens, positions, shown_tokens
-from captum_aml.text.models.base import TextModel, checked_length
 from captum_aml.text.models.loading import load_language_model
+from captum_aml.text.models.prompted import PromptedModel
 from captum_aml.text.models.registry import register_text_model
-from captum_aml.text.models.template import (
-    PromptConfig,
-    PromptTemplate,
-    beginning,
-    named_words,
-    read_words,
-    text_offsets,
-)
+from captum_aml.text.models.template import PromptConfig, PromptTemplate, read_words
 
 
 @register_text_model
-class PromptClassifier(TextModel):
+class PromptClassifier(PromptedModel):
     """A language model that classifies by the word it continues a prompt with.
 
     Decoders and encoder-decoders (T5) of Hugging Face. A pass costs one pass of the model where
@@ -79,70 +68,10 @@ class PromptClassifier(TextModel):
             text, the model writes no text, or the tokenizer gives no offsets.
     """
 
-    task = "prompt-classification"
-    takes_labels = True
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        template: str,
-        labels: Mapping[str, str] | Sequence[str],
-        *,
-        examples: Sequence[tuple[TextLike, str]] = (),
-        description: str = "",
-        separator: str = "\n\n",
-        add_special_tokens: bool = True,
-        baseline: str | None = None,
-        max_length: int | None = None,
-    ) -> None:
-        self._label_names, self._label_words = named_words(labels)
-        self.prompt_config: PromptConfig = PromptConfig(
-            template=template,
-            labels=dict(zip(self._label_names, self._label_words, strict=True)),
-            examples=tuple(examples),
-            description=description,
-            separator=separator,
-            add_special_tokens=add_special_tokens,
-        )
-        self._template = PromptTemplate.of(self.prompt_config)
-        self._writes = bool(model.config.is_encoder_decoder)
-        if model.get_output_embeddings() is None:
-            raise InvalidInputError(
-                f"model: expected a language model, which gives logits of the next token, got "
-                f"{type(model).__name__}; a classifier needs no prompt"
-            )
-        super().__init__(model, tokenizer, baseline=baseline)
-        self._adds = add_special_tokens and not has_beginning(tokenizer, self._template.pieces[0])
-        self._extra_inputs = ()  # token types are for encoders
-        self._words, self._branches = read_words(
-            [self._label_ids(word) for word in self._label_words],
-            self._label_names,
-        )
-        frame = len(self._encoded(Text.of("" if len(self._template.slots) == 1 else ("", ""))))
-        self.max_length = checked_length(
-            model,
-            tokenizer,
-            max_length,
-            least=frame + 1,
-            # A decoder is given all tokens of a word but the last one after the prompt.
-            n_reserved=0 if self._writes else self._branches.shape[1],
-        )
-        if self.max_length is not None and frame >= self.max_length:
-            raise InvalidInputError(
-                f"template: expected a prompt that leaves room for a text within "
-                f"{self.max_length} tokens, got one of {frame}; give fewer examples"
-            )
-
     @staticmethod
     def load(source: str, *, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Loads a language model and its tokenizer from a folder or the hub."""
         return load_language_model(source, dtype=dtype)
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """The names of the C classes, in order."""
-        return self._label_names
 
     @property
     def is_decoder(self) -> bool:
@@ -150,33 +79,35 @@ class PromptClassifier(TextModel):
         return True
 
     @property
-    def settings(self) -> dict[str, str]:
-        """The prompt and the label words."""
-        slots = [f"{{{slot}}}" for slot in sorted(self._template.slots)]
-        shown = Text.of(slots[0] if len(slots) == 1 else tuple(slots))
-        return {"prompt": self.prompt(shown), "label_words": ", ".join(self._label_words)}
+    def _writes(self) -> bool:
+        """Whether a decoder of its own writes the answer."""
+        return bool(self.model.config.is_encoder_decoder)
+
+    @property
+    def _goes_on(self) -> bool:
+        return not self._writes
+
+    def _read_template(
+        self, config: PromptConfig, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+    ) -> PromptTemplate:
+        if model.get_output_embeddings() is None:
+            raise InvalidInputError(
+                f"model: expected a language model, which gives logits of the next token, got "
+                f"{type(model).__name__}; a classifier needs no prompt"
+            )
+        return PromptTemplate.of(config)
+
+    def _read_labels(self, words: Sequence[str]) -> int:
+        self._words, self._branches = read_words(
+            [self._label_ids(word) for word in words], self._label_names
+        )
+        # A decoder is given all tokens of a word but the last one after the prompt.
+        return 0 if self._writes else self._branches.shape[1]
 
     @property
     def label_ids(self) -> tuple[tuple[int, ...], ...]:
         """The token ids of each class's word."""
         return tuple(word.ids for word in self._words)
-
-    def prompt(self, text: TextLike) -> str:
-        """The whole prompt around a text, as the tokenizer is given it.
-
-        Raises:
-            InvalidInputError: A pair is given and the template has no slot for it, or the other
-                way around.
-        """
-        return self._template.fill(Text.of(text))[0]
-
-    def tokenize(self, texts: Iterable[TextLike]) -> list[TokenizedText]:
-        """Tokenizes texts inside their prompts; texts that are too long are cut, prompts never.
-
-        Offsets are those in the text: a token of the prompt, or with no character of the text,
-        has none and is not maskable.
-        """
-        return [self._tokenized(text) for text in each_text(texts)]
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *extra_inputs: Tensor
@@ -280,47 +211,3 @@ class PromptClassifier(TextModel):
                 "punctuation mark and begin the word with a space"
             )
         return tuple(int(i) for i in joined[len(alone) :])
-
-    def _encoded(self, text: Text) -> TokenizedText:
-        """A text inside its prompt, however long."""
-        prompt, spans = self._template.fill(text)
-        encoding = self.tokenizer(
-            prompt,
-            add_special_tokens=self._adds,
-            truncation=False,
-            verbose=False,
-        ).encodings[0]
-        n_tokens = len(encoding.ids)
-        if not self._writes:
-            # A decoder goes on after the prompt, not after what marks an end.
-            while n_tokens and encoding.special_tokens_mask[n_tokens - 1]:
-                n_tokens -= 1
-        offsets = text_offsets(encoding.offsets[:n_tokens], spans)
-        return TokenizedText(
-            text=text.text,
-            model_inputs={
-                "input_ids": list(encoding.ids[:n_tokens]),
-                "attention_mask": [1] * n_tokens,
-            },
-            tokens=tuple(encoding.tokens[:n_tokens]),
-            offsets=offsets,
-            maskable=tuple(end > start for start, end in offsets),
-            n_tokens_cut=0,
-            parts=text.parts,
-            words=text.words,
-        )
-
-    def _tokenized(self, text: Text) -> TokenizedText:
-        whole = encoded = self._encoded(text)
-        while self.max_length is not None and len(encoded) > self.max_length:
-            # Cut before the first token without room; several tokens may be parts of a character.
-            starts = sorted(start for start, end in encoded.offsets if end > start)
-            room = len(starts) - (len(encoded) - self.max_length)
-            encoded = self._encoded(beginning(text, starts[room] if room > 0 else 0))
-        return replace(
-            encoded,
-            text=text.text,
-            n_tokens_cut=sum(whole.maskable) - sum(encoded.maskable),
-            parts=text.parts,
-            words=text.words,
-        )

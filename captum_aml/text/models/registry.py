@@ -22,6 +22,9 @@ _PIPELINES = {
     "translation": "text-generation",
 }
 
+#: Tasks of language models, which classify by a prompt where labels are given.
+_WRITING = ("fill-mask", "text-generation")
+
 
 def register_text_model(kind: _Kind) -> _Kind:
     """Makes a class of text models known to ``TextExplainer`` and the command line; a decorator.
@@ -70,6 +73,8 @@ def text_model_kind(
     """
     if task is not None and pipeline_task(task) not in tasks():
         raise InvalidInputError(f"task: expected one of {', '.join(tasks())}, got {task!r}")
+    if with_labels and task is not None and pipeline_task(task) in _WRITING:
+        task = "prompt-classification"
     names = tuple(description.architectures) or ("",)
     found: dict[type[TextModel], int] = {}
     for kind in _KINDS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from string import Formatter
 from typing import Any, NamedTuple
 
@@ -72,8 +72,13 @@ class PromptTemplate:
     slots: tuple[str, ...]
 
     @classmethod
-    def of(cls, config: PromptConfig) -> PromptTemplate:
+    def of(cls, config: PromptConfig, *, mask: str = "") -> PromptTemplate:
         """The template of a prompt, whose labels are named, with everything that goes before it.
+
+        Args:
+            config: The prompt.
+            mask: What stands in the template in the place of the answer. Default: "", the answer
+                follows the template.
 
         Raises:
             InvalidInputError: The template is malformed, or an example is.
@@ -81,6 +86,12 @@ class PromptTemplate:
         words = config.labels
         assert isinstance(words, Mapping)
         own = cls._parsed(config.template)
+        n_masks = sum(piece.count(mask) for piece in own.pieces) if mask else 1
+        if n_masks != 1:
+            raise InvalidInputError(
+                f"template: expected the mask token {mask!r} once, where the label word is, got "
+                f"it {n_masks} times in {config.template!r}"
+            )
         before = [config.description] if config.description else []
         known = {**{word.strip(): word for word in words.values()}, **words}
         for number, example in enumerate(config.examples):
@@ -96,7 +107,11 @@ class PromptTemplate:
                     f"position {number}"
                 )
             word = known.get(label) or known[str(label).strip()]
-            before.append(own.fill(Text.of(text, number))[0] + own.joined(word))
+            if mask:
+                solved, end = own.answered(mask, word.strip()), ""
+            else:
+                solved, end = own, own.joined(word)
+            before.append(solved.fill(Text.of(text, number))[0] + end)
         first = config.separator.join([*before, own.pieces[0]])
         return cls((first, *own.pieces[1:]), own.slots)
 
@@ -128,6 +143,10 @@ class PromptTemplate:
                 f"{expected} once, and {{text_pair}} once where texts are pairs, got {template!r}"
             )
         return cls(tuple(pieces), tuple(slots))
+
+    def answered(self, mask: str, word: str) -> PromptTemplate:
+        """The template with a word in place of the mask token."""
+        return replace(self, pieces=tuple(piece.replace(mask, word) for piece in self.pieces))
 
     @property
     def tail(self) -> str:
