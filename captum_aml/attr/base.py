@@ -20,7 +20,8 @@ from captum_aml._utils.isolation import isolated_rng, without_inference_tensors
 from captum_aml.attr.explain import (
     DEFAULT_MASKS,
     AttributionResult,
-    explain_call,
+    baselines_output,
+    explain_calls,
     output_difference,
     propose_mask,
     row_sums,
@@ -72,8 +73,8 @@ class MaskAttribution(GradientAttribution, ABC):
 
     Attributes:
         masker_: The fitted masker, after ``fit`` or ``from_pretrained``.
-        last_terms_: The objective's terms for the masks of the last call if they were tuned; of a
-            masker's proposals see :meth:`evaluate`.
+        last_terms_: The objective's terms for the masks of the last call if they were tuned, and
+            for its last target if it had several; of a masker's proposals see :meth:`evaluate`.
         best_step_: The tuning step at which each of those masks was found, (N,), likewise.
         output_: How the last call's outputs were read, for instance what ``auto`` decided.
         perturbation_: How the last call's masks were applied, likewise.
@@ -171,7 +172,8 @@ class MaskAttribution(GradientAttribution, ABC):
             index = checked_target(call.target, output)
             if index is None and output.dim() == 2 and output.shape[1] > 1:
                 index = output.argmax(dim=1, keepdim=True)
-            difference = output_difference(self.forward_func, call, output, index)
+            at_baselines = baselines_output(self.forward_func, call)
+            difference = output_difference(output, at_baselines, index)
             return row_sums(tensors_in(attributions)) - difference
 
     @property
@@ -352,28 +354,40 @@ class MaskAttribution(GradientAttribution, ABC):
         site: Site,
         arguments: tuple[Any, ...],
         *,
+        targets: Sequence[Target] = (),
         n_steps: int | None,
         internal_batch_size: int | None,
-        with_delta: bool,
+        with_delta: bool = False,
         show_progress: bool,
-    ) -> tuple[Call, AttributionResult]:
-        """Explains a call in chunks and notes what the caller may want to read afterwards."""
+    ) -> tuple[Call, list[AttributionResult]]:
+        """Explains a call in chunks and notes what the caller may want to read afterwards.
+
+        Args:
+            site: Where the mask enters.
+            arguments: Those of the call, of whatever kind.
+            targets: Targets that are explained after the call's own.
+            n_steps: As for ``attribute``, like the arguments after it.
+            internal_batch_size: The most rows of a forward call.
+            with_delta: Whether to compute the deltas.
+            show_progress: Whether to show a progress bar.
+        """
         with torch.inference_mode(False), torch.no_grad(), isolated_rng(self.seed):
             call = self._call(*arguments)
             self.last_terms_ = self.best_step_ = self.last_outputs_ = None
             self.output_ = self.perturbation_ = None
-            result, self.last_outputs_ = explain_call(
+            results, self.last_outputs_ = explain_calls(
                 self,
-                call,
+                [call, *(call.with_target(target) for target in targets)],
                 site,
                 n_steps=self._checked_steps(n_steps),
                 internal_batch_size=internal_batch_size,
                 with_delta=with_delta,
                 show_progress=show_progress,
             )
-        self.last_terms_, self.best_step_ = result.terms, result.best_step
-        self.output_, self.perturbation_ = result.output, result.perturbation
-        return call, result
+        last = results[-1]
+        self.last_terms_, self.best_step_ = last.terms, last.best_step
+        self.output_, self.perturbation_ = last.output, last.perturbation
+        return call, results
 
     def _problem(self, call: Call, site: Site, capture: Capture | None = None) -> MaskingProblem:
         # Before a fit that is the given masker, which may read the explained model's hidden states.

@@ -82,26 +82,35 @@ class AttributionResult:
         )
 
 
-def explain_call(
+def explain_calls(
     attribution: MaskAttribution,
-    call: Call,
+    calls: Sequence[Call],
     site: Site,
     *,
     n_steps: int,
     internal_batch_size: int | None,
     with_delta: bool,
     show_progress: bool,
-) -> tuple[AttributionResult, Tensor | None]:
-    """Explains a call in chunks of examples whose outputs are all read alike.
+) -> tuple[list[AttributionResult], Tensor | None]:
+    """Explains calls in chunks of examples whose outputs are all read alike.
+
+    Args:
+        attribution: The attribution.
+        calls: The calls; they differ in their targets alone.
+        site: Where the mask enters.
+        n_steps: Masks or tuning steps.
+        internal_batch_size: The most rows of a forward call, or None.
+        with_delta: Whether to compute the deltas.
+        show_progress: Whether to show a progress bar.
 
     Returns:
-        The explanations of all examples, and what the forward function gave for them, (N,) or
-        (N, C); None for outputs of more dimensions.
+        The explanations of all examples for each call, and what the forward function gave for
+        them, (N,) or (N, C); None for outputs of more dimensions.
     """
     explained = partial(
         _explained,
         attribution,
-        call,
+        calls,
         site,
         n_steps=n_steps,
         internal_batch_size=internal_batch_size,
@@ -119,7 +128,7 @@ def explain_call(
 
 def _explained(
     attribution: MaskAttribution,
-    call: Call,
+    calls: Sequence[Call],
     site: Site,
     output: str,
     *,
@@ -127,17 +136,19 @@ def _explained(
     internal_batch_size: int | None,
     with_delta: bool,
     show_progress: bool,
-) -> tuple[AttributionResult, Tensor | None]:
+) -> tuple[list[AttributionResult], Tensor | None]:
     """The same, with outputs of the given kind."""
+    call = calls[0]
     size = call.n_examples
     if internal_batch_size is not None:
         size = min(size, as_count("internal_batch_size", internal_batch_size, least=1))
-    chunks = [call.rows(start, start + size) for start in range(0, call.n_examples, size)]
+    starts = range(0, call.n_examples, size)
+    chunks = [[each.rows(start, start + size) for each in calls] for start in starts]
     masker = attribution._active_masker()
 
-    def chunk(rows: Call, output: str) -> tuple[AttributionResult, Tensor]:
+    def chunk(rows: Sequence[Call], output: str) -> tuple[list[AttributionResult], Tensor]:
         problem = MaskingProblem.build(
-            rows,
+            rows[0],
             site,
             attribution.perturbation,
             output,
@@ -146,8 +157,9 @@ def _explained(
         )
         attribution._make_ready(masker, problem)
         problem = replace(problem, perturbation=attribution._decided(problem, masker))
-        result = explain(
-            problem,
+        others = [problem.aimed_at(each.target) for each in rows[1:]]
+        results = explain(
+            [problem, *others],
             attribution.objective,
             masker,
             n_steps=n_steps,
@@ -159,7 +171,7 @@ def _explained(
             show_progress=show_progress,
             seed=attribution.seed,
         )
-        return result, output_tensor(problem.capture.output)
+        return results, output_tensor(problem.capture.output)
 
     def detected(outputs: list[Tensor]) -> str:
         return Readout.resolve(torch.cat(outputs), call.target, "auto", call.n_examples).kind
@@ -167,27 +179,27 @@ def _explained(
     undecided = output == "auto" and len(chunks) > 1
     if undecided and n_steps:  # a pass costs little beside the steps, and these could be in vain
         function = attribution.forward_func
-        passes = [run_forward(function, c.inputs, c.additional_forward_args) for c in chunks]
+        passes = [run_forward(function, c.inputs, c.additional_forward_args) for c, *_ in chunks]
         output = detected([output_tensor(each) for each in passes])
     detects = undecided and not n_steps
     parts, outputs = [], []
     for rows in chunks:
-        result, given = chunk(rows, output)
-        parts.append(result)
+        results, given = chunk(rows, output)
+        parts.append(results)
         if detects or given.dim() <= 2:
             outputs.append(given)
     if detects:
         # Each chunk was read as it looks by itself; all count as they look together.
         kind = detected(outputs)
         for index, rows in enumerate(chunks):
-            if parts[index].output != kind:
+            if any(part.output != kind for part in parts[index]):
                 parts[index], _ = chunk(rows, kind)
     seen = torch.cat(outputs).detach() if outputs and outputs[0].dim() <= 2 else None
-    return AttributionResult.concatenate(parts), seen
+    return [AttributionResult.concatenate(each) for each in zip(*parts, strict=True)], seen
 
 
 def explain(
-    problem: MaskingProblem,
+    problems: Sequence[MaskingProblem],
     objective: Objective,
     masker: nn.Module | None,
     *,
@@ -199,19 +211,19 @@ def explain(
     with_delta: bool,
     show_progress: bool,
     seed: int = 0,
-) -> AttributionResult:
-    """Explains the examples of one problem together, with the settings of an attribution.
+) -> list[AttributionResult]:
+    """Explains the examples of problems together, with the settings of an attribution.
 
-    A fitted masker's proposal, and with ``tune`` the averaged mask gradient's, is tuned by
-    ``n_steps``. With neither, ``n_steps`` are the masks of the averaged mask gradient. The logits
-    of a masker that was ``regressed`` are contributions, and of any other its mask is shared out.
+    The problems differ in their targets alone, and share passes of the forward function. A fitted
+    masker's proposal, and with ``tune`` the averaged mask gradient's, is tuned by ``n_steps``. With
+    neither, ``n_steps`` are the masks of the averaged mask gradient. The logits of a masker that
+    was ``regressed`` are contributions, and of any other its mask is shared out.
     """
-    layout = problem.layout
     # Where nothing is maskable there is nothing to tune, and nothing to differentiate.
-    steps = n_steps if bool(layout.maskable_units.any()) else 0
+    steps = n_steps if bool(problems[0].layout.maskable_units.any()) else 0
     tunes = n_steps > 0 and (masker is not None or tune is not None)
-    proposal = _proposal(
-        problem,
+    proposals = _proposals(
+        problems,
         objective,
         masker,
         n_masks=DEFAULT_MASKS if tunes and steps else steps,
@@ -219,48 +231,27 @@ def explain(
         regressed=regressed,
         seed=seed,
     )
-    mask, result = torch.sigmoid(proposal.logits), None
+    results: list[TuningResult | None] = [None] * len(problems)
     if tunes:
-        result = _tuned(
-            problem,
-            objective,
-            masker if tune == "masker" else None,
-            proposal.logits,
-            n_steps=steps,
-            learning_rate=learning_rate,
-            show_progress=show_progress,
-        )
-        mask, proposal = result.mask, replace(proposal, effects=result.mask, slope=None)
-    delta = difference = None
+        results = [
+            _tuned(
+                problem,
+                objective,
+                masker if tune == "masker" else None,
+                proposal.logits,
+                n_steps=steps,
+                learning_rate=learning_rate,
+                show_progress=show_progress,
+            )
+            for problem, proposal in zip(problems, proposals, strict=True)
+        ]
+    at_baselines = None
     if with_delta or scores == "contribution":
-        difference = output_difference(
-            problem.site.forward_func,
-            problem.call,
-            output_tensor(problem.capture.output),
-            problem.readout.target,
-        ).to(mask.dtype)
-    values = mask
-    if scores == "contribution":
-        assert difference is not None
-        whole = completed(proposal.effects, difference, layout.maskable_units, proposal.slope)
-        values = whole / layout.tokens_per_unit
-    features = problem.capture.features
-    attributions = layout.scores(values, problem.site.spreads(problem.call, features))
-    if difference is not None and with_delta:
-        delta = row_sums(attributions) - difference
-    return AttributionResult(
-        # Like Captum's own, scores of half precision inputs are float32.
-        attributions=tuple(
-            a.to(torch.promote_types(f.dtype, torch.float32))
-            for a, f in zip(attributions, features, strict=True)
-        ),
-        delta=delta,
-        terms=None if result is None else result.terms,
-        best_step=None if result is None else result.best_step,
-        output=problem.readout.kind,
-        perturbation=problem.perturbation.name,
-        sizes=problem.capture.sizes,
-    )
+        at_baselines = baselines_output(problems[0].site.forward_func, problems[0].call)
+    return [
+        _scored(problem, proposal, result, at_baselines, scores=scores, with_delta=with_delta)
+        for problem, proposal, result in zip(problems, proposals, results, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -278,8 +269,8 @@ class _Proposal:
     slope: Tensor | None = None
 
 
-def _proposal(
-    problem: MaskingProblem,
+def _proposals(
+    problems: Sequence[MaskingProblem],
     objective: Objective,
     masker: nn.Module | None,
     *,
@@ -287,24 +278,30 @@ def _proposal(
     to_tune: bool,
     regressed: bool,
     seed: int,
-) -> _Proposal:
-    maskable, dtype = problem.layout.maskable_units, _mask_dtype(problem)
+) -> list[_Proposal]:
+    maskable, dtype = problems[0].layout.maskable_units, _mask_dtype(problems[0])
     if masker is not None:
         with torch.no_grad(), evaluating(masker):
-            logits = problem.propose(masker).to(dtype)
-        return _Proposal(logits, logits - NEUTRAL_LOGIT if regressed else torch.sigmoid(logits))
+            proposed = [problem.propose(masker).to(dtype) for problem in problems]
+        return [
+            _Proposal(logits, logits - NEUTRAL_LOGIT if regressed else torch.sigmoid(logits))
+            for logits in proposed
+        ]
     if n_masks == 0 or not isinstance(objective, LogOddsObjective):
         logits = torch.full(maskable.shape, INITIAL_LOGIT, dtype=dtype, device=maskable.device)
-        return _Proposal(logits, torch.sigmoid(logits))
+        return [_Proposal(logits, torch.sigmoid(logits))] * len(problems)
     # Not loaded for explanations in a single pass, nor for a fit.
     from captum_aml.tuning import mask_gradient
 
-    found = mask_gradient(problem, objective, n_masks=n_masks, seed=seed, dtype=dtype)
-    effects, ends = found.effects, problem.readout.endpoints
-    if to_tune and ends is not None:
-        # Of a value that is below the baselines' an objective retains what takes it down.
-        effects = effects * (ends[1] - ends[0]).sign()[:, None].to(effects)
-    return _Proposal(as_logits(effects), found.effects, found.slope)
+    proposals = []
+    found = mask_gradient(problems, objective, n_masks=n_masks, seed=seed, dtype=dtype)
+    for problem, unit in zip(problems, found, strict=True):
+        effects, ends = unit.effects, problem.readout.endpoints
+        if to_tune and ends is not None:
+            # Of a value that is below the baselines' an objective retains what takes it down.
+            effects = effects * (ends[1] - ends[0]).sign()[:, None].to(effects)
+        proposals.append(_Proposal(as_logits(effects), unit.effects, unit.slope))
+    return proposals
 
 
 def _tuned(
@@ -335,26 +332,75 @@ def _tuned(
     )
 
 
+def _scored(
+    problem: MaskingProblem,
+    proposal: _Proposal,
+    tuned: TuningResult | None,
+    at_baselines: Tensor | None,
+    *,
+    scores: ScoreKind,
+    with_delta: bool,
+) -> AttributionResult:
+    """The attributions of one problem.
+
+    Args:
+        problem: The problem.
+        proposal: What was found of its units.
+        tuned: What tuning made of it, or None.
+        at_baselines: The forward function's result for the baselines, where it is needed.
+        scores: What the attributions are.
+        with_delta: Whether the deltas are computed.
+    """
+    layout, capture = problem.layout, problem.capture
+    values, effects, slope = torch.sigmoid(proposal.logits), proposal.effects, proposal.slope
+    if tuned is not None:
+        values, effects, slope = tuned.mask, tuned.mask, None
+    difference = delta = None
+    if at_baselines is not None:
+        difference = output_difference(
+            output_tensor(capture.output), at_baselines, problem.readout.target
+        ).to(values.dtype)
+    if scores == "contribution":
+        assert difference is not None
+        whole = completed(effects, difference, layout.maskable_units, slope)
+        values = whole / layout.tokens_per_unit
+    attributions = layout.scores(values, problem.site.spreads(problem.call, capture.features))
+    if difference is not None and with_delta:
+        delta = row_sums(attributions) - difference
+    return AttributionResult(
+        # Like Captum's own, scores of half precision inputs are float32.
+        attributions=tuple(
+            a.to(torch.promote_types(f.dtype, torch.float32))
+            for a, f in zip(attributions, capture.features, strict=True)
+        ),
+        delta=delta,
+        terms=None if tuned is None else tuned.terms,
+        best_step=None if tuned is None else tuned.best_step,
+        output=problem.readout.kind,
+        perturbation=problem.perturbation.name,
+        sizes=capture.sizes,
+    )
+
+
 def propose_mask(problem: MaskingProblem, masker: nn.Module) -> Tensor:
     """The mask that a masker proposes, (N, U), without gradient."""
     with torch.no_grad(), evaluating(masker):
         return torch.sigmoid(problem.propose(masker).to(_mask_dtype(problem)))
 
 
-def output_difference(
-    forward_func: ForwardFunc, call: Call, output: Tensor, target: Tensor | None
-) -> Tensor:
+def baselines_output(forward_func: ForwardFunc, call: Call) -> Tensor:
+    """What the forward function gives for a call's baselines."""
+    return output_tensor(run_forward(forward_func, call.baselines, call.additional_forward_args))
+
+
+def output_difference(output: Tensor, at_baselines: Tensor, target: Tensor | None) -> Tensor:
     """``F(inputs) - F(baselines)`` at the target, (N,).
 
     Args:
-        forward_func: The forward function.
-        call: The call.
         output: The forward function's result for the inputs.
+        at_baselines: That for the baselines.
         target: The full index into it, (N, k), or None for one value per example.
     """
-    at_baselines = output_tensor(
-        run_forward(forward_func, call.baselines, call.additional_forward_args)
-    )
     ends = select(output, target), select(at_baselines, target)
     check_finite(ends[0], "the unmasked inputs")
     check_finite(ends[1], "the baselines")

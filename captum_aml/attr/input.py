@@ -10,9 +10,10 @@ from typing_extensions import Unpack
 from captum_aml import attr
 from captum_aml._captum import LLMAttribution, accept, log_usage
 from captum_aml.attr.base import MaskAttribution
+from captum_aml.attr.explain import AttributionResult
 from captum_aml.attr.settings import AttributionOptions
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.masking.call import Call
+from captum_aml.masking.call import Call, parse_targets
 from captum_aml.masking.forward import find_embedding_layer
 from captum_aml.masking.sites import InputSite, Site
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
@@ -190,7 +191,7 @@ class InputMaskAttribution(MaskAttribution):
                 internal_batch_size=internal_batch_size,
                 show_progress=show_progress,
             )
-        call, result = self._explain(
+        call, (result,) = self._explain(
             self._site(),
             (inputs, baselines, target, additional_forward_args, feature_mask),
             n_steps=n_steps,
@@ -198,8 +199,63 @@ class InputMaskAttribution(MaskAttribution):
             with_delta=return_convergence_delta,
             show_progress=show_progress,
         )
-        attributions = result.attributions if call.is_tuple else result.attributions[0]
+        attributions = _as_given(call, result)
         return attributions if result.delta is None else (attributions, result.delta)
+
+    @log_usage(part_of_slo=True)
+    def attribute_each(
+        self,
+        inputs: TensorOrTuple,
+        targets: list[Target] | Tensor,
+        *,
+        baselines: Baselines = None,
+        additional_forward_args: object | None = None,
+        n_steps: int | None = None,
+        internal_batch_size: int | None = None,
+        feature_mask: TensorOrTuple | None = None,
+        show_progress: bool = False,
+    ) -> list[TensorOrTuple]:
+        """Scores every token for several targets of each example.
+
+        The result for a target is what :meth:`attribute` gives for it alone. The forward passes are
+        those of one target: without a fitted masker each mask is run once, with a backward pass for
+        each target, and a fitted masker proposes for all of them from one pass of the model. Only
+        tuning takes one target after the other.
+
+        Args:
+            inputs (Tensor or tuple[Tensor, ...]): As for :meth:`attribute`.
+            targets (list or Tensor): T targets, each in a form that :meth:`attribute` takes, or a
+                tensor (N, T) of classes.
+            baselines (scalar, Tensor, tuple of scalar or Tensor, optional): As for
+                :meth:`attribute`, like the arguments after it. Default: None
+            additional_forward_args (Any, optional): Default: None
+            n_steps (int, optional): Default: 0 with a fitted masker, otherwise 16
+            internal_batch_size (int, optional): Default: None
+            feature_mask (Tensor or tuple[Tensor, ...], optional): Default: None
+            show_progress (bool, optional): Default: False
+
+        Returns:
+            list: the attributions for each of the T targets.
+
+        Raises:
+            InvalidInputError: An argument is not as described; the message names it.
+            NoGradientError, NonFiniteError, NotFittedError: As for :meth:`attribute`.
+        """
+        first, *others = parse_targets(targets)
+        call, results = self._explain(
+            self._site(),
+            (inputs, baselines, first, additional_forward_args, feature_mask),
+            targets=others,
+            n_steps=n_steps,
+            internal_batch_size=internal_batch_size,
+            show_progress=show_progress,
+        )
+        return [_as_given(call, result) for result in results]
+
+
+def _as_given(call: Call, result: AttributionResult) -> TensorOrTuple:
+    """Attributions in the form of the call's inputs."""
+    return result.attributions if call.is_tuple else result.attributions[0]
 
 
 accept(LLMAttribution, InputMaskAttribution)

@@ -10,8 +10,10 @@ from typing_extensions import Unpack
 
 from captum_aml._captum import LayerAttribution, LLMGradientAttribution, accept, log_usage
 from captum_aml.attr.base import MaskAttribution
+from captum_aml.attr.explain import AttributionResult
 from captum_aml.attr.settings import AttributionOptions
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.masking.call import parse_targets
 from captum_aml.masking.sites import LayerSite, Site
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 
@@ -178,7 +180,7 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
             LayerNotReachedError: The forward function did not run the layer, or not just once.
             NoGradientError, NonFiniteError, NotFittedError: As for inputs.
         """
-        _, result = self._explain(
+        _, (result,) = self._explain(
             self._site(at_input=attribute_to_layer_input),
             (inputs, baselines, target, additional_forward_args, feature_mask),
             n_steps=n_steps,
@@ -186,13 +188,66 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
             with_delta=return_convergence_delta,
             show_progress=show_progress,
         )
+        attributions = self._by_layer(result)
+        return attributions if result.delta is None else (attributions, result.delta)
+
+    @log_usage(part_of_slo=True)
+    def attribute_each(
+        self,
+        inputs: TensorOrTuple,
+        targets: list[Target] | Tensor,
+        *,
+        baselines: Baselines = None,
+        additional_forward_args: object | None = None,
+        n_steps: int | None = None,
+        internal_batch_size: int | None = None,
+        attribute_to_layer_input: bool = False,
+        feature_mask: TensorOrTuple | None = None,
+        show_progress: bool = False,
+    ) -> list[LayerScores]:
+        """Scores every position of the layer for several targets of each example.
+
+        See :meth:`captum_aml.attr.AMLAttribution.attribute_each`.
+
+        Args:
+            inputs (Tensor or tuple[Tensor, ...]): As for :meth:`attribute`.
+            targets (list or Tensor): T targets, each in a form that :meth:`attribute` takes, or a
+                tensor (N, T) of classes.
+            baselines (scalar, Tensor, tuple of scalar or Tensor, optional): As for
+                :meth:`attribute`, like the arguments after it. Default: None
+            additional_forward_args (Any, optional): Default: None
+            n_steps (int, optional): Default: 0 with a fitted masker, otherwise 16
+            internal_batch_size (int, optional): Default: None
+            attribute_to_layer_input (bool, optional): Default: False
+            feature_mask (Tensor or tuple[Tensor, ...], optional): Default: None
+            show_progress (bool, optional): Default: False
+
+        Returns:
+            list: the attributions for each of the T targets.
+
+        Raises:
+            InvalidInputError, LayerNotReachedError: As for :meth:`attribute`.
+            NoGradientError, NonFiniteError, NotFittedError: As for :meth:`attribute`.
+        """
+        first, *others = parse_targets(targets)
+        _, results = self._explain(
+            self._site(at_input=attribute_to_layer_input),
+            (inputs, baselines, first, additional_forward_args, feature_mask),
+            targets=others,
+            n_steps=n_steps,
+            internal_batch_size=internal_batch_size,
+            show_progress=show_progress,
+        )
+        return [self._by_layer(result) for result in results]
+
+    def _by_layer(self, result: AttributionResult) -> LayerScores:
+        """Attributions in the form of the layers."""
         rest = iter(result.attributions)
         by_layer: list[TensorOrTuple] = []
         for size in result.sizes:
             tensors = tuple(itertools.islice(rest, size))
             by_layer.append(tensors if size > 1 else tensors[0])
-        attributions = by_layer if isinstance(self.layer, list) else by_layer[0]
-        return attributions if result.delta is None else (attributions, result.delta)
+        return by_layer if isinstance(self.layer, list) else by_layer[0]
 
 
 accept(LLMGradientAttribution, LayerMaskAttribution)

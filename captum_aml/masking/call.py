@@ -52,6 +52,11 @@ class Call:
         batched = tuple(i for i, arg in enumerate(args) if has_rows(arg, self.n_examples))
         return replace(self, additional_forward_args=args, batched=batched)
 
+    def with_target(self, target: Target) -> Call:
+        """The same call with another target, in any form that ``attribute`` takes."""
+        inputs = self.inputs[0]
+        return replace(self, target=_parse_target(target, len(inputs), inputs.device))
+
     def repeated_args(self, times: int) -> tuple[Any, ...]:
         """The further arguments of joined passes: those with N rows are repeated as a whole."""
         return tuple(
@@ -263,6 +268,29 @@ def _parse_target(target: Target, n_examples: int, device: torch.device) -> Tens
             f"{sorted(lengths)}"
         )
     return torch.tensor(rows, dtype=torch.long, device=device)
+
+
+def parse_targets(targets: list[Target] | Tensor) -> list[Target]:
+    """Several targets of a call, one after the other.
+
+    Args:
+        targets: A list of targets in any form that ``attribute`` takes, or classes (N, T).
+
+    Raises:
+        InvalidInputError: They are neither, or there is none.
+    """
+    given: list[Target] = []
+    if isinstance(targets, Tensor) and targets.dim() == 2:
+        given += targets.unbind(dim=1)
+    elif isinstance(targets, list):
+        given += targets
+    if not given:
+        came = tuple(targets.shape) if isinstance(targets, Tensor) else repr(targets)
+        raise InvalidInputError(
+            "targets: expected a list of one target or more, or a tensor (N, T) of classes, got "
+            f"{came}"
+        )
+    return given
 
 
 def _parse_indices(target: object) -> tuple[int, ...]:

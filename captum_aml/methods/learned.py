@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from captum_aml.attr import AMLAttribution, LAAttribution
@@ -17,7 +18,7 @@ from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import Call
 from captum_aml.methods.adapter import Adapter, classes_of, group_sums, groups_of, shares
 from captum_aml.methods.registry import Factory, MethodOptions, MethodSpec, Setting, register
-from captum_aml.typing import ForwardFunc
+from captum_aml.typing import ForwardFunc, Target
 
 _TokenMask: TypeAlias = AMLAttribution | LAAttribution
 
@@ -54,19 +55,30 @@ class MaskMethod(Adapter):
         return self.attribution.last_outputs_
 
     def _scores(self, call: Call) -> Tensor:
+        return self._explained(call, [None if call.target is None else classes_of(call)])[:, 0]
+
+    def _scores_each(self, call: Call, targets: Tensor) -> Tensor:
+        return self._explained(call, list(targets.unbind(dim=1)))
+
+    def _explained(self, call: Call, targets: list[Target]) -> Tensor:
+        """Scores (N, T, L) for each of the targets."""
         groups = groups_of(call)
-        scores = self.attribution.attribute(
+        results = self.attribution.attribute_each(
             call.inputs[0],
+            targets,
             baselines=call.baselines[0],
-            target=None if call.target is None else classes_of(call),
             additional_forward_args=call.additional_forward_args,
             # What is not maskable has a group of its own there, so that it counts for no other.
             feature_mask=groups if shares(groups) else None,
             n_steps=self.n_steps,
             internal_batch_size=rows_of(call, self.batch_size),
         )
-        assert isinstance(scores, Tensor)
-        return group_sums(scores, call) if self.attribution.multiplies_by_inputs else scores
+        scores = []
+        for result in results:
+            assert isinstance(result, Tensor)
+            of_groups = self.attribution.multiplies_by_inputs
+            scores.append(group_sums(result, call) if of_groups else result)
+        return torch.stack(scores, dim=1)
 
 
 def rows_of(call: Call, batch_size: int) -> int:

@@ -41,7 +41,7 @@ the prior, and its choice by the marginal likelihood (MacKay, 1992), are not the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -86,21 +86,21 @@ class UnitEffects:
 
 
 def mask_gradient(
-    problem: MaskingProblem,
+    problems: Sequence[MaskingProblem],
     objective: LogOddsObjective,
     *,
     n_masks: int,
     seed: int,
     dtype: torch.dtype,
-) -> UnitEffects:
-    """The equations above.
+) -> list[UnitEffects]:
+    """The equations above, for each of several targets of the same examples.
 
-    All masks are one forward and one backward call, and all subsets one forward call, unless the
-    problem's ``max_rows`` asks for several. Where the forward function draws random numbers the
-    masks and their complements are two calls that draw the same.
+    All masks are one forward call, with one backward call for each target, and all subsets one
+    forward call, unless the problems' ``max_rows`` asks for several. Where the forward function
+    draws random numbers the masks and their complements are two calls that draw the same.
 
     Args:
-        problem: What is masked and explained.
+        problems: What is masked and explained; they differ in their targets alone.
         objective: The objective, which has a ``log_odds``.
         n_masks: The number of masks K, an even number of at least 2.
         seed: The seed of the masks. An example's masks depend on it and on its number of maskable
@@ -111,24 +111,29 @@ def mask_gradient(
         NoGradientError: The forward function's result does not depend on the mask.
         NonFiniteError: The forward function, or its gradient, gave NaN or an infinite value.
     """
-    maskable = problem.layout.maskable_units
+    maskable = problems[0].layout.maskable_units
     masks = _each(maskable, n_masks, _hypercube, seed=seed).to(dtype)
     subsets = _each(maskable, n_masks, _subsets, seed=seed).to(dtype)
 
-    def effects(goal: LogOddsObjective | None) -> tuple[UnitEffects, Tensor]:
-        averaged = _averaged(problem, goal, masks, seed=seed)
-        return _refined(problem, goal, averaged, subsets, seed=seed), averaged.without_odds
+    def effects(
+        of: Sequence[MaskingProblem], goal: LogOddsObjective | None
+    ) -> tuple[list[UnitEffects], list[_Averaged]]:
+        averaged = _averaged(of, goal, masks, seed=seed)
+        return _refined(of, goal, averaged, subsets, seed=seed), averaged
 
-    if problem.readout.is_value:
-        return effects(None)[0]
-    found, without_odds = effects(objective)
-    if not bool(without_odds.any()):
-        return found
-    plain, _ = effects(None)
-    return UnitEffects(
-        torch.where(without_odds[:, None], plain.effects, found.effects),
-        torch.where(without_odds, plain.slope, found.slope),
-    )
+    if problems[0].readout.is_value:
+        return effects(problems, None)[0]
+    found, averaged = effects(problems, objective)
+    lacking = [i for i, each in enumerate(averaged) if bool(each.without_odds.any())]
+    if lacking:
+        by_value, _ = effects([problems[i] for i in lacking], None)
+        for i, plain in zip(lacking, by_value, strict=True):
+            without = averaged[i].without_odds
+            found[i] = UnitEffects(
+                torch.where(without[:, None], plain.effects, found[i].effects),
+                torch.where(without, plain.slope, found[i].slope),
+            )
+    return found
 
 
 #: Draws one mask of each pair, (P, U), from P, U and a generator.
@@ -182,96 +187,147 @@ class _Averaged:
     without_odds: Tensor
 
 
+class _Moments:
+    """Moments of the gradients under all masks, from those of some at a time.
+
+    Args:
+        units: The units, bool (N, U): True where one is maskable.
+        dtype: The gradients' dtype.
+    """
+
+    def __init__(self, units: Tensor, dtype: torch.dtype) -> None:
+        self._units, self._seen = units, 0
+        self._mean = self._spread = torch.zeros_like(units, dtype=dtype)
+        self._passes: list[Tensor] = []
+
+    def add(self, gradients: Tensor, numbers: Tensor) -> None:
+        """Takes gradients under R masks (R, N, U), and u, odds and values there (3, R, N)."""
+        share = len(gradients) / (self._seen + len(gradients))
+        change = gradients.mean(dim=0) - self._mean
+        spread = (1 - share) * (self._spread + share * change.square())
+        self._mean = self._mean + share * change
+        self._spread = spread + share * gradients.var(dim=0, correction=0)
+        self._seen += len(gradients)
+        self._passes.append(numbers)
+
+    def averaged(self) -> _Averaged:
+        """What they say.
+
+        Raises:
+            NonFiniteError: A gradient was NaN or infinite.
+        """
+        if not bool(torch.isfinite(self._spread).all()):
+            raise NonFiniteError(
+                "forward_func: expected finite gradients, got NaN or an infinite value for "
+                + _WHERE
+            )
+        u, odds, value = torch.cat(self._passes, dim=1)
+        changes = [each.std(dim=0, correction=0) for each in (odds, value)]
+        return _Averaged(
+            self._mean.masked_fill(~self._units, 0.0),
+            self._spread.masked_fill(~self._units, 0.0),
+            _slope(u, value),
+            changes[0] < _NO_ODDS * changes[1],
+        )
+
+
 def _averaged(
-    problem: MaskingProblem, objective: LogOddsObjective | None, masks: Tensor, *, seed: int
-) -> _Averaged:
+    problems: Sequence[MaskingProblem],
+    objective: LogOddsObjective | None,
+    masks: Tensor,
+    *,
+    seed: int,
+) -> list[_Averaged]:
     """The averaged gradient of the objective's log-odds, or of the value at the target if None."""
-    mean, spread, seen = torch.zeros_like(masks[0]), torch.zeros_like(masks[0]), 0
-    passes = []
+    problem = problems[0]
+    moments = [_Moments(problem.layout.maskable_units, masks.dtype) for _ in problems]
     for half in masks.split(len(masks) // 2 if problem.draws else len(masks)):
         with isolated_rng(seed):
             for some in half.split(problem.masks_per_call(len(half))):
-                gradients, numbers = _differentiated(problem, objective, some)
-                # The moments of all so far from those of the part and of the ones before.
-                share = len(some) / (seen + len(some))
-                change = gradients.mean(dim=0) - mean
-                mean = mean + share * change
-                spread = (1 - share) * (spread + share * change.square())
-                spread += share * gradients.var(dim=0, correction=0)
-                seen += len(some)
-                passes.append(numbers)
-    if not bool(torch.isfinite(spread).all()):
-        raise NonFiniteError(
-            "forward_func: expected finite gradients, got NaN or an infinite value for " + _WHERE
-        )
-    unmaskable = ~problem.layout.maskable_units
-    u, odds, value = torch.cat(passes, dim=1)
-    changes = [each.std(dim=0, correction=0) for each in (odds, value)]
-    return _Averaged(
-        mean.masked_fill(unmaskable, 0.0),
-        spread.masked_fill(unmaskable, 0.0),
-        _slope(u, value),
-        changes[0] < _NO_ODDS * changes[1],
-    )
+                found = _differentiated(problems, objective, some)
+                for each, (gradients, numbers) in zip(moments, found, strict=True):
+                    each.add(gradients, numbers)
+    return [each.averaged() for each in moments]
 
 
 def _differentiated(
-    problem: MaskingProblem, objective: LogOddsObjective | None, masks: Tensor
-) -> tuple[Tensor, Tensor]:
+    problems: Sequence[MaskingProblem], objective: LogOddsObjective | None, masks: Tensor
+) -> list[tuple[Tensor, Tensor]]:
     """The gradients under R masks (R, N, U), and u, log-odds and values at the target (3, R, N)."""
-    readout = problem.readout
+    found = []
     watch = GradientWatch()
     with torch.enable_grad():
         given = masks.detach().requires_grad_()
-        output = problem.forward(given, watch)
-        with full_precision(masks.device):
-            u = odds = values = readout.values(output, where=_WHERE)
-            if objective is not None:
-                log_p, log_rest = readout.log_odds_terms(output, where=_WHERE)
-                u, odds = objective.log_odds(log_p, log_rest), log_p - log_rest
-            gradients = None
-            if u.requires_grad:
-                (gradients,) = torch.autograd.grad(u.sum(), given, allow_unused=True)
-    watch.check()
-    assert gradients is not None  # or the watch had not been reached
-    numbers = torch.stack([u, odds, values]).detach().to(masks)
-    return gradients, numbers.reshape(3, *masks.shape[:2])
+        output = problems[0].forward(given, watch)
+        for left, problem in zip(range(len(problems) - 1, -1, -1), problems, strict=True):
+            with full_precision(masks.device):
+                readout = problem.readout
+                u = odds = values = readout.values(output, where=_WHERE)
+                if objective is not None:
+                    log_p, log_rest = readout.log_odds_terms(output, where=_WHERE)
+                    u, odds = objective.log_odds(log_p, log_rest), log_p - log_rest
+                gradients = None
+                if u.requires_grad:
+                    (gradients,) = torch.autograd.grad(
+                        u.sum(), given, retain_graph=left > 0, allow_unused=True
+                    )
+            watch.check()
+            assert gradients is not None  # or the watch had not been reached
+            numbers = torch.stack([u, odds, values]).detach().to(masks)
+            found.append((gradients, numbers.reshape(3, *masks.shape[:2])))
+    return found
 
 
 @torch.no_grad()
 def _refined(
-    problem: MaskingProblem,
+    problems: Sequence[MaskingProblem],
     objective: LogOddsObjective | None,
-    averaged: _Averaged,
+    averaged: Sequence[_Averaged],
     subsets: Tensor,
     *,
     seed: int,
-) -> UnitEffects:
-    """The posterior of the regression, whose prior the gradients are.
+) -> list[UnitEffects]:
+    """The posteriors of the regressions, whose priors the gradients are.
 
     Args:
-        problem: What is masked and explained.
+        problems: What is masked and explained.
         objective: That of the gradients; None where they are the value's.
-        averaged: The gradients over the masks.
+        averaged: The gradients over the masks, for each problem.
         subsets: The subsets that are kept, (K, N, U).
         seed: The seed of what the forward function draws.
     """
-    maskable = problem.layout.maskable_units
+    problem = problems[0]
     if isinstance(problem.perturbation, JointRemoval):
         problem = replace(problem, perturbation=Blend())
-    kept = torch.cat([subsets, torch.ones_like(subsets[:1]), (~maskable).to(subsets)[None]])
-    passes = []
+    removed = (~problem.layout.maskable_units).to(subsets)
+    kept = torch.cat([subsets, torch.ones_like(subsets[:1]), removed[None]])
+    passes: list[list[Tensor]] = [[] for _ in problems]
     for part in kept.split(problem.masks_per_call(len(kept))):
         with isolated_rng(seed):
             output = problem.forward(part)
-        v = problem.readout.values(output, where=_WHERE)
-        if objective is not None:
-            v = problem.readout.log_odds_terms(output, where=_WHERE)[0].exp()
-        passes.append(v.reshape(len(part), -1))
+        for values, each in zip(passes, problems, strict=True):
+            v = each.readout.values(output, where=_WHERE)
+            if objective is not None:
+                v = each.readout.log_odds_terms(output, where=_WHERE)[0].exp()
+            values.append(v.reshape(len(part), -1))
+    return [
+        _posterior(torch.cat(values), kept, each)
+        for values, each in zip(passes, averaged, strict=True)
+    ]
+
+
+def _posterior(values: Tensor, kept: Tensor, averaged: _Averaged) -> UnitEffects:
+    """The posterior of one regression.
+
+    Args:
+        values: The values of all subsets, (K + 2, N).
+        kept: The subsets, (K + 2, N, U).
+        averaged: The prior.
+    """
     # On the CPU, since not every device has float64; in (N, K + 2, ...), without the means: the
     # constant is free.
     v, z, prior, variance = (
-        each.cpu().double() for each in (torch.cat(passes), kept, averaged.mean, averaged.variance)
+        each.cpu().double() for each in (values, kept, averaged.mean, averaged.variance)
     )
     y = (v - v.mean(dim=0)).T[..., None]
     z = (z - z.mean(dim=0)).transpose(0, 1)

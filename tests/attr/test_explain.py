@@ -17,6 +17,7 @@ from captum_aml.attr.explain import (
     DEFAULT_MASKS,
     INITIAL_LOGIT,
     AttributionResult,
+    baselines_output,
     explain,
     output_difference,
     propose_mask,
@@ -60,7 +61,8 @@ def result_of(
     }
     objective = options.pop("objective", AMLObjective())
     masker = None if logits is None else Fixed(logits).eval()
-    return explain(problem, objective, masker, **options)
+    (result,) = explain([problem], objective, masker, **options)
+    return result
 
 
 LOGITS = torch.tensor([[0.0, 1.0, 2.0], [-1.0, 0.5, 3.0]], dtype=DOUBLE)
@@ -147,9 +149,8 @@ def test_the_difference_is_taken_at_the_explained_output(target: Any) -> None:
     model = PlantedClassifier()
     ids = torch.tensor([[1, 5, 7], [4, 2, 8]])
     problem = problem_for(model, ids, target=target)
-    difference = output_difference(
-        model, problem.call, problem.capture.output, problem.readout.target
-    )
+    at_baselines = baselines_output(model, problem.call)
+    difference = output_difference(problem.capture.output, at_baselines, problem.readout.target)
     chosen = {None: [1, 2], 1: [1, 1]}.get(target) if not isinstance(target, list) else target
     full, empty = model(ids), model(ids * 0)
     expected = [(full[i, c] - empty[i, c]).item() for i, c in enumerate(chosen)]

@@ -37,7 +37,8 @@ def effects_of(
     objective: LogOddsObjective = AML,
     seed: int = 0,
 ) -> UnitEffects:
-    return mask_gradient(problem, objective, n_masks=n_masks, seed=seed, dtype=DOUBLE)
+    (effects,) = mask_gradient([problem], objective, n_masks=n_masks, seed=seed, dtype=DOUBLE)
+    return effects
 
 
 @dataclass(frozen=True)
