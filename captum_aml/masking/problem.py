@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 
+from captum_aml._utils.autograd import nodes_behind, without_derivative
 from captum_aml._utils.hooks import LayerPoint
 from captum_aml._utils.isolation import rng_state
 from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteError
@@ -35,54 +35,46 @@ class GradientWatch:
 
     def __init__(self) -> None:
         self.reached = False
-        self._no_derivative = False
 
     def attach(self, keep: tuple[Tensor, ...], output: Tensor) -> None:
-        """Watches what was handed to the perturbation, and how the output came from it."""
+        """Watches what was handed to the perturbation, and how the output came from it.
+
+        Raises:
+            NoGradientError: It came through an operation without a derivative.
+        """
         for part in keep:
             if part.requires_grad:
                 part.register_hook(self._note)
-        # An operation without a derivative (of an int8 layer) has a node that passes nothing on.
         sources = {part.grad_fn for part in keep}
-        for node in _nodes_behind(output.grad_fn):
-            if node.name().endswith("NotImplemented") and sources & _nodes_behind(node):
-                self._no_derivative = True
-                break
+        if any(sources & nodes_behind(node) for node in without_derivative(output)):
+            # Before the backward pass, in which each of them would give a warning.
+            raise _no_gradient(
+                ", or through a part of it only, since an operation has no derivative"
+            )
 
     def check(self) -> None:
         """Checks, after the backward pass, that it came through the model.
 
         Raises:
-            NoGradientError: It did not, or not through all of it.
+            NoGradientError: It did not.
         """
-        if self.reached and not self._no_derivative:
-            return
-        partly = ", or through a part of it only, since an operation has no derivative"
-        raise NoGradientError(
-            "forward_func: its result has no gradient with respect to the masked inputs"
-            + partly * self._no_derivative
-            + "; expected a differentiable function of them (no detach, no_grad or argmax, no "
-            "integer arithmetic such as dynamic int8 layers, no conversion to NumPy, and a result "
-            "that depends on them). Without a gradient, explain it by a method that perturbs "
-            "inputs, such as captum.attr.FeatureAblation, KernelShap or Lime, or by a masker that "
-            "was fitted by regression, with n_steps=0"
-        )
+        if not self.reached:
+            raise _no_gradient()
 
     def _note(self, grad: Tensor | None) -> None:
         # torch hands None to a hook that only operations without a derivative lead to.
         self.reached = self.reached or grad is not None
 
 
-def _nodes_behind(node: Node | None) -> set[Node]:
-    """A node of autograd's graph and all that its gradient is passed on to."""
-    seen: set[Node] = set()
-    waiting = [node]
-    while waiting:
-        each = waiting.pop()
-        if each is not None and each not in seen:
-            seen.add(each)
-            waiting += [following for following, _ in each.next_functions]
-    return seen
+def _no_gradient(partly: str = "") -> NoGradientError:
+    return NoGradientError(
+        f"forward_func: its result has no gradient with respect to the masked inputs{partly}"
+        "; expected a differentiable function of them (no detach, no_grad or argmax, no "
+        "integer arithmetic such as dynamic int8 layers, no conversion to NumPy, and a result "
+        "that depends on them). Without a gradient, explain it by a method that perturbs "
+        "inputs, such as captum.attr.FeatureAblation, KernelShap or Lime, or by a masker that "
+        "was fitted by regression, with n_steps=0"
+    )
 
 
 @dataclass(frozen=True)

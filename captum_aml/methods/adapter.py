@@ -17,9 +17,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from captum_aml._utils.autograd import without_derivative
 from captum_aml._utils.checks import is_integral
 from captum_aml._utils.isolation import seeded
-from captum_aml.exceptions import InvalidInputError
+from captum_aml.exceptions import InvalidInputError, NoGradientError
 from captum_aml.masking.call import Call, parse_call
 from captum_aml.methods.registry import (
     Family,
@@ -267,6 +268,10 @@ def logits_of(forward_func: ForwardFunc, *, n_classes: int = 1) -> Callable[...,
     Args:
         forward_func: Token ids to numbers (N, C): logits of classes or labels, or values.
         n_classes: The smallest C that holds the explained classes. Default: 1.
+
+    Raises:
+        InvalidInputError: The result is of another shape.
+        NoGradientError: A gradient is wanted and cannot come through the whole of the function.
     """
 
     def logits(ids: Tensor, *args: object) -> Tensor:
@@ -277,6 +282,12 @@ def logits_of(forward_func: ForwardFunc, *, n_classes: int = 1) -> Callable[...,
         if result.shape[1] < n_classes:
             raise InvalidInputError(
                 f"target: expected classes from 0 to {result.shape[1] - 1}, got {n_classes - 1}"
+            )
+        if torch.is_grad_enabled() and without_derivative(result):
+            raise NoGradientError(
+                "forward_func: its result has no gradient, or through a part of it only, since an "
+                "operation has no derivative, such as that of dynamic int8 layers; explain it by a "
+                "method that perturbs inputs, such as lime or occlusion"
             )
         return result.float()
 

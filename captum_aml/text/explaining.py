@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice, repeat
 from typing import Any, TypedDict
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from captum_aml.exceptions import InvalidInputError, NonFiniteError
+from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteError
 from captum_aml.methods import ScoreMeaning, Setting, TokenMethod, each_target
 from captum_aml.text.contrast import ContrastMethod
 from captum_aml.text.encoding import TextBatch, TokenizedText
@@ -41,6 +41,8 @@ class StreamExplainer:
         meaning: What its scores say.
         units: What is masked and scored as one.
         batch_size: The most texts in a pass.
+        without_gradient: What explains in its place where the model has no gradient; None where
+            the method is to be this one.
     """
 
     text_model: TextModel
@@ -50,6 +52,8 @@ class StreamExplainer:
     meaning: ScoreMeaning
     units: TextUnits
     batch_size: int
+    without_gradient: Callable[[], StreamExplainer] | None = None
+    _instead: StreamExplainer | None = field(default=None, init=False)
 
     @cached_property
     def settings(self) -> Mapping[str, Setting]:
@@ -153,6 +157,19 @@ class StreamExplainer:
         self, rows: Sequence[int], questions: Sequence[Question]
     ) -> list[list[Explanation]]:
         """The explanations of N questions, each of its targets, or of its prediction."""
+        if self._instead is None:
+            try:
+                return self._answered(rows, questions)
+            except NoGradientError:
+                if self.without_gradient is None:
+                    raise
+                self._instead = self.without_gradient()
+        return self._instead._explained(rows, questions)
+
+    def _answered(
+        self, rows: Sequence[int], questions: Sequence[Question]
+    ) -> list[list[Explanation]]:
+        """The same by this method."""
         texts = [question.text for question in questions]
         batch = self.text_model.collate(texts)
         groups, mask = self.units.of_batch(batch)
