@@ -9,6 +9,7 @@ from .models.classifier import TextClassifier
 from .models.fill_mask import MaskFiller
 from .models.masked_prompt import MaskedPromptClassifier
 from .models.multi_label import MultiLabelClassifier
+from .models.multiple_choice import MultipleChoiceModel
 from .models.prompt import PromptClassifier
 from .models.registry import register_text_model, tasks
 from .models.regression import TextRegressor
@@ -23,6 +24,7 @@ __all__ = [
     "MaskFiller",
     "MaskedPromptClassifier",
     "MultiLabelClassifier",
+    "MultipleChoiceModel",
     "PromptClassifier",
     "Question",
     "ScoredUnit",

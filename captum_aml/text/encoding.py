@@ -32,7 +32,8 @@ class TokenizedText:
         maskable: For each token whether it stands for characters of the text, rather than being
             added by the tokenizer.
         n_tokens_cut: Ordinary tokens beyond the model's maximum length, which it never sees.
-        parts: The spans of both texts of a pair; () for a single text.
+        parts: The spans of both texts of a pair, or of context, question and options; () for a
+            single text.
         words: The spans of words that were given one by one; None otherwise.
         own_inputs: The task's own inputs by name, each a tuple of any length, such as the positions
             of the tokens whose label is explained.
@@ -153,6 +154,12 @@ def tokenize(
     """
     require_offsets(tokenizer)
     given = list(each_text(texts))
+    for row, text in enumerate(given):
+        if text.n_options:
+            raise InvalidInputError(
+                f"texts: expected texts or pairs, got options at position {row}, which are for a "
+                "multiple-choice model; name the column with the texts by column="
+            )
     results: dict[int, TokenizedText] = {}
     # A tokenizer takes strings or pairs of them, not both at once.
     for pair in (False, True):
@@ -266,10 +273,6 @@ def collate(
             filled[row, start : start + len(values)] = torch.tensor(values, dtype=torch.long)
         return filled.to(device)
 
-    def ragged(rows: Sequence[Sequence[int]]) -> Tensor:
-        values = [torch.tensor(row, dtype=torch.long) for row in rows]
-        return pad_sequence(values, batch_first=True, padding_value=-1).to(device)
-
     given = [name for name in extra_inputs if name in texts[0].model_inputs]
     fill = {"token_type_ids": int(tokenizer.pad_token_type_id)}
     # Which id fills masked positions does not matter to a model that honours the attention mask.
@@ -283,10 +286,24 @@ def collate(
                 name: padded([t.model_inputs[name] for t in texts], fill.get(name, 0))
                 for name in given
             },
-            **{name: ragged([t.own_inputs[name] for t in texts]) for name in own_inputs},
+            **own_tensors(texts, own_inputs, device),
         },
         maskable=padded([t.maskable for t in texts], 0).bool(),
     )
+
+
+def own_tensors(
+    texts: Sequence[TokenizedText], names: Sequence[str], device: torch.device | None = None
+) -> dict[str, Tensor]:
+    """The tasks' own inputs of N texts by name, (N, P), -1 where a text has fewer."""
+    rows = {
+        name: [torch.tensor(text.own_inputs[name], dtype=torch.long) for text in texts]
+        for name in names
+    }
+    return {
+        name: pad_sequence(values, batch_first=True, padding_value=-1).to(device)
+        for name, values in rows.items()
+    }
 
 
 def require_offsets(tokenizer: PreTrainedTokenizerBase) -> None:

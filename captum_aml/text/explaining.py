@@ -297,7 +297,14 @@ class StreamExplainer:
                     best[member] = value
             values = np.asarray([best[g] for g in range(len(groups.spans))], dtype=values.dtype)
             offsets = groups.spans
-            tokens = tuple(text.text[start:end] for start, end in offsets)
+            if self.units.unit == "token":
+                kept = (
+                    t for t, maskable in zip(text.tokens, text.maskable, strict=True) if maskable
+                )
+                named = dict(zip(groups.members, kept, strict=True))
+                tokens = tuple(named[number] for number in range(len(offsets)))
+            else:
+                tokens = tuple(text.text[start:end] for start, end in offsets)
         is_value = self.text_model.output == "value"
         return Explanation(
             text=text.text,

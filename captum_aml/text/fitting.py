@@ -77,8 +77,8 @@ def text_recipe(
     """
     if not text_model.fits:
         raise InvalidInputError(
-            f"model: a masker cannot be fitted for the task {text_model.task!r}, where what is "
-            "explained is known from the model's answer only; explain without one"
+            f"model: a masker cannot be fitted for the task {text_model.task!r}; explain without "
+            "one"
         )
     if perturbation is None:
         perturbation = attention_removal(text_model, texts) or "blend"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from captum_aml._utils.rows import shown
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.text.choices import choice_of, has_options
 from captum_aml.text.columns import (
     Column,
+    cells_of,
     choose_columns,
     first_cell,
     is_column,
@@ -22,9 +24,12 @@ from captum_aml.text.columns import (
 Span: TypeAlias = tuple[int, int]
 
 #: One text: a string, a pair of strings (a tuple), a row of a data set (a mapping as pipelines take
-#: it, perhaps with a label, which does not matter), or a list of the words of a text that is split
-#: already.
-TextLike: TypeAlias = "str | tuple[str, str] | Mapping[str, Any] | Sequence[str] | Text"
+#: it, perhaps with a label, which does not matter), a list of the words of a text that is split
+#: already, or a context with its options as :func:`captum_aml.text.choices.choice_of` takes them.
+TextLike: TypeAlias = (
+    "str | tuple[str, str] | tuple[str, Sequence[str]] | tuple[str, str, Sequence[str]]"
+    " | Mapping[str, Any] | Sequence[str] | Text"
+)
 
 #: Between the two texts of a pair.
 PAIR_SEPARATOR = "\n"
@@ -37,24 +42,27 @@ class Text:
     """One text as it is shown, with the way back to what was given.
 
     Attributes:
-        text: All characters. The two texts of a pair are joined by a line break, words by spaces;
-            lone surrogates, which no encoding can hold, became U+FFFD.
-        parts: The spans of both texts of a pair; () otherwise.
+        text: All characters. The two texts of a pair, and a context, a question and options, are
+            joined by line breaks, words by spaces; lone surrogates, which no encoding can hold,
+            became U+FFFD.
+        parts: The spans of both texts of a pair, or of context, question and options; () otherwise.
         words: The spans of words that were given one by one; None otherwise.
+        n_options: How many of the parts, the last ones, are options to choose from.
     """
 
     text: str
     parts: tuple[Span, ...] = ()
     words: tuple[Span, ...] | None = None
+    n_options: int = 0
 
     @property
     def regions(self) -> tuple[Span, ...]:
-        """The spans of the text, or of both texts of a pair."""
+        """The spans of the text, or of its parts."""
         return self.parts or ((0, len(self.text)),)
 
     @property
     def pieces(self) -> tuple[str, ...]:
-        """Strings for the tokenizer: one, or the two of a pair."""
+        """The text, or its parts: strings for the tokenizer."""
         return tuple(self.text[start:end] for start, end in self.regions)
 
     @classmethod
@@ -74,6 +82,9 @@ class Text:
             return cls(without_surrogates(given))
         if isinstance(given, Unreadable):
             raise InvalidInputError(given.reason)
+        if (choice := choice_of(given)) is not None:
+            text = cls._pair((*choice.before, *choice.options), position)
+            return replace(text, n_options=len(choice.options))
         if isinstance(given, Mapping):
             return cls.of(_of_row(given, position, None), position)
         if hasattr(given, "tolist"):
@@ -125,7 +136,8 @@ class GivenTexts(NamedTuple):
 def given_texts(texts: Any, text_pair: Any = None, *, column: Column | None = None) -> GivenTexts:
     """The texts that an argument holds, one after the other.
 
-    - A string, a pair as a tuple of two strings, or a mapping of one row: one text.
+    - A string, a pair as a tuple of two strings, a context with its options, or a mapping of one
+      row: one text.
     - A data frame, a data set of ``datasets``, or a mapping from names to lists: the texts of a
       column, or the pairs of two.
     - Any other iterable: its elements, of which rows are mappings.
@@ -157,6 +169,8 @@ def given_texts(texts: Any, text_pair: Any = None, *, column: Column | None = No
         if column is not None:
             raise InvalidInputError("column: expected rows or columns beside it, got one text")
         return GivenTexts([texts], is_one=True)
+    if column is None and choice_of(texts) is not None:
+        return GivenTexts([texts], is_one=True)
     table = table_of(texts)
     if table is not None:
         return _of_table(*table, column)
@@ -185,7 +199,7 @@ def each_text(texts: Any, start: int = 0) -> Iterator[Text]:
 
 
 def _paired(first: Any, second: Any) -> GivenTexts:
-    if isinstance(first, str) and isinstance(second, str):
+    if isinstance(first, str) and (isinstance(second, str) or choice_of((first, second))):
         return GivenTexts([(first, second)], is_one=True)
     if not (is_column(first) and is_column(second)):
         raise InvalidInputError(
@@ -198,6 +212,10 @@ def _paired(first: Any, second: Any) -> GivenTexts:
 def _of_table(
     names: list[str], column_of: Callable[[str], Any], column: Column | None
 ) -> GivenTexts:
+    if column is None and has_options(names) and all(is_column(column_of(n)) for n in names):
+        rows = zip(*(cells_of(column_of(name)) for name in names), strict=True)
+        texts = [dict(zip(names, row, strict=True)) for row in rows]
+        return GivenTexts(texts, is_one=False)
     chosen = choose_columns(names, column, lambda name: first_cell(column_of(name)))
     columns = {name: column_of(name) for name in chosen}
     kinds = {is_column(values) for values in columns.values()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import torch
@@ -43,25 +43,36 @@ class TextUnits:
             )
 
     def groups(self, text: TokenizedText) -> TokenGroups | None:
-        """The units of a text and which of them each maskable token belongs to; None for tokens."""
-        if self.unit == "token":
+        """The units of a text and which of them each maskable token belongs to.
+
+        Copies of a token belong to the same. None where every token is one of its own.
+        """
+        if self.unit == "token" and text.copies is None:
             return None
-        return group_text(
+        spans = [span for span, keep in zip(text.offsets, text.maskable, strict=True) if keep]
+        copies = range(len(spans)) if text.copies is None else text.copies
+        by_token = dict(zip(copies, spans, strict=True))
+        tokens = [by_token[number] for number in range(len(by_token))]
+        if self.unit == "token":
+            return TokenGroups(tuple(tokens), tuple(copies))
+        found = group_text(
             Text(text.text, text.parts, text.words),
-            [span for span, keep in zip(text.offsets, text.maskable, strict=True) if keep],
+            tokens,
             self.unit,
             segmenter=self.segmenter,
             truncated=text.n_tokens_cut > 0,
         )
+        return replace(found, members=tuple(found.members[number] for number in copies))
 
     def of_batch(self, batch: TextBatch) -> tuple[list[TokenGroups], Tensor | None]:
-        """The units of N texts, and their ids by position, (N, L); [] and None for tokens.
+        """The units of N texts, and their ids by position, (N, L).
 
-        Ids are numbered within each text; where a token is not maskable they are 0.
+        Ids are numbered within each text; where a token is not maskable they are 0. [] and None
+        where every token is one of its own.
         """
+        if self.unit == "token" and all(text.copies is None for text in batch.texts):
+            return [], None
         groups = [found for text in batch.texts if (found := self.groups(text))]
-        if not groups:
-            return groups, None
         mask = torch.zeros(batch.maskable.shape, dtype=torch.long)
         maskable = batch.maskable.cpu()
         for row, found in enumerate(groups):

@@ -12,6 +12,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -90,6 +91,18 @@ def load_masked_language_model(
     """
     expected = "a masked language model (a local folder or a hub id)"
     return _load(source, lambda _: AutoModelForMaskedLM, expected, dtype)
+
+
+def load_multiple_choice(
+    source: str, *, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads a multiple-choice model and its tokenizer, likewise.
+
+    Raises:
+        InvalidInputError: There is none, or it is damaged.
+    """
+    expected = "a multiple-choice model (a local folder or a hub id)"
+    return _load(source, lambda _: AutoModelForMultipleChoice, expected, dtype)
 
 
 @dataclass(frozen=True)
