@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 from captum_aml._utils.delimited import delimited_rows
@@ -62,20 +62,32 @@ def json_rows(lines: Lines) -> Iterator[dict[str, Any]]:
     Raises:
         InvalidInputError: A line is not UTF-8, not JSON, or not an object.
     """
-    for line in lines:
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            raise lines.error(f"expected a JSON object, got invalid JSON ({reason})") from None
-        if not isinstance(row, dict):
-            raise lines.error(f"expected a JSON object, got a {type(row).__name__}")
-        yield row
+    return (json_row(line, lines) for line in lines if line.strip())
 
 
-def table_rows(lines: Lines, *, delimiter: str, column: str) -> Iterator[dict[str, str]]:
+def json_row(line: str, lines: Lines) -> dict[str, Any]:
+    """The object on a line.
+
+    Args:
+        line: The line.
+        lines: The lines of which it was taken last, for the error.
+
+    Raises:
+        InvalidInputError: It is not JSON, or not an object.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise lines.error(f"expected a JSON object, got invalid JSON ({reason})") from None
+    if not isinstance(row, dict):
+        raise lines.error(f"expected a JSON object, got a {type(row).__name__}")
+    return row
+
+
+def table_rows(
+    lines: Lines, *, delimiter: str, columns: Sequence[str]
+) -> Iterator[dict[str, str] | InvalidInputError]:
     """The rows of a table with a header, quoted as usual; blank lines are skipped.
 
     Fields may be of any length.
@@ -83,11 +95,13 @@ def table_rows(lines: Lines, *, delimiter: str, column: str) -> Iterator[dict[st
     Args:
         lines: The table. After a row that spans lines, its last one was taken.
         delimiter: What stands between cells.
-        column: A column that has to be there. Of columns with the same name the first counts.
+        columns: Columns that have to be there. Of columns with the same name the first counts.
+
+    Yields:
+        A row's cells by column, or what is wrong where there are more or fewer than columns.
 
     Raises:
-        InvalidInputError: A line is not UTF-8, a row is broken or has another number of cells
-            than the header, or the column is missing.
+        InvalidInputError: A line is not UTF-8, a row is broken, or a column is missing.
     """
     reader = delimited_rows(lines, delimiter=delimiter)
     try:
@@ -95,14 +109,16 @@ def table_rows(lines: Lines, *, delimiter: str, column: str) -> Iterator[dict[st
         if header is None:
             return
         names = [name.strip() for name in header]
-        if column not in names:
-            raise lines.error(missing_column(column, names))
+        for column in columns:
+            if column not in names:
+                raise lines.error(missing_column(column, names))
         for row in reader:
             if not row:
                 continue
             if len(row) != len(names):
-                raise lines.error(f"expected {len(names)} columns, got {len(row)}")
-            yield dict(zip(reversed(names), reversed(row), strict=True))
+                yield lines.error(f"expected {len(names)} columns, got {len(row)}")
+            else:
+                yield dict(zip(reversed(names), reversed(row), strict=True))
     except csv.Error as error:
         raise lines.error(f"broken table row ({error})") from None
 

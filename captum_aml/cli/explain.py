@@ -7,15 +7,16 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from captum_aml.cli.console import shows_progress
+from captum_aml.cli.console import shows_progress, warnings_in_lines
 from captum_aml.cli.options import ModelOptions, PassSize, Seed, list_methods, with_options
 
 if TYPE_CHECKING:
     from captum_aml.text import Explanation
+    from captum_aml.text.failing import OnError
 
 #: What a shell reports for a program that was stopped because nobody reads its output any more.
 _BROKEN_PIPE = 128 + 13
@@ -33,7 +34,13 @@ def explain(
         Path | None,
         typer.Option(help="Read texts from a .jsonl, .csv, .tsv, .parquet or .txt file."),
     ] = None,
-    column: Annotated[str, typer.Option(help="The column of --file that holds the text.")] = "text",
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The column of --file that holds the text; given twice, those of pairs.",
+            show_default="text",
+        ),
+    ] = None,
     method: Annotated[
         str,
         typer.Option(
@@ -82,6 +89,13 @@ def explain(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Explain the first N texts.")] = None,
+    errors: Annotated[
+        Literal["raise", "skip"],
+        typer.Option(
+            help="What to do with a text that cannot be explained: raise ends there, skip goes on "
+            "without it and says at the end which there were."
+        ),
+    ] = "raise",
 ) -> None:
     """Explain texts: which tokens decide what the model says.
 
@@ -94,7 +108,7 @@ def explain(
 
     if against is not None and target is None:
         raise InvalidInputError("against: expected --target, which it is held against, got none")
-    source = _texts(texts or [], file, column)
+    source = _texts(texts or [], file, column or ["text"], errors)
     if limit is not None:
         source = islice(source, limit)
     # The first text is read before the model is loaded: a wrong file should not cost a minute.
@@ -126,44 +140,53 @@ def explain(
     results = explainer.stream(
         _Sized(chain(first, source), total) if total else chain(first, source),
         target=target if target is None or against is None else (target, against),
+        errors=errors,
         show_progress=shows_progress() and not to_terminal,
     )
     if output is None:
         try:
-            _show(results, to_people=to_terminal)
+            with warnings_in_lines():
+                _show(results, to_people=to_terminal)
         except BrokenPipeError:
             # The interpreter flushes once more at exit, which must not complain either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(_BROKEN_PIPE) from None
         return
     subtitle = f"{method} on {options.model}"
-    count = write_explanations(output, results, title="Which tokens decide", subtitle=subtitle)
+    with warnings_in_lines():
+        count = write_explanations(output, results, title="Which tokens decide", subtitle=subtitle)
     typer.echo(f"{count} explanation{'' if count == 1 else 's'} in {output}", err=True)
 
 
-class _Sized(Iterable[str]):
+# Rows of a file that are no texts may stand among them.
+class _Sized(Iterable[Any]):
     """Texts with their expected number, for the progress bar."""
 
-    def __init__(self, texts: Iterable[str], total: int) -> None:
+    def __init__(self, texts: Iterable[Any], total: int) -> None:
         self.texts = texts
         self.total = total
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self.texts)
 
     def __len__(self) -> int:
         return self.total
 
 
-def _texts(arguments: Sequence[str], file: Path | None, column: str) -> Iterator[str]:
+def _texts(
+    arguments: Sequence[str], file: Path | None, columns: Sequence[str], errors: OnError
+) -> Iterator[Any]:
     from captum_aml._utils.rows import Lines, text_rows
     from captum_aml.exceptions import InvalidInputError
-    from captum_aml.text.data import read_texts
+    from captum_aml.text.data import read_rows
 
+    if len(columns) > 2:
+        raise InvalidInputError(f"column: expected one, or two for pairs, got {len(columns)}")
     if arguments and file is not None:
         raise InvalidInputError("texts: expected texts as arguments or --file, got both")
     if file is not None:
-        return read_texts(file, column=column)
+        column = (columns[0], columns[1]) if len(columns) == 2 else columns[0]
+        return read_rows(file, column=column, errors=errors)
     if arguments:
         return iter(arguments)
     if sys.stdin.isatty():

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from captum_aml._utils.optional import require
-from captum_aml._utils.rows import Lines, json_rows, missing_column, shown, table_rows, text_rows
+from captum_aml._utils.rows import Lines, json_row, missing_column, shown, table_rows, text_rows
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.inputs import Span, without_surrogates
+from captum_aml.text.columns import Column
+from captum_aml.text.failing import OnError
+from captum_aml.text.inputs import Span, Unreadable, without_surrogates
 
 _DEFAULT_SPLIT = "validation"
 _FEATURE = "a data set of the hub"
@@ -35,6 +37,7 @@ class LabelledText:
         label: Its class, as an index or a name; None where it is not known.
         rationale: Spans ``[start, end)`` of the characters of ``text`` that people give as the
             reason for the label; empty where they saw none, None where there is no annotation.
+            :func:`captum_aml.metrics.rationale_spans` makes them of a 0 or 1 for each word.
         id: What the data set calls it.
 
     Raises:
@@ -138,11 +141,13 @@ class TextSource:
         else:
             split = self.split or _DEFAULT_SPLIT
             rows = _hub_rows(os.fspath(self.source), split, self.limit, columns)
-        for place, *cells in islice(rows, self.limit):
+        for row in islice(rows, self.limit):
+            if row.problem is not None:
+                raise row.problem
             try:
-                item = labelled_text(*cells)
+                item = labelled_text(row.text, row.label, row.rationale, row.id)
             except InvalidInputError as error:
-                raise InvalidInputError(f"{place}: {error}") from None
+                raise InvalidInputError(f"{row.place}: {error}") from None
             yield item
 
     def load(self) -> list[LabelledText]:
@@ -175,6 +180,25 @@ def read_texts(path: str | os.PathLike[str], *, column: str = "text") -> Iterato
         ImportError: pyarrow is needed and not installed.
         OSError: The file cannot be opened.
     """
+    return cast("Iterator[str]", read_rows(path, column=column))  # as of one column, without errors
+
+
+def read_rows(
+    path: str | os.PathLike[str], *, column: Column = "text", errors: OnError = "raise"
+) -> Iterator[str | tuple[str, str] | Unreadable]:
+    """Texts of a file, as ``read_texts`` reads them, or pairs.
+
+    Args:
+        path: The file.
+        column: The column with the texts, or the two with the texts of pairs. Default: "text".
+        errors: Whether a broken row is an error, or with "skip" an element that says what is wrong
+            with it. Default: "raise".
+
+    Raises:
+        InvalidInputError: As for ``read_texts``; with "skip" where nothing behind it can be read.
+        ImportError: pyarrow is needed and not installed.
+        OSError: The file cannot be opened.
+    """
     file = Path(path)
     if file.suffix.lower() not in _FORMATS:
         raise InvalidInputError(
@@ -182,15 +206,24 @@ def read_texts(path: str | os.PathLike[str], *, column: str = "text") -> Iterato
         )
     rows = _file_rows(file, _Columns(column))
 
-    def strings() -> Iterator[str]:
+    def texts() -> Iterator[str | tuple[str, str] | Unreadable]:
         for row in rows:
-            if not isinstance(row.text, str):
-                raise InvalidInputError(
-                    f"{row.place}: expected a string in {column!r}, got {shown(row.text)}"
-                )
-            yield row.text
+            text = _text_of(row, (column,) if isinstance(column, str) else column)
+            if isinstance(text, Unreadable) and errors == "raise":
+                raise InvalidInputError(text.reason)
+            yield text
 
-    return strings()
+    return texts()
+
+
+def _text_of(row: _Row, names: tuple[str, ...]) -> str | tuple[str, str] | Unreadable:
+    if row.problem is not None:
+        return Unreadable(str(row.problem))
+    cells = row.text if isinstance(row.text, tuple) else (row.text,)
+    for name, cell in zip(names, cells, strict=True):
+        if not isinstance(cell, str):
+            return Unreadable(f"{row.place}: expected a string in {name!r}, got {shown(cell)}")
+    return row.text  # type: ignore[no-any-return]  # as was just checked
 
 
 def check_span(name: str, span: object, text: str, *, may_be_empty: bool = False) -> None:
@@ -265,37 +298,51 @@ def is_text_file(source: str | os.PathLike[str]) -> bool:
 # Cells hold values of any type, which those who take the row check.
 class _Row(NamedTuple):
     place: str
-    text: Any
+    text: Any  # a tuple of two cells for a pair
     label: Any = None
     rationale: Any = None
     id: Any = None
+    problem: InvalidInputError | None = None  # what is wrong with the row as a whole
 
 
 @dataclass(frozen=True)
 class _Columns:
-    text: str
+    text: Column
     label: str | None = None
     rationale: str | None = None
     id: str | None = None
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return (self.text,) if isinstance(self.text, str) else self.text
+
+    def require(self, there: Iterable[str], place: str) -> None:
+        """Refuses a row, or a table, without a column for the texts."""
+        for name in self.texts:
+            if name not in there:
+                raise InvalidInputError(f"{place}: {missing_column(name, there)}")
+
     def wanted(self, there: Iterable[str], name: str) -> list[str]:
-        if self.text not in there:
-            raise InvalidInputError(f"{name}: {missing_column(self.text, there)}")
-        return [c for c in there if c in (self.text, self.label, self.rationale, self.id)]
+        self.require(there, name)
+        return [c for c in there if c in (*self.texts, self.label, self.rationale, self.id)]
+
+    def cells(self, row: Mapping[str, Any]) -> Any:
+        """The text's cell, or both of a pair."""
+        found = tuple(row[name] for name in self.texts)
+        return found[0] if isinstance(self.text, str) else found
 
     def row(self, place: str, cells: Mapping[str, Any]) -> _Row:
-        if self.text not in cells:
-            raise InvalidInputError(f"{place}: {missing_column(self.text, cells)}")
+        self.require(cells, place)
         label, rationale, identity = (
             None if name is None else cells.get(name)
             for name in (self.label, self.rationale, self.id)
         )
-        return _Row(place, cells[self.text], label, rationale, identity)
+        return _Row(place, self.cells(cells), label, rationale, identity)
 
     def row_of_strings(self, place: str, cells: Mapping[str, str]) -> _Row:
         """From a row of a table that holds nothing but strings."""
         row = self.row(place, {name: cell or None for name, cell in cells.items()})
-        return row._replace(text=cells[self.text], rationale=_rationale_cell(row.rationale))
+        return row._replace(text=self.cells(cells), rationale=_rationale_cell(row.rationale))
 
 
 def _rationale_cell(cell: str | None) -> Any:
@@ -312,15 +359,24 @@ def _rationale_cell(cell: str | None) -> Any:
 
 def _jsonl_rows(stream: BinaryIO, name: str, columns: _Columns) -> Iterator[_Row]:
     lines = Lines(stream, name)
-    return (columns.row(lines.place, cells) for cells in json_rows(lines))
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            yield columns.row(lines.place, json_row(line, lines))
+        except InvalidInputError as error:
+            yield _Row(lines.place, None, problem=error)
 
 
 def _table_rows(
     stream: BinaryIO, name: str, columns: _Columns, *, delimiter: str
 ) -> Iterator[_Row]:
     lines = Lines(stream, name)
-    table = table_rows(lines, delimiter=delimiter, column=columns.text)
-    return (columns.row_of_strings(lines.place, cells) for cells in table)
+    for cells in table_rows(lines, delimiter=delimiter, columns=columns.texts):
+        if isinstance(cells, InvalidInputError):
+            yield _Row(lines.place, None, problem=cells)
+        else:
+            yield columns.row_of_strings(lines.place, cells)
 
 
 def _txt_rows(stream: BinaryIO, name: str, columns: _Columns) -> Iterator[_Row]:

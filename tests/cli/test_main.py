@@ -125,6 +125,39 @@ class TestResults:
         )
         assert [row["text"] for row in explain(run, model, *arguments).rows] == ["good", "bad"]
 
+    def test_pairs_of_a_file(self, run: Run, model: str, tmp_path: Path) -> None:
+        path = tmp_path / "in.csv"
+        path.write_text("label,premise,hypothesis\n0,good,bad\n1,film,plot\n")
+        columns = ("--column", "premise", "--column", "hypothesis")
+        arguments = ("--file", str(path), *columns, "--method", "random")
+        assert [row["parts"] for row in explain(run, model, *arguments).rows] == [
+            [[0, 4], [5, 8]],
+            [[0, 4], [5, 9]],
+        ]
+        more = run("explain", "--model", model, *arguments, "--column", "label")
+        assert "column: expected one, or two for pairs, got 3" in more.err
+
+    def test_rows_that_are_skipped(self, run: Run, model: str, tmp_path: Path) -> None:
+        source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+        lines = ['{"text": null, "id": 7}', '{"text": "good"}', '{"text": bad}', '{"text": "film"}']
+        source.write_text("\n".join(lines))
+        arguments = ("--file", str(source), "--method", "random", "--errors", "skip")
+        result = explain(run, model, *arguments, "--output", str(target))
+        rows = [json.loads(line) for line in target.read_text().splitlines()]
+        assert [(row["row"], row["text"]) for row in rows] == [(1, "good"), (3, "film")]
+        note, count = result.err.splitlines()
+        assert note == (
+            "Note: 2 of 4 texts could not be explained and were skipped, at positions 0, 2; the "
+            f"first because of: {source}, line 1: expected a string in 'text', got null"
+        )
+        assert count == f"2 explanations in {target}"
+        assert explain(run, model, *arguments).rows == rows
+        # What was written before an error stays.
+        source.write_text("\n".join(lines[1:]))
+        result = run("explain", "--model", model, *arguments[:-2])
+        assert (result.code, [row["text"] for row in result.rows]) == (2, ["good"])
+        assert f"{source}, line 2: expected a JSON object" in result.err
+
     @pytest.mark.parametrize("name", ["out.html", "out.jsonl", "out.csv", "out.md", "out.txt"])
     def test_output_file(self, run: Run, model: str, tmp_path: Path, name: str) -> None:
         path = tmp_path / name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from captum_aml._utils.rows import Lines, text_rows
 from captum_aml.benchmark.plan import label_indices
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text import LabelledText, TextSource, read_texts
+from captum_aml.text.data import read_rows
+from captum_aml.text.inputs import Unreadable
 
 parquet = pytest.importorskip("pyarrow.parquet")
 pyarrow = pytest.importorskip("pyarrow")
@@ -423,6 +426,46 @@ class TestStrings:
 
     def test_stream(self) -> None:
         assert list(text_rows(Lines(io.BytesIO(b"a\n\nb\r\n"), "standard input"))) == ["a", "b"]
+
+
+class TestRows:
+    def test_pairs(self, tmp_path: Path) -> None:
+        rows = [{"a": "1", "n": 0, "b": "2"}, {"b": "", "a": "3", "c": None}]
+        jsonl = write_jsonl(tmp_path, *rows)
+        csv_file = write(tmp_path, "a.csv", "a,n,b\n1,0,2\n3,1,\n")
+        table = tmp_path / "a.parquet"
+        parquet.write_table(pyarrow.Table.from_pylist([{**row, "n": 0.5} for row in rows]), table)
+        for path in (jsonl, csv_file, table):
+            assert list(read_rows(path, column=("a", "b"))) == [("1", "2"), ("3", "")]
+            with pytest.raises(InvalidInputError, match=r"column 'd', got 'a', .*'b'"):
+                list(read_rows(path, column=("a", "d")))
+
+    @pytest.mark.parametrize(
+        ("name", "content", "problems"),
+        [
+            ("a.jsonl",
+             '{"text": "a"}\n{"text": \n[1]\n{"body": "b"}\n{"text": 3}\n{"text": "c"}\n',
+             ["line 2: .*invalid JSON", "line 3: .*a list", "line 4: .*got 'body'",
+              "line 5: .*string in 'text', got 3"]),
+            ("a.csv", "text,n\na,1\nb\n\nb,1,2\nc,3\n", ["line 3: .*got 1$", "line 5: .*got 3$"]),
+        ],
+    )  # fmt: skip
+    def test_broken_rows_are_elements(
+        self, tmp_path: Path, name: str, content: str, problems: list[str]
+    ) -> None:
+        path = write(tmp_path, name, content)
+        first, *broken, last = read_rows(path, errors="skip")
+        assert (first, last) == ("a", "c")
+        for row, problem in zip(broken, problems, strict=True):
+            assert isinstance(row, Unreadable)
+            assert re.search(problem, row.reason)
+        with pytest.raises(InvalidInputError, match=problems[0]):
+            list(read_rows(path))
+
+    def test_what_ends_a_file_is_an_error(self, tmp_path: Path) -> None:
+        for content in ("body\na\n", 'text\na\n"b\n'):
+            with pytest.raises(InvalidInputError, match=r"expected a column|broken table row"):
+                list(read_rows(write(tmp_path, "a.csv", content), errors="skip"))
 
 
 class TestBadStrings:
