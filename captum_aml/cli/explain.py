@@ -53,7 +53,10 @@ def explain(
         str | None, typer.Option(help="A folder with a fitted masker, for aml and la.")
     ] = None,
     unit: Annotated[
-        str, typer.Option(help="What is masked and scored as one: token, word or sentence.")
+        str,
+        typer.Option(
+            help="What is masked and scored as one: token, word, sentence, or sentence+word."
+        ),
     ] = "token",
     target: Annotated[
         str | None,

@@ -71,10 +71,16 @@ class TextExplainer:
             "sentence-similarity"; see ``captum_aml.text.tasks()``. Default: None.
         masker (optional): A folder with a fitted masker, or a masker module, for methods that learn
             a mask; ``fit`` makes one. Default: None.
-        unit: What has one mask value and one score: "token", "word" or "sentence". It decides what
-            is masked, not only what is shown. Default: "token".
-        segmenter (callable, optional): Finds the words or sentences of a text, as spans in order.
-            Default: None, see :mod:`captum_aml.text.segmentation`.
+        unit: What has one mask value and one score: "token", "word", "sentence", or
+            "sentence+word", sentences first and then words inside the highest of them, see
+            :mod:`captum_aml.text.nesting`. It decides what is masked, not only what is shown.
+            Default: "token".
+        segmenter (callable or str, optional): Finds the words or sentences of a text, as spans in
+            order, or names the package that does, such as "jieba", see
+            :mod:`captum_aml.text.segmenters`. Default: None, by
+            :mod:`captum_aml.text.segmentation`.
+        n_sentences: The sentences of a text whose words are explained with "sentence+word".
+            Default: 3.
         n_steps (int, optional): Steps or samples. Default: None, the method's own number.
         template (str, optional): The prompt of a language model, with its slot ``{text}``.
         labels (optional): The label words of a language model, by the names of their classes.
@@ -112,7 +118,8 @@ class TextExplainer:
         task: str | None = None,
         masker: str | os.PathLike[str] | nn.Module | None = None,
         unit: Unit = "token",
-        segmenter: Segmenter | None = None,
+        segmenter: Segmenter | str | None = None,
+        n_sentences: int = 3,
         n_steps: int | None = None,
         template: str | None = None,
         labels: Mapping[str, str] | Sequence[str] | None = None,
@@ -133,7 +140,7 @@ class TextExplainer:
             device=device,
             dtype=dtype,
         )
-        self.units = TextUnits(unit, segmenter)
+        self.units = TextUnits(unit, segmenter, n_sentences)
         self.batch_size = as_count("batch_size", batch_size, least=1)
         self.seed = as_count("seed", seed)
         self.n_steps = n_steps
@@ -285,7 +292,7 @@ class TextExplainer:
         if not self._is_chosen:
             self.method = self.method_name = _DEFAULT
         name = self._learned_name()
-        batches = partial(TextBatches, self.text_model, seed=self.seed, units=self.units)
+        batches = partial(TextBatches, self.text_model, seed=self.seed, units=self.units.of_fit)
         training = batches(given_texts(texts, column=column).texts, batch_size=batch_size)
         own = self.masker if isinstance(self.masker, nn.Module) else None
         # A second fit forgets the first; what was loaded, or given, is where fits start.
@@ -353,7 +360,8 @@ class TextExplainer:
         *,
         method: str | None = None,
         unit: Unit | None = None,
-        segmenter: Segmenter | None = None,
+        segmenter: Segmenter | str | None = None,
+        n_sentences: int = 3,
         n_steps: int | None = None,
         batch_size: int = 32,
         seed: int = 0,
@@ -394,6 +402,7 @@ class TextExplainer:
             masker=None if methods.spec(name).requires_masker is False else place,
             unit=unit or saved.get("unit", "token"),
             segmenter=segmenter,
+            n_sentences=n_sentences,
             batch_size=batch_size,
             seed=seed,
         )

@@ -23,7 +23,8 @@ from captum_aml.text.grouping import TokenGroups
 from captum_aml.text.inputs import Text
 from captum_aml.text.models.base import Question, TextModel
 from captum_aml.text.models.targets import Target, TargetsLike
-from captum_aml.text.units import TextUnits
+from captum_aml.text.nesting import highest
+from captum_aml.text.units import TextUnits, by_position, scores_of_groups
 
 # Texts are read this many batches ahead, to be sorted by length.
 _BATCHES_PER_WINDOW = 16
@@ -59,7 +60,8 @@ class StreamExplainer:
     def settings(self) -> Mapping[str, Setting]:
         """Everything that decides scores, as explanations record it."""
         baseline = {"baseline_token": self.text_model.baseline.token}
-        return {**self.method.settings, **self.text_model.settings, **baseline}
+        ours = {**self.text_model.settings, **self.units.settings}
+        return {**self.method.settings, **ours, **baseline}
 
     def __call__(
         self,
@@ -173,29 +175,67 @@ class StreamExplainer:
         texts = [question.text for question in questions]
         batch = self.text_model.collate(texts)
         groups, mask = self.units.of_batch(batch)
+        maskable = batch.maskable.cpu().numpy()
         with self.text_model.evaluating():
-            outputs, scored = self._scored(batch, questions, mask)
+            outputs, found = self._scored(batch, questions, mask)
+            scored = [
+                _ScoredUnits(row, target, groups[row] if groups else None, scores[maskable[row]])
+                for row, some in enumerate(found)
+                for target, scores in some
+            ]
+            if self.units.nested:
+                scored = self._with_words(texts, scored)
         # One transfer from the device for the whole batch.
         outputs = self.text_model.read(outputs.float()).cpu()
-        largest, maskable = outputs.argmax(dim=-1).tolist(), batch.maskable.cpu().numpy()
-        made = []
-        for number, question in enumerate(questions):
-            predicted = largest[number] if question.predicted is None else question.predicted
-            made.append(
-                [
-                    self._explanation(
-                        question.text,
-                        groups[number] if groups else None,
-                        scores[maskable[number]],
-                        outputs[number],
-                        predicted,
-                        target,
-                        rows[number],
-                    )
-                    for target, scores in scored[number]
-                ]
+        largest = outputs.argmax(dim=-1).tolist()
+        made: list[list[Explanation]] = [[] for _ in questions]
+        for each in scored:
+            asked = questions[each.row]
+            predicted = largest[each.row] if asked.predicted is None else asked.predicted
+            made[each.row].append(
+                self._explanation(asked.text, each, outputs[each.row], predicted, rows[each.row])
             )
         return made
+
+    def _with_words(
+        self, texts: Sequence[TokenizedText], scored: Sequence[_ScoredUnits]
+    ) -> list[_ScoredUnits]:
+        """Sentences' scores with those of words in place of the highest sentences."""
+        results = list(scored)
+        every = [texts[each.row] for each in scored]
+        for numbers in self.text_model.batches(every, self.batch_size):
+            some = [scored[number] for number in numbers]
+            batch = self.text_model.collate([texts[each.row] for each in some])
+            nested = [self.units.nested_groups(text) for text in batch.texts]
+            sentences = [
+                scores_of_groups(groups.sentences, each.values.tolist())
+                for groups, each in zip(nested, some, strict=True)
+            ]
+            chosen = [highest(scores, self.units.n_sentences) for scores in sentences]
+            inside = [
+                [groups.parents[word] in open_ for word in groups.words.members]
+                for groups, open_ in zip(nested, chosen, strict=True)
+            ]
+            # What is equal to its baseline takes no part.
+            ids = batch.input_ids
+            baselines = torch.where(
+                by_position(batch, inside) > 0, self.text_model.baselines(batch), ids
+            )
+            mask = by_position(batch, [groups.words.members for groups in nested])
+            table = self._table(_TextCall(batch, baselines, mask), [[each.target] for each in some])
+            values = torch.stack([table[row, 0] for row in range(len(some))])
+            _require_finite(values, batch.texts, f"a score of {self.name}")
+            by_token = values.float().cpu().numpy()
+            maskable = batch.maskable.cpu().numpy()
+            for row, each in enumerate(some):
+                words = scores_of_groups(nested[row].words, by_token[row, maskable[row]].tolist())
+                units = nested[row].opened(chosen[row])
+                scores = nested[row].completed(
+                    sentences[row], words, chosen[row], signed=self.meaning.signed
+                )
+                shared = np.asarray([scores[unit] for unit in units.members], dtype=np.float32)
+                results[numbers[row]] = replace(each, groups=units, values=shared)
+        return results
 
     def _scored(
         self, batch: TextBatch, questions: Sequence[Question], mask: Tensor | None
@@ -277,25 +317,19 @@ class StreamExplainer:
     def _explanation(
         self,
         text: TokenizedText,
-        groups: TokenGroups | None,
-        values: Any,  # a NumPy array (T,), of the maskable tokens
+        scored: _ScoredUnits,
         outputs: Tensor,
         predicted: int,
-        target: Target,
         row: int,
     ) -> Explanation:
         names = self.text_model.names(text)
+        target, groups, values = scored.target, scored.groups, scored.values
         if groups is None:
             keep = [i for i, maskable in enumerate(text.maskable) if maskable]
             tokens = tuple(text.tokens[i] for i in keep)
             offsets = tuple(text.offsets[i] for i in keep)
         else:
-            # All tokens of a group have its score, but for those that are the baseline already.
-            best: dict[int, float] = {}
-            for member, value in zip(groups.members, values.tolist(), strict=True):
-                if abs(value) >= abs(best.get(member, 0.0)):
-                    best[member] = value
-            values = np.asarray([best[g] for g in range(len(groups.spans))], dtype=values.dtype)
+            values = np.asarray(scores_of_groups(groups, values.tolist()), dtype=values.dtype)
             offsets = groups.spans
             if self.units.unit == "token":
                 kept = (
@@ -334,6 +368,23 @@ class StreamExplainer:
             foil_label="" if target.foil is None else names[target.foil],
             place=text.place,
         )
+
+
+@dataclass(frozen=True)
+class _ScoredUnits:
+    """A method's scores for one target of a text.
+
+    Attributes:
+        row: The text's number in its batch.
+        target: The target.
+        groups: The units; None where every token is one.
+        values: The score of each maskable token's unit, a NumPy array (T,).
+    """
+
+    row: int
+    target: Target
+    groups: TokenGroups | None
+    values: Any
 
 
 @dataclass(frozen=True)

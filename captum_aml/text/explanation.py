@@ -61,8 +61,9 @@ class Explanation:
         signed: Whether a score can be for the explained class, above 0, or against it, below 0.
         settings: Everything else that decided the scores.
         n_tokens_cut: Tokens beyond the model's maximum length, which it did not see.
-        unit: Unit of ``tokens``, ``offsets`` and ``scores``: "token", "word" or "sentence".
-            Words and sentences are ``tokens`` as they are written in the text.
+        unit: Unit of ``tokens``, ``offsets`` and ``scores``: "token", "word", "sentence", or
+            "sentence+word", words in the highest sentences and the others whole. Words and
+            sentences are ``tokens`` as they are written in the text.
         parts: The spans of both texts of a pair in ``text``; () for a single text.
         given_words: The spans of the words where the text was given as a list of them.
         relative: Whether unsigned scores are to be read relative to the text's largest; else they
@@ -134,7 +135,7 @@ class Explanation:
         return [(token.strip() or token, score) for token, score in written]
 
     def words(
-        self, pooling: ScorePooling = "max", *, segmenter: Segmenter | None = None
+        self, pooling: ScorePooling = "max", *, segmenter: Segmenter | str | None = None
     ) -> list[ScoredUnit]:
         """The words of the text with their scores, in the order of the text.
 
@@ -149,7 +150,8 @@ class Explanation:
                 the largest by value, as in every ranking of scores; for methods with signed scores
                 "sum" lets tokens for and against the class make up for each other. Default: "max".
             segmenter (optional): A function that gives the spans (start, end) of the words of a
-                text, in order. Default: None.
+                text, in order, or the name of one, see :mod:`captum_aml.text.segmenters`. Default:
+                None.
 
         Raises:
             InvalidInputError: The pooling is unknown, the segmenter gives no such spans, or the
@@ -158,7 +160,7 @@ class Explanation:
         return self._units("word", pooling, segmenter)
 
     def sentences(
-        self, pooling: ScorePooling = "max", *, segmenter: Segmenter | None = None
+        self, pooling: ScorePooling = "max", *, segmenter: Segmenter | str | None = None
     ) -> list[ScoredUnit]:
         """The sentences of the text with their scores, in the order of the text.
 
@@ -178,9 +180,9 @@ class Explanation:
         return self._units("sentence", pooling, segmenter)
 
     def _units(
-        self, unit: Unit, pooling: ScorePooling, segmenter: Segmenter | None
+        self, unit: Unit, pooling: ScorePooling, segmenter: Segmenter | str | None
     ) -> list[ScoredUnit]:
-        if self.unit == "sentence" and unit == "word":
+        if self.unit in ("sentence", "sentence+word") and unit == "word":
             raise InvalidInputError(
                 "words: expected scores of tokens or words, got those of sentences; explain with "
                 "unit='token' or unit='word'"

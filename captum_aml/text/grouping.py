@@ -5,13 +5,14 @@ from __future__ import annotations
 import operator
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from captum_aml._utils.graphemes import grapheme_spans
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.inputs import Span, Text
 from captum_aml.text.segmentation import Segmenter, Unit, sentence_spans, trimmed, word_spans
+from captum_aml.text.segmenters import segmenter_named
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,12 @@ class TokenGroups:
     spans: tuple[Span, ...]
     members: tuple[int, ...]
 
+    def taken(self, tokens: Sequence[int]) -> TokenGroups:
+        """The same groups of the tokens with these numbers, each any number of times."""
+        return replace(self, members=tuple(self.members[token] for token in tokens))
 
-def unit_spans(text: Text, unit: Unit, segmenter: Segmenter | None = None) -> list[Span]:
+
+def unit_spans(text: Text, unit: Unit, segmenter: Segmenter | str | None = None) -> list[Span]:
     """The words or sentences of a text; every character but white space is in one of them.
 
     None reaches over both texts of a pair. Words that were given one by one are the words, and no
@@ -36,16 +41,20 @@ def unit_spans(text: Text, unit: Unit, segmenter: Segmenter | None = None) -> li
     Args:
         text: The text.
         unit: "word" or "sentence".
-        segmenter (optional): Gives the spans of the units of a string. White space around them is
-            taken off, and what they leave out is split as without a segmenter. It takes precedence
-            over given words. Default: None, ``word_spans`` or ``sentence_spans``.
+        segmenter (optional): Gives the spans of the units of a string, or the name of one that
+            finds words. White space around them is taken off, and what they leave out is split as
+            without a segmenter. It takes precedence over given words. Default: None,
+            ``word_spans`` or ``sentence_spans``.
 
     Raises:
-        InvalidInputError: ``unit`` is neither of the two, or the segmenter gives no spans in order
-            within the text.
+        InvalidInputError: ``unit`` is neither of the two, there is no segmenter of that name for
+            it, or the segmenter gives no spans in order within the text.
+        ImportError: What the named segmenter needs is not installed.
     """
     if unit not in ("word", "sentence"):
         raise InvalidInputError(f"unit: expected 'word' or 'sentence', got {unit!r}")
+    if isinstance(segmenter, str):
+        segmenter = segmenter_named(segmenter, unit)
     if segmenter is not None and not callable(segmenter):
         raise InvalidInputError(
             "segmenter: expected a function from a text to the spans (start, end) of its units, "
@@ -87,7 +96,7 @@ def group_text(
     offsets: Sequence[Span],
     unit: Unit,
     *,
-    segmenter: Segmenter | None = None,
+    segmenter: Segmenter | str | None = None,
     truncated: bool = False,
 ) -> TokenGroups:
     """Groups the tokens of a text into its words or sentences; every token is in one group.

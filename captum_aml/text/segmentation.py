@@ -18,8 +18,9 @@ import regex
 from captum_aml._utils.graphemes import match_spans
 from captum_aml.text.inputs import Span
 
-#: What a score stands for.
-Unit: TypeAlias = Literal["token", "word", "sentence"]
+#: What a score stands for; with "sentence+word" for a word in the highest sentences, for a whole
+#: sentence elsewhere.
+Unit: TypeAlias = Literal["token", "word", "sentence", "sentence+word"]
 
 #: Finds the words, or the sentences, of a text: their spans, in order.
 Segmenter: TypeAlias = Callable[[str], Iterable[Span]]
@@ -88,8 +89,8 @@ def word_spans(text: str) -> list[Span]:
     Scripts that put no spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) take a
     dictionary to split, which the annex leaves to others: here every Chinese character and every
     character of hiragana is a word, as is every grapheme cluster of Thai, whereas a stretch of
-    katakana is one. For real words give a segmenter of the language where one is taken, such as
-    ``lambda text: [(start, end) for _, start, end in jieba.tokenize(text)]``.
+    katakana is one. For real words name a segmenter of the language where one is taken, see
+    :mod:`captum_aml.text.segmenters`, or give a function of your own.
 
     Args:
         text: Any text.

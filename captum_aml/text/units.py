@@ -10,11 +10,15 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from captum_aml._utils.checks import as_count
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.methods import Setting
 from captum_aml.text.encoding import TextBatch, TokenizedText
 from captum_aml.text.grouping import TokenGroups, group_text
 from captum_aml.text.inputs import Span, Text
+from captum_aml.text.nesting import NestedGroups, nest
 from captum_aml.text.segmentation import Segmenter, Unit
+from captum_aml.text.segmenters import check_segmenter_name
 
 
 @dataclass(frozen=True)
@@ -24,15 +28,20 @@ class TextUnits:
     Words that were given one by one are the words; of a pair, each text is segmented by itself.
 
     Attributes:
-        unit: "token", "word" or "sentence".
-        segmenter: Finds the units of a text, as spans in order; None for the usual ones.
+        unit: "token", "word", "sentence", or "sentence+word": sentences, and words inside the
+            highest of them, see :mod:`captum_aml.text.nesting`.
+        segmenter: Finds the units of a text, with "sentence+word" its words, as spans in order; or
+            the name of one; None for the usual ones.
+        n_sentences: The number of sentences whose words are units, with "sentence+word".
 
     Raises:
         InvalidInputError: The unit is unknown, or there is a segmenter for tokens.
+        ImportError: The package of a segmenter that is named is not installed.
     """
 
     unit: Unit = "token"
-    segmenter: Segmenter | None = None
+    segmenter: Segmenter | str | None = None
+    n_sentences: int = 3
 
     def __post_init__(self) -> None:
         if self.unit not in get_args(Unit):
@@ -41,28 +50,57 @@ class TextUnits:
             raise InvalidInputError(
                 "segmenter: expected none with unit='token', whose units are the tokenizer's"
             )
+        if isinstance(self.segmenter, str):
+            check_segmenter_name(self.segmenter, self.unit)
+        as_count("n_sentences", self.n_sentences, least=1)
+
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """What decides scores beside the unit."""
+        named = {"segmenter": self.segmenter} if isinstance(self.segmenter, str) else {}
+        return {**named, "n_sentences": self.n_sentences} if self.nested else {**named}
+
+    @property
+    def of_fit(self) -> TextUnits:
+        """The units that a masker is fitted on: of nested ones the words."""
+        return replace(self, unit="word") if self.nested else self
+
+    @property
+    def nested(self) -> bool:
+        """Whether words are units inside some sentences only."""
+        return self.unit == "sentence+word"
 
     def groups(self, text: TokenizedText) -> TokenGroups | None:
         """The units of a text and which of them each maskable token belongs to.
 
-        Copies of a token belong to the same. None where every token is one of its own.
+        Copies of a token belong to the same. None where every token is one of its own. Of nested
+        units the sentences.
         """
         if self.unit == "token" and text.copies is None:
             return None
-        spans = [span for span, keep in zip(text.offsets, text.maskable, strict=True) if keep]
-        copies = range(len(spans)) if text.copies is None else text.copies
-        by_token = dict(zip(copies, spans, strict=True))
-        tokens = [by_token[number] for number in range(len(by_token))]
+        if self.nested:
+            return self.nested_groups(text).sentences
+        tokens, copies = _distinct(text)
         if self.unit == "token":
             return TokenGroups(tuple(tokens), tuple(copies))
         found = group_text(
-            Text(text.text, text.parts, text.words),
+            _written(text),
             tokens,
             self.unit,
             segmenter=self.segmenter,
             truncated=text.n_tokens_cut > 0,
         )
-        return replace(found, members=tuple(found.members[number] for number in copies))
+        return found.taken(copies)
+
+    def nested_groups(self, text: TokenizedText) -> NestedGroups:
+        """The words of a text and their sentences, for its maskable tokens."""
+        tokens, copies = _distinct(text)
+        found = nest(
+            _written(text), tokens, segmenter=self.segmenter, truncated=text.n_tokens_cut > 0
+        )
+        return replace(
+            found, sentences=found.sentences.taken(copies), words=found.words.taken(copies)
+        )
 
     def of_batch(self, batch: TextBatch) -> tuple[list[TokenGroups], Tensor | None]:
         """The units of N texts, and their ids by position, (N, L).
@@ -73,11 +111,45 @@ class TextUnits:
         if self.unit == "token" and all(text.copies is None for text in batch.texts):
             return [], None
         groups = [found for text in batch.texts if (found := self.groups(text))]
-        mask = torch.zeros(batch.maskable.shape, dtype=torch.long)
-        maskable = batch.maskable.cpu()
-        for row, found in enumerate(groups):
-            mask[row, maskable[row]] = torch.tensor(found.members, dtype=torch.long)
-        return groups, mask.to(batch.maskable.device)
+        return groups, by_position(batch, [found.members for found in groups])
+
+
+def by_position(batch: TextBatch, members: Sequence[Sequence[int]]) -> Tensor:
+    """Numbers of maskable tokens by position, (N, L); 0 elsewhere.
+
+    Args:
+        batch: N texts.
+        members: A number for each maskable token of each text.
+    """
+    mask = torch.zeros(batch.maskable.shape, dtype=torch.long)
+    maskable = batch.maskable.cpu()
+    for row, numbers in enumerate(members):
+        mask[row, maskable[row]] = torch.tensor(numbers, dtype=torch.long)
+    return mask.to(batch.maskable.device)
+
+
+def scores_of_groups(groups: TokenGroups, values: Sequence[float]) -> list[float]:
+    """The score of each group (G), from the values of its tokens (T).
+
+    All tokens of a group have its score, but for those that are the baseline already.
+    """
+    best = [0.0] * len(groups.spans)
+    for member, value in zip(groups.members, values, strict=True):
+        if abs(value) >= abs(best[member]):
+            best[member] = value
+    return best
+
+
+def _written(text: TokenizedText) -> Text:
+    return Text(text.text, text.parts, text.words)
+
+
+def _distinct(text: TokenizedText) -> tuple[list[Span], Sequence[int]]:
+    """The spans of a text's maskable tokens without copies, and of each token its number there."""
+    spans = [span for span, keep in zip(text.offsets, text.maskable, strict=True) if keep]
+    copies = range(len(spans)) if text.copies is None else text.copies
+    by_token = dict(zip(copies, spans, strict=True))
+    return [by_token[number] for number in range(len(by_token))], copies
 
 
 #: How the scores of a unit's tokens become its own.
