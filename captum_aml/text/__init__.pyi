@@ -14,11 +14,13 @@ from .models.prompt import PromptClassifier
 from .models.registry import register_text_model, tasks
 from .models.regression import TextRegressor
 from .models.targets import Target
+from .models.token_classification import Entity, TokenClassifier
 from .units import ScoredUnit
 from .writing import write_explanations
 
 __all__ = [
     "BaselineToken",
+    "Entity",
     "Explanation",
     "LabelledText",
     "MaskFiller",
@@ -39,6 +41,7 @@ __all__ = [
     "TextRegressor",
     "TextSource",
     "TextSurvey",
+    "TokenClassifier",
     "TokenizedText",
     "read_texts",
     "register_text_model",

@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForMultipleChoice,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -103,6 +104,18 @@ def load_multiple_choice(
     """
     expected = "a multiple-choice model (a local folder or a hub id)"
     return _load(source, lambda _: AutoModelForMultipleChoice, expected, dtype)
+
+
+def load_token_classifier(
+    source: str, *, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads a token classifier and its tokenizer, likewise.
+
+    Raises:
+        InvalidInputError: There is none, it is damaged, or it has no such head.
+    """
+    expected = "a token-classification model (a local folder or a hub id)"
+    return _load(source, lambda _: AutoModelForTokenClassification, expected, dtype)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, TypeAlias
@@ -13,9 +13,12 @@ from captum_aml.text.models.labels import class_index
 #: One outcome by label or index, or a contrast: a pair of them, why the first and not the second.
 TargetLike: TypeAlias = "int | str | tuple[int | str, int | str]"
 
+#: What is explained at places of a text: words, or characters (start, end), and what of each.
+PlacesLike: TypeAlias = "Mapping[str | tuple[int, int], TargetLike | list[TargetLike] | None]"
+
 #: What is explained of one text: one target, a list of several, "all" of them, or None for what
-#: the task explains by default.
-TargetsLike: TypeAlias = "TargetLike | Sequence[TargetLike] | None"
+#: the task explains by default; of tasks with places also what is explained at which.
+TargetsLike: TypeAlias = "TargetLike | PlacesLike | Sequence[TargetLike | PlacesLike] | None"
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def targets_of_texts(
     """
     if hasattr(given, "tolist"):  # an array or a tensor
         given = given.tolist()
-    if isinstance(given, str | tuple) or not isinstance(given, Iterable):
+    if isinstance(given, str | tuple | Mapping) or not isinstance(given, Iterable):
         check(given)  # type: ignore[arg-type]  # what it is is found out there
         return repeat(given)  # type: ignore[arg-type]
     each = list(given)

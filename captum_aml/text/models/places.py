@@ -1,0 +1,82 @@
+"""Places in a text: words or characters that a user names, and the tokens that stand for them."""
+
+from __future__ import annotations
+
+from captum_aml._utils.rows import shown
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.text.encoding import TokenizedText
+from captum_aml.text.grouping import unit_spans
+from captum_aml.text.inputs import Span, Text
+
+
+def word_places(text: TokenizedText, place: object) -> list[tuple[Span, tuple[int, ...]]]:
+    """Where words, or characters, stand in a text.
+
+    Args:
+        text: The text.
+        place: One or several words as they are written in the text, which are found wherever they
+            begin and end with words; or a span (start, end).
+
+    Returns:
+        The span and the maskable tokens of each place, at least one, in the order of the text.
+
+    Raises:
+        InvalidInputError: There is no such place, or the model sees no token of one.
+    """
+    spans = _occurrences(text, place) if isinstance(place, str) else [checked_span(text, place)]
+    if not spans:
+        raise InvalidInputError(
+            f"target: expected words of the text {shown(text.text)}, got {place!r}"
+        )
+    return [(span, span_tokens(text, span)) for span in spans]
+
+
+def checked_span(text: TokenizedText, given: object) -> Span:
+    """A span of characters in a text.
+
+    Raises:
+        InvalidInputError: It is none.
+    """
+    if (
+        isinstance(given, tuple)
+        and len(given) == 2
+        and all(isinstance(border, int) and not isinstance(border, bool) for border in given)
+        and 0 <= given[0] < given[1] <= len(text.text)
+    ):
+        return given[0], given[1]
+    raise InvalidInputError(
+        "target: expected words of the text, or characters (start, end) of its "
+        f"{len(text.text)}, got {given!r}"
+    )
+
+
+def span_tokens(text: TokenizedText, span: Span) -> tuple[int, ...]:
+    """The positions of the maskable tokens that share characters with a span.
+
+    Raises:
+        InvalidInputError: There is none, as where the text was cut before it.
+    """
+    tokens = tuple(
+        place
+        for place, (start, end) in enumerate(text.offsets)
+        if text.maskable[place] and start < span[1] and end > span[0]
+    )
+    if not tokens:
+        cut = f"; {text.n_tokens_cut} tokens were cut off" if text.n_tokens_cut else ""
+        raise InvalidInputError(
+            f"target: expected characters that the model sees, got {text.text[slice(*span)]!r} at "
+            f"{span}{cut}"
+        )
+    return tokens
+
+
+def _occurrences(text: TokenizedText, words: str) -> list[Span]:
+    units = unit_spans(Text(text.text, text.parts, text.words), "word")
+    begins, ends = {start for start, _ in units}, {end for _, end in units}
+    found = []
+    start = text.text.find(words) if words else -1
+    while start >= 0:
+        if start in begins and start + len(words) in ends:
+            found.append((start, start + len(words)))
+        start = text.text.find(words, start + 1)
+    return found
