@@ -79,7 +79,8 @@ class TextSource:
     The columns for label, rationale and id may be missing, and are not read where they are None.
     A rationale is a list of spans ``[start, end)`` of characters, or of a 0 or 1 for each word,
     see :func:`captum_aml.metrics.rationale_spans`. What is NaN is none, and whole numbers may be
-    written as pandas writes a column with gaps, such as 1.0. Lone surrogates in texts, which no
+    written as pandas writes a column with gaps, such as 1.0. A text that is given as the list of its
+    words is these with a space between. Lone surrogates in texts, which no
     encoding can hold, become U+FFFD.
 
     Attributes:
@@ -219,11 +220,11 @@ def read_rows(
 def _text_of(row: _Row, names: tuple[str, ...]) -> str | tuple[str, str] | Unreadable:
     if row.problem is not None:
         return Unreadable(str(row.problem))
-    cells = row.text if isinstance(row.text, tuple) else (row.text,)
+    cells = tuple(map(_joined, row.text if isinstance(row.text, tuple) else (row.text,)))
     for name, cell in zip(names, cells, strict=True):
         if not isinstance(cell, str):
             return Unreadable(f"{row.place}: expected a string in {name!r}, got {shown(cell)}")
-    return row.text  # type: ignore[no-any-return]  # as was just checked
+    return cells if isinstance(row.text, tuple) else cells[0]
 
 
 def check_span(name: str, span: object, text: str, *, may_be_empty: bool = False) -> None:
@@ -250,6 +251,7 @@ def labelled_text(text: Any, label: Any, rationale: Any, identity: Any) -> Label
         InvalidInputError: A cell has another form than ``LabelledText`` describes.
     """
     label, rationale, identity = map(_without_floats, (label, rationale, identity))
+    text = _joined(text)
     if identity is not None and not isinstance(identity, str) and not is_int(identity):
         raise InvalidInputError(f"id: expected a string or an integer, got {shown(identity)}")
     return LabelledText(
@@ -273,6 +275,12 @@ def _spans(rationale: Any, text: Any) -> tuple[Any, ...]:
 
         return tuple(rationale_spans(text, rationale))
     return tuple(tuple(span) if isinstance(span, list) else span for span in rationale)
+
+
+def _joined(text: Any) -> Any:
+    """A text that is a list of words as a string, anything else as it is."""
+    is_split = isinstance(text, list) and all(isinstance(word, str) for word in text)
+    return " ".join(text) if is_split else text
 
 
 def _without_floats(value: Any) -> Any:

@@ -113,6 +113,15 @@ class TestFormats:
         path = write_jsonl(tmp_path, {"text": " it\tis bad ", "rationale": marks})
         assert TextSource(path).load()[0].rationale == spans
 
+    def test_lists_of_words(self, tmp_path: Path) -> None:
+        rows = [{"text": ["so", "good", "!"], "rationale": [0, 1, 1]}, {"text": ["meh"]}]
+        path = tmp_path / "a.parquet"
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        for source in (write_jsonl(tmp_path, *rows), path):
+            items = [LabelledText("so good !", rationale=((3, 9),)), LabelledText("meh")]
+            assert TextSource(source).load() == items
+            assert list(read_texts(source)) == ["so good !", "meh"]
+
     @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
     def test_columns_that_are_none_are_not_read(self, tmp_path: Path, ending: str) -> None:
         path = tmp_path / f"a{ending}"
