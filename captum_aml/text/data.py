@@ -79,9 +79,8 @@ class TextSource:
     The columns for label, rationale and id may be missing, and are not read where they are None.
     A rationale is a list of spans ``[start, end)`` of characters, or of a 0 or 1 for each word,
     see :func:`captum_aml.metrics.rationale_spans`. What is NaN is none, and whole numbers may be
-    written as pandas writes a column with gaps, such as 1.0. A text that is given as the list of its
-    words is these with a space between. Lone surrogates in texts, which no
-    encoding can hold, become U+FFFD.
+    written as pandas writes a column with gaps, such as 1.0. Of a text that is a list of words they
+    are joined by spaces. Lone surrogates in texts, which no encoding can hold, become U+FFFD.
 
     Attributes:
         source: The file, folder or id. What exists on disk is taken from there.
