@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.text.encoding import TokenizedText
+from captum_aml.text.inputs import TextLike
 from captum_aml.text.models._causal import last_tokens, positions, shown_tokens
+from captum_aml.text.models._ends import count_ends, end_token, in_groups, with_end
 from captum_aml.text.models.base import TextModel
 from captum_aml.text.models.labels import class_names, n_outputs
 from captum_aml.text.models.registry import register_text_model
@@ -57,6 +60,7 @@ class TextClassifier(TextModel):
                 "MultiLabelClassifier"
             )
         self._scores = _scores_of_tokens(model)
+        self._end = end_token(model)
         super().__init__(model, tokenizer, baseline=baseline, max_length=max_length)
 
     @property
@@ -64,16 +68,34 @@ class TextClassifier(TextModel):
         """The names of the C classes, in order."""
         return class_names(self.model.config.id2label or {}, self._n_outputs)
 
+    def tokenize(self, texts: Iterable[TextLike]) -> list[TokenizedText]:
+        """Tokenizes texts, see :meth:`TextModel.tokenize`.
+
+        Raises:
+            InvalidInputError: See there; or a text lacks the token at which the model reads it.
+        """
+        tokenized = super().tokenize(texts)
+        return tokenized if self._end is None else [with_end(t, self._end) for t in tokenized]
+
+    def batch_key(self, text: TokenizedText) -> Hashable:
+        """The number of tokens at which the model could read the text.
+
+        And its length, where padding consists of these tokens, too.
+        """
+        if self._end is None:
+            return None
+        padded = self.tokenizer.pad_token_id in (None, self._end)
+        return count_ends(text, self._end), len(text) if padded else None
+
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *extra_inputs: Tensor
     ) -> Tensor:
         """Logits for token ids, see :meth:`TextModel.forward`."""
-        named: dict[str, Any] = dict(zip(self._extra_inputs, extra_inputs, strict=False))
+        if self._end is not None:
+            return in_groups(self._logits, self._end, input_ids, attention_mask, *extra_inputs)
         if self._scores is None:
-            output = self.model(input_ids=input_ids, attention_mask=attention_mask, **named)
-            logits = output.logits
-            assert isinstance(logits, Tensor)
-            return logits.to(input_ids.device)
+            return self._logits(input_ids, attention_mask, *extra_inputs)
+        named: dict[str, Any] = dict(zip(self._extra_inputs, extra_inputs, strict=False))
         shown = shown_tokens(attention_mask, input_ids)
         if "position_ids" in self._accepted and not bool(shown[:, 0].all()):
             named.setdefault("position_ids", positions(shown))
@@ -83,6 +105,15 @@ class TextClassifier(TextModel):
         rows = torch.arange(len(input_ids), device=scores.device)
         pooled: Tensor = scores[rows, last_tokens(shown).to(scores.device)]
         return pooled.to(input_ids.device)
+
+    def _logits(
+        self, ids: Tensor, attention_mask: Tensor | None, *extra_inputs: Tensor | None
+    ) -> Tensor:
+        """What the model gives as a whole."""
+        named = dict(zip(self._extra_inputs, extra_inputs, strict=False))
+        logits = self.model(input_ids=ids, attention_mask=attention_mask, **named).logits
+        assert isinstance(logits, Tensor)
+        return logits.to(ids.device)
 
     @property
     def is_decoder(self) -> bool:

@@ -1,0 +1,71 @@
+"""Classifiers that read their answer at a text's last end-of-sequence token, as BART and T5 do.
+
+Of a batch they want equally many of these tokens in every row, and refuse it otherwise. A text may
+have more of them than the one that its tokenizer adds, when their characters stand in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from captum_aml.exceptions import InvalidInputError
+from captum_aml.text.encoding import TokenizedText
+
+
+def end_token(model: PreTrainedModel) -> int | None:
+    """The id of the token that a classifier reads its answer at; None where it reads elsewhere."""
+    token = model.config.eos_token_id
+    return token if model.config.is_encoder_decoder and isinstance(token, int) else None
+
+
+def count_ends(text: TokenizedText, token: int) -> int:
+    """The number of such tokens in a text."""
+    return text.model_inputs["input_ids"].count(token)
+
+
+def with_end(text: TokenizedText, token: int) -> TokenizedText:
+    """The text, whose last such token is not maskable: without it there is no answer.
+
+    Raises:
+        InvalidInputError: It has none.
+    """
+    ids = text.model_inputs["input_ids"]
+    if token not in ids:
+        shown = text.text if len(text.text) <= 60 else f"{text.text[:60]}..."
+        raise InvalidInputError(
+            f"texts: expected the end-of-sequence token with id {token}, at which the model reads "
+            f"its answer, got none for the text {shown!r}; its tokenizer has to add it"
+        )
+    last = len(ids) - 1 - ids[::-1].index(token)
+    if not text.maskable[last]:
+        return text
+    maskable = tuple(can and place != last for place, can in enumerate(text.maskable))
+    return replace(text, maskable=maskable)
+
+
+def in_groups(
+    forward: Callable[..., Tensor], token: int, ids: Tensor, *others: Tensor | None
+) -> Tensor:
+    """A forward function's outputs (N, C), in a call for each number of such tokens in a row.
+
+    Args:
+        forward: Ids and further arguments to outputs.
+        token: The token.
+        ids: (N, L).
+        *others: The further arguments, N rows each, or None.
+    """
+    counts = (ids == token).sum(dim=1)
+    different = counts.unique()
+    if len(different) < 2:
+        return forward(ids, *others)
+    groups = [(counts == count).nonzero().flatten() for count in different]
+    outputs = [
+        forward(ids[rows], *(None if each is None else each[rows] for each in others))
+        for rows in groups
+    ]
+    return torch.cat(outputs)[torch.cat(groups).argsort()]
