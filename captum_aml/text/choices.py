@@ -49,7 +49,7 @@ def choice_of(given: object) -> Choice | None:
 
 def has_options(names: Iterable[str]) -> bool:
     """Whether columns of these names hold options."""
-    return any(name in _OPTIONS or _NUMBERED.fullmatch(name) for name in names)
+    return any(name in _OPTIONS or _NUMBERED.fullmatch(str(name)) for name in names)
 
 
 def _of_row(row: Mapping[Any, Any]) -> object:

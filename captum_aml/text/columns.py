@@ -69,7 +69,7 @@ def choose_columns(
     """
     listed = ", ".join(map(repr, names)) or "none"
     if column is not None:
-        wanted = (column,) if isinstance(column, str) else tuple(column)
+        wanted = tuple(column) if isinstance(column, tuple | list) else (column,)
         if len(wanted) not in (1, 2) or any(names.count(name) != 1 for name in wanted):
             raise InvalidInputError(
                 f"column: expected one of the columns {listed}, or a pair of them, got {column!r}"
@@ -99,6 +99,16 @@ def table_of(given: object) -> tuple[list[str], Callable[[str], Any]] | None:
     if isinstance(names, Iterable) and hasattr(given, "__len__") and hasattr(given, "__getitem__"):
         return list(names), given.__getitem__
     return None
+
+
+def row_of(given: Any) -> Mapping[str, Any] | None:
+    """A row with names, of data frames and data bases too, as a mapping; None for what is none."""
+    if isinstance(given, Mapping):
+        return given
+    if hasattr(given, "_asdict"):
+        return dict(given._asdict())
+    is_named = hasattr(given, "keys") and hasattr(given, "__getitem__")
+    return dict(given) if is_named else None
 
 
 def is_column(values: object) -> bool:

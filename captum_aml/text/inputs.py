@@ -17,6 +17,7 @@ from captum_aml.text.columns import (
     first_cell,
     is_column,
     joined_columns,
+    row_of,
     table_of,
 )
 
@@ -82,10 +83,12 @@ class Text:
             return cls(without_surrogates(given))
         if isinstance(given, Unreadable):
             raise InvalidInputError(given.reason)
+        row = row_of(given)
+        given = given if row is None else row
         if (choice := choice_of(given)) is not None:
             text = cls._pair((*choice.before, *choice.options), position)
             return replace(text, n_options=len(choice.options))
-        if isinstance(given, Mapping):
+        if row is not None:
             return cls.of(_of_row(given, position, None), position)
         if hasattr(given, "tolist"):
             given = given.tolist()
@@ -174,7 +177,7 @@ def given_texts(texts: Any, text_pair: Any = None, *, column: Column | None = No
     table = table_of(texts)
     if table is not None:
         return _of_table(*table, column)
-    if not isinstance(texts, Iterable):
+    if not isinstance(texts, Iterable) or isinstance(texts, bytes):
         raise InvalidInputError(f"texts: expected texts, got {type(texts).__name__}")
     if column is None:
         return GivenTexts(texts, is_one=False)
@@ -241,12 +244,13 @@ class _Rows(Iterable[Any]):
         return (_of_row(row, i, self._column) for i, row in enumerate(self._rows))
 
 
-def _of_row(row: Any, position: int, column: Column | None) -> object:
+def _of_row(given: Any, position: int, column: Column | None) -> object:
     """The text of a row, or what says why it has none."""
     try:
-        if not isinstance(row, Mapping):
+        row = row_of(given)
+        if row is None:
             raise InvalidInputError(
-                f"texts: expected rows with a column {column!r}, got {type(row).__name__}"
+                f"texts: expected rows with a column {column!r}, got {type(given).__name__}"
             )
         return _row_text(row, column)
     except InvalidInputError as error:

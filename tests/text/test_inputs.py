@@ -27,6 +27,8 @@ TABLES: dict[str, Callable[[dict[str, list[Any]]], Any]] = {
     "datasets, streamed": lambda c: datasets.Dataset.from_dict(c).to_iterable_dataset(),
     "pyarrow": pyarrow.table,
     "rows": lambda c: [dict(zip(c, row, strict=True)) for row in zip(*c.values(), strict=True)],
+    "rows of a data frame": lambda c: [row for _, row in pandas.DataFrame(c).iterrows()],
+    "named tuples": lambda c: list(pandas.DataFrame(c).itertuples(index=False)),
     "rows once": lambda c: (dict(zip(c, r, strict=True)) for r in zip(*c.values(), strict=True)),
 }
 REVIEWS = ["The room was dirty.", "Lovely garden!", "Rude staff."]
@@ -106,6 +108,13 @@ class TestTables:
     def test_column_that_is_not_there(self, table: Callable[[dict[str, list[Any]]], Any]) -> None:
         with pytest.raises(InvalidInputError, match=r"columns 'text', 'label'.* got 'review'"):
             strings(table({"text": ["a"], "label": [1]}), column="review")
+
+    def test_columns_without_names(self) -> None:
+        frame = pandas.DataFrame([["a", "b"], ["c", "d"]])
+        assert strings(frame, column=1) == ["b", "d"]
+        assert strings(frame[[0]]) == ["a", "c"]
+        with pytest.raises(InvalidInputError, match="there are 0, 1"):
+            strings(frame)
 
     def test_splits_and_twin_columns(self) -> None:
         splits = datasets.DatasetDict(train=datasets.Dataset.from_dict({"text": ["a"]}))
