@@ -77,7 +77,8 @@ def taken_removal(
 
     The removals give the model an additive mask (N, 1, Q, L). Whether it takes such a mask, and
     whether its own attention is causal, is tried out: with nothing hidden the logits have to be
-    those of the usual mask, and with something hidden others.
+    those of the usual mask, and with something hidden others. An example's last token that can be
+    removed stays if there are several: with all that a token sees hidden alike, it sees all of it.
 
     Args:
         forward_func: Gives logits.
@@ -90,7 +91,9 @@ def taken_removal(
         The removal; None also where the function gives another number of rows.
     """
     shown = torch.ones(ids.shape[:2], device=ids.device)
-    hidden = shown.masked_fill(maskable, 0.0)
+    last = maskable & (maskable.cumsum(dim=1) == maskable.sum(dim=1, keepdim=True))
+    several = maskable.sum(dim=1, keepdim=True) > 1
+    hidden = shown.masked_fill(maskable & ~(last & several), 0.0)
     state = ForwardState((shown,), (hidden,), forward_args, attention_mask=attention_mask)
 
     def logits(args: tuple[object, ...]) -> Tensor:
