@@ -11,7 +11,7 @@ from typing import Any
 from captum_aml._utils.batching import length_batches
 from captum_aml._utils.checks import as_count
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.inputs import TextLike, given_texts
+from captum_aml.text.inputs import Text, TextLike, given_texts
 from captum_aml.text.models.base import TextModel
 from captum_aml.text.units import TextUnits
 
@@ -122,7 +122,7 @@ class TextBatches:
                 yield self._text_model.arguments(batch) | given
 
     @property
-    def first(self) -> list[TextLike]:
+    def first(self) -> list[Text]:
         """The texts of the first part, to try things out on."""
         return next(self._windows(None))
 
@@ -135,7 +135,7 @@ class TextBatches:
                 empty += not any(text.maskable)
         return TextSurvey(self.n_texts, truncated, empty)
 
-    def _windows(self, order: random.Random | None) -> Iterator[list[TextLike]]:
+    def _windows(self, order: random.Random | None) -> Iterator[list[Text]]:
         size = self.batch_size * _BATCHES_PER_WINDOW
         starts = list(range(0, self.n_texts, size))
         if isinstance(self._texts, Sequence):
@@ -144,11 +144,11 @@ class TextBatches:
             if order is not None:
                 order.shuffle(starts)
             for start in starts:
-                yield [self._texts[i] for i in numbers[start : start + size]]
+                yield [Text.of(self._texts[i], i) for i in numbers[start : start + size]]
             return
         stream = iter(self._texts)
         for start in starts:
-            window = list(islice(stream, size))
+            window = [Text.of(text, i) for i, text in enumerate(islice(stream, size), start)]
             if len(window) < min(size, self.n_texts - start):
                 raise InvalidInputError(
                     f"texts: expected {self.n_texts} each time they are read, got fewer; did the "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 import torch
@@ -149,6 +149,15 @@ class TestTextBatches:
         texts.n = 9
         with pytest.raises(InvalidInputError, match="expected 10 each time they are read"):
             list(batches)
+
+    @pytest.mark.parametrize("made", [list, lambda texts: dict(enumerate(texts)).values()])
+    def test_a_bad_text_is_named_by_its_place_in_what_was_given(
+        self, classifier: TextClassifier, made: Callable[[list[object]], Iterable[str]]
+    ) -> None:
+        texts: list[object] = ["good"] * 120
+        texts[77] = None
+        with pytest.raises(InvalidInputError, match="got NoneType at position 77"):
+            list(TextBatches(classifier, made(texts), batch_size=1))
 
 
 class TestAttentionRemoval:
