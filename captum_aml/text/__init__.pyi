@@ -15,6 +15,7 @@ from .models.registry import register_text_model, tasks
 from .models.regression import TextRegressor
 from .models.targets import Target
 from .models.token_classification import Entity, TokenClassifier
+from .models.zero_shot import ZeroShotClassifier
 from .units import ScoredUnit
 from .writing import write_explanations
 
@@ -43,6 +44,7 @@ __all__ = [
     "TextSurvey",
     "TokenClassifier",
     "TokenizedText",
+    "ZeroShotClassifier",
     "read_texts",
     "register_text_model",
     "tasks",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from transformers import PreTrainedTokenizerBase
 from captum_aml._utils.tokenizers import BASELINE_KINDS, baseline_id
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.inputs import Span, Text, TextLike, each_text
+
+#: What is cut of a pair that is too long.
+Cut: TypeAlias = Literal["longest_first", "only_first"]
 
 
 @dataclass(frozen=True)
@@ -136,18 +140,20 @@ def tokenize(
     texts: Iterable[TextLike],
     *,
     max_length: int | None = None,
+    cuts: Cut = "longest_first",
 ) -> list[TokenizedText]:
     """Tokenizes texts without padding.
 
     A text without any token, such as an empty one for a tokenizer that adds no special tokens,
-    gets one special token, because models take no empty sequences. Of a pair that is too long, the
-    longer text is cut.
+    gets one special token, because models take no empty sequences.
 
     Args:
         tokenizer: A fast tokenizer.
         texts: Strings, pairs of strings, or lists of words.
         max_length (int, optional): The most tokens the model takes; the rest is cut off and
             counted. Default: None, no limit.
+        cuts: What is cut of a pair that is too long, the longer text or the first one. Default:
+            "longest_first".
 
     Raises:
         InvalidInputError: The tokenizer gives no character offsets, or a text is no string.
@@ -166,13 +172,13 @@ def tokenize(
         rows = [row for row, text in enumerate(given) if bool(text.parts) is pair]
         if rows:
             chosen = [given[row] for row in rows]
-            tokenized = _tokenize_alike(tokenizer, chosen, max_length=max_length)
+            tokenized = _tokenize_alike(tokenizer, chosen, max_length=max_length, cuts=cuts)
             results.update(zip(rows, tokenized, strict=True))
     return [results[row] for row in range(len(given))]
 
 
 def _tokenize_alike(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], *, max_length: int | None
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], *, max_length: int | None, cuts: Cut
 ) -> list[TokenizedText]:
     """Tokenizes texts that are all single, or all pairs."""
     pieces = [text.pieces for text in texts]
@@ -185,7 +191,7 @@ def _tokenize_alike(
             )
     encoded = tokenizer(
         *([text[i] for text in pieces] for i in range(len(pieces[0]))),
-        truncation=max_length is not None,
+        truncation="do_not_truncate" if max_length is None else cuts,
         max_length=max_length,
         return_attention_mask=True,
     )

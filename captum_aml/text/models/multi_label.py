@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import TokenizedText
-from captum_aml.text.models.base import Question, TextOutput
+from captum_aml.text.models.base import Question, TextModel, TextOutput
 from captum_aml.text.models.classifier import TextClassifier
 from captum_aml.text.models.registry import register_text_model
 from captum_aml.text.models.targets import Target, TargetsLike
@@ -46,9 +46,7 @@ class MultiLabelClassifier(TextClassifier):
         baseline: str | None = None,
         max_length: int | None = None,
     ) -> None:
-        if not 0 <= threshold <= 1:
-            raise InvalidInputError(f"threshold: expected a number from 0 to 1, got {threshold!r}")
-        self.threshold = threshold
+        self.threshold = checked_threshold(threshold)
         super().__init__(model, tokenizer, baseline=baseline, max_length=max_length)
 
     @classmethod
@@ -65,16 +63,43 @@ class MultiLabelClassifier(TextClassifier):
     ) -> list[list[Question]]:
         """The labels above the threshold where none are asked for, likeliest first."""
         asked = super().questions(texts, targets, batch_size=batch_size)
-        open_texts = [text for text, given in zip(texts, targets, strict=True) if given is None]
-        if not open_texts:
-            return asked
-        found = iter(self.read(self.outputs(open_texts, batch_size=batch_size)))
-        return [
-            [Question(text, self._likely(next(found).tolist()))] if given is None else questions
-            for text, given, questions in zip(texts, targets, asked, strict=True)
-        ]
+        return likely_labels(self, asked, targets, self.threshold, batch_size=batch_size)
 
-    def _likely(self, probabilities: Sequence[float]) -> tuple[Target, ...]:
-        order = sorted(range(len(probabilities)), key=lambda label: -probabilities[label])
-        chosen = [label for label in order if probabilities[label] >= self.threshold]
-        return tuple(Target(label) for label in chosen or order[:1])
+
+def checked_threshold(threshold: float) -> float:
+    """A probability that a label has at least.
+
+    Raises:
+        InvalidInputError: It is no probability.
+    """
+    if not 0 <= threshold <= 1:
+        raise InvalidInputError(f"threshold: expected a number from 0 to 1, got {threshold!r}")
+    return threshold
+
+
+def likely_labels(
+    text_model: TextModel,
+    questions: Sequence[list[Question]],
+    targets: Sequence[TargetsLike],
+    threshold: float,
+    *,
+    batch_size: int,
+) -> list[list[Question]]:
+    """Questions about the likely labels of those texts for which none are asked for.
+
+    Args:
+        text_model: The model, whose labels do not exclude each other.
+        questions: One question for each text.
+        targets: What is asked of each.
+        threshold: The least probability of a likely label; the likeliest one is always one.
+        batch_size: The most texts in a pass.
+    """
+    numbers = [number for number, asked in enumerate(targets) if asked is None]
+    completed = list(questions)
+    texts = [questions[number][0].text for number in numbers]
+    found = text_model.read(text_model.outputs(texts, batch_size=batch_size)) if numbers else ()
+    for number, text, probabilities in zip(numbers, texts, found, strict=True):
+        order = probabilities.argsort(descending=True, stable=True).tolist()
+        likely = [label for label in order if probabilities[label] >= threshold] or order[:1]
+        completed[number] = [Question(text, tuple(Target(label) for label in likely))]
+    return completed

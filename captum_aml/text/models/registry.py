@@ -88,6 +88,9 @@ def text_model_kind(
     if not found:
         shown = ", ".join(filter(None, names)) or "the model"
         asked = "" if task is None else f" for the task {task!r}"
+        theirs = {k.takes_labels for k in _KINDS if task and k.task == pipeline_task(task)}
+        if theirs == {True} and not with_labels:
+            raise InvalidInputError(f"labels: expected the labels to choose from{asked}, got None")
         labels = " with labels" if with_labels else " without labels"
         raise InvalidInputError(f"model: {shown} cannot be explained{asked}{labels}")
     return max(found, key=lambda kind: (found[kind], len(kind.__mro__)))

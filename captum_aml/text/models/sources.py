@@ -71,7 +71,7 @@ def text_model(
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         came = "None" if tokenizer is None else type(tokenizer).__name__
         raise InvalidInputError(f"tokenizer: expected the model's tokenizer, got {came}")
-    fields = {} if prompt is None else vars(prompt)
+    fields = {} if prompt is None else prompt.arguments
     made = kind(model, tokenizer, **fields, baseline=baseline, max_length=max_length)
     if made.baseline.kind in ("pad", "eos"):
         warnings.warn(
@@ -91,13 +91,13 @@ def prompt_of(template: str | None, labels: str | None) -> PromptConfig | None:
             equals sign where that is another one: ``negative,positive`` or ``no=bad,yes=good``.
 
     Raises:
-        InvalidInputError: One is given without the other.
+        InvalidInputError: There is a template without labels.
     """
-    if template is None or labels is None:
+    if labels is None:
         return prompt_config(template, labels)
     pairs = [part.partition("=") for part in labels.split(",")]
     words = {name.strip(): word if sign else name.strip() for name, sign, word in pairs}
-    return prompt_config(template.replace("\\n", "\n"), words)
+    return prompt_config(None if template is None else template.replace("\\n", "\n"), words)
 
 
 def prompt_config(
@@ -106,13 +106,12 @@ def prompt_config(
     """A prompt from its two parts; None where there is neither.
 
     Raises:
-        InvalidInputError: One is given without the other.
+        InvalidInputError: There is a template without labels.
     """
-    if template is None and labels is None:
-        return None
-    if template is None or labels is None:
-        missing, there = ("template", "labels") if template is None else ("labels", "template")
+    if labels is None:
+        if template is None:
+            return None
         raise InvalidInputError(
-            f"{missing}: expected it together with {there}, to classify by prompt, got None"
+            "labels: expected it together with template, to classify by prompt, got None"
         )
     return PromptConfig(template=template, labels=labels)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.encoding import TextBatch, TokenizedText, collate, own_tensors, tokenize
+from captum_aml.text.encoding import Cut, TextBatch, TokenizedText, collate, own_tensors, tokenize
 from captum_aml.text.inputs import Span, Text, TextLike, each_text
 from captum_aml.text.models.base import TextModel
 
@@ -134,6 +134,8 @@ class StackedTextModel(TextModel):
 
     fits = False
     own_inputs: ClassVar[tuple[str, ...]] = ("lengths",)
+    #: What is cut of a pair that is too long.
+    cuts: ClassVar[Cut] = "longest_first"
 
     def __init__(
         self,
@@ -186,7 +188,7 @@ class StackedTextModel(TextModel):
         read = list(each_text(texts))
         given = [self.sequences(text) for text in read]
         flat = [sequence.text for some in given for sequence in some]
-        found = iter(tokenize(self.tokenizer, flat, max_length=self.max_length))
+        found = iter(tokenize(self.tokenizer, flat, max_length=self.max_length, cuts=self.cuts))
         rows = [list(islice(found, len(some))) for some in given]
         return [
             self._counted(stack(text, some, row), text, some, any(t.n_tokens_cut for t in row))
@@ -249,9 +251,10 @@ class StackedTextModel(TextModel):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         embedded: Tensor = self._lookup(input_ids)
-        with _given(self._lookup.layer, embedded.reshape(n * r, -1, embedded.shape[-1])):
+        ids = input_ids.reshape(n * r, -1)
+        with _given(self._lookup.layer, ids, embedded.reshape(*ids.shape, -1)):
             found = self.run(
-                input_ids.reshape(n * r, -1),
+                ids,
                 sequence_masks(attention_mask, r),
                 *(values.reshape(n * r, -1) for values in extra),
             )
@@ -270,18 +273,17 @@ class _Lookup(nn.Module):
 
 
 @contextmanager
-def _given(layer: nn.Module, embedded: Tensor) -> Iterator[None]:
-    """While open, a layer gives the embeddings (N, L, D) in place of those that it looks up."""
+def _given(layer: nn.Module, ids: Tensor, embedded: Tensor) -> Iterator[None]:
+    """While open, a layer gives embeddings (N, L, D) in place of those of ids (N, L)."""
     count = 0
 
-    def give(_: nn.Module, __: Any, looked_up: Tensor) -> Tensor:
+    def give(_: nn.Module, args: tuple[Any, ...], __: Any) -> Tensor | None:
         nonlocal count
+        asked = args[0] if args else None
+        # A decoder may embed the types of tokens by the same layer.
+        if not isinstance(asked, Tensor) or not torch.equal(asked, ids):
+            return None
         count += 1
-        if looked_up.shape != embedded.shape:
-            raise InvalidInputError(
-                f"model: expected one that embeds its tokens {tuple(embedded.shape)} as they are "
-                f"given, got embeddings {tuple(looked_up.shape)}"
-            )
         return embedded
 
     handle = layer.register_forward_hook(give)
@@ -291,8 +293,8 @@ def _given(layer: nn.Module, embedded: Tensor) -> Iterator[None]:
         handle.remove()
     if count != 1:
         raise InvalidInputError(
-            f"model: expected one that embeds its tokens once by the layer that its "
-            f"get_input_embeddings() names, which ran {count} times"
+            "model: expected one that embeds its tokens once by the layer that its "
+            f"get_input_embeddings() names, which embedded them {count} times"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from string import Formatter
 from typing import Any, NamedTuple
 
@@ -18,10 +18,11 @@ _SLOTS = ("text", "text_pair")
 
 @dataclass(frozen=True, kw_only=True)
 class PromptConfig:
-    """Template and label words of a prompt for a language model; see :class:`PromptClassifier`.
+    """Template and label words of a model that takes labels; see :class:`PromptClassifier`.
 
     Attributes:
-        template: The prompt with its slot ``{text}``.
+        template: The prompt of a language model with its slot ``{text}``; None for that of a class
+            that has one of its own.
         labels: The words that stand for the classes.
         examples: Solved examples.
         description: What goes first of all.
@@ -29,12 +30,18 @@ class PromptConfig:
         add_special_tokens: Whether the tokenizer adds its special tokens.
     """
 
-    template: str
+    template: str | None
     labels: Mapping[str, str] | Sequence[str]
     examples: Sequence[tuple[TextLike, str]] = ()
     description: str = ""
     separator: str = "\n\n"
     add_special_tokens: bool = True
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Template and labels, and what else is not as by default, as arguments of a class."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {f.name: given[f.name] for f in fields(self) if given[f.name] != f.default}
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
@@ -116,7 +123,11 @@ class PromptTemplate:
         return cls((first, *own.pieces[1:]), own.slots)
 
     @classmethod
-    def _parsed(cls, template: str) -> PromptTemplate:
+    def _parsed(cls, template: str | None) -> PromptTemplate:
+        if template is None:
+            raise InvalidInputError(
+                "template: expected it together with labels, to classify by prompt, got None"
+            )
         expected = "template: expected a string with the slot {text}"
         if not isinstance(template, str):
             raise InvalidInputError(f"{expected}, got {type(template).__name__}")
@@ -221,9 +232,9 @@ class Word(NamedTuple):
 
 
 def named_words(
-    labels: Mapping[str, str] | Sequence[str],
+    labels: Mapping[str, str] | Sequence[str], *, least: int = 2
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The classes' names and their words."""
+    """The classes' names and their words, as many as ``least`` or more."""
     if isinstance(labels, str) or not isinstance(labels, Mapping | Sequence):
         raise InvalidInputError(
             f"labels: expected a mapping from names to words, or words, got {labels!r}"
@@ -233,8 +244,9 @@ def named_words(
     for word in (*names, *words):
         if not isinstance(word, str) or not word.strip():
             raise InvalidInputError(f"labels: expected words, got {word!r}")
-    if len(words) < 2 or len(set(names)) != len(names):
-        raise InvalidInputError(f"labels: expected two different words or more, got {words}")
+    if len(words) < least or len(set(names)) != len(names):
+        count = "two different words or more" if least == 2 else "different words"
+        raise InvalidInputError(f"labels: expected {count}, got {words}")
     return tuple(names), tuple(words)
 
 
