@@ -54,10 +54,21 @@ def assert_each_alone(attribution: Any, targets: list[Any], **options: Any) -> N
 
 
 @pytest.mark.parametrize("output", READ)
-@pytest.mark.parametrize("rows", [None, 4])
-def test_each_target_is_explained_as_it_is_alone(output: str, rows: int | None) -> None:
+def test_each_target_is_explained_as_it_is_alone(output: str) -> None:
     attribution = AMLAttribution(Counting(link=READ[output]), output=output)
-    assert_each_alone(attribution, TARGETS, internal_batch_size=rows)
+    assert_each_alone(attribution, TARGETS)
+    assert_each_alone(attribution, TARGETS[:2], internal_batch_size=4, n_steps=4)
+
+
+@pytest.mark.parametrize("output", ["auto", "independent_logits", "value"])
+def test_targets_in_an_output_of_several_places(output: str) -> None:
+    model = Counting(6)
+
+    def forward(ids: Tensor) -> Tensor:
+        return model(ids).reshape(-1, 2, 3)
+
+    attribution = AMLAttribution(forward, output=output, embedding_layer=model.embedding)
+    assert_each_alone(attribution, [(1, 2), (0, 0), [(0, 1), (1, 1), (0, 2), (1, 0), (0, 0)]])
 
 
 @pytest.mark.parametrize("tune", [None, "mask"])

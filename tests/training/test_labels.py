@@ -87,9 +87,9 @@ def test_classes_and_given_targets_stay(output: str, target: int | None) -> None
 
 @pytest.mark.parametrize("loss", ["objective", "regression"])
 def test_one_masker_finds_the_deciding_token_of_each_label(loss: str) -> None:
-    ids, _ = texts(256, seed=0)
+    ids, _ = texts(192, seed=0)
     attribution = AMLAttribution(TwoLabels(), output="independent_logits", scores="mask")
-    attribution.fit(list(ids.split(32)), epochs=12, learning_rate=0.01, loss=loss)
+    attribution.fit(list(ids.split(32)), epochs=9, learning_rate=0.02, loss=loss)
     held_out, places = texts(100, seed=1)
     for label in range(2):
         scores = attribution.attribute(held_out, target=label)
