@@ -4,6 +4,7 @@ from .encoding import BaselineToken, TextBatch, TokenizedText
 from .explainer import TextExplainer
 from .explanation import Explanation
 from .inputs import Text, TextLike
+from .models.answers import Answer
 from .models.base import Question, TextModel
 from .models.classifier import TextClassifier
 from .models.fill_mask import MaskFiller
@@ -11,6 +12,7 @@ from .models.masked_prompt import MaskedPromptClassifier
 from .models.multi_label import MultiLabelClassifier
 from .models.multiple_choice import MultipleChoiceModel
 from .models.prompt import PromptClassifier
+from .models.question_answering import QuestionAnswerer
 from .models.registry import register_text_model, tasks
 from .models.regression import TextRegressor
 from .models.targets import Target
@@ -20,6 +22,7 @@ from .units import ScoredUnit
 from .writing import write_explanations
 
 __all__ = [
+    "Answer",
     "BaselineToken",
     "Entity",
     "Explanation",
@@ -30,6 +33,7 @@ __all__ = [
     "MultipleChoiceModel",
     "PromptClassifier",
     "Question",
+    "QuestionAnswerer",
     "ScoredUnit",
     "Target",
     "Text",

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import (
     BertConfig,
+    BertForQuestionAnswering,
     BertForTokenClassification,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -113,3 +114,46 @@ def tagger() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
         return {**tokenizer(texts, return_tensors="pt"), "labels": torch.tensor(labels)}
 
     return trained(BertForTokenClassification, config, batch, n_steps=200), tokenizer
+
+
+KINDS = {"hue": ("red", "blue", "green"), "count": ("one", "two", "three")}
+
+
+def question_in_context(draw: random.Random) -> tuple[str, str, str]:
+    """A question for a hue or a count, a context with one of each, and the answer."""
+    kind = draw.choice(list(KINDS))
+    question, context = draw.choices(FILLERS, k=3), draw.choices(FILLERS, k=8)
+    question[draw.randrange(3)] = kind
+    for place, words in zip(draw.sample(range(8), 2), KINDS.values(), strict=True):
+        context[place] = draw.choice(words)
+    answer = next(word for word in context if word in KINDS[kind])
+    return " ".join(question), " ".join(context), answer
+
+
+@cache
+def answerer() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A question-answering model: the question's kind decides which word is the answer.
+
+    Where the answer, or the kind, is masked there is none, which is read at the first token.
+    """
+    tokenizer = word_tokenizer((*FILLERS, *KINDS, *(w for words in KINDS.values() for w in words)))
+
+    def batch(draw: random.Random) -> dict[str, Tensor]:
+        pairs, places = [], []
+        for _ in range(64):
+            question, context, answer = question_in_context(draw)
+            first, second = question.split(), context.split()
+            place = 5 + second.index(answer)
+            for words in (first, second):
+                for i in range(len(words)):
+                    if draw.random() < 0.2:
+                        words[i] = "[MASK]"
+            decided = bool(set(first) & set(KINDS)) and answer in second
+            pairs.append((" ".join(first), " ".join(second)))
+            places.append(place if decided else 0)
+        at = torch.tensor(places)
+        encoded = tokenizer(*map(list, zip(*pairs, strict=True)), return_tensors="pt")
+        return {**encoded, "start_positions": at, "end_positions": at}
+
+    model = trained(BertForQuestionAnswering, tiny_bert(tokenizer), batch, n_steps=120)
+    return model, tokenizer

@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForMultipleChoice,
+    AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -104,6 +105,18 @@ def load_multiple_choice(
     """
     expected = "a multiple-choice model (a local folder or a hub id)"
     return _load(source, lambda _: AutoModelForMultipleChoice, expected, dtype)
+
+
+def load_question_answerer(
+    source: str, *, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads an extractive question-answering model and its tokenizer, likewise.
+
+    Raises:
+        InvalidInputError: There is none, it is damaged, or it has no such head.
+    """
+    expected = "a question-answering model (a local folder or a hub id)"
+    return _load(source, lambda _: AutoModelForQuestionAnswering, expected, dtype)
 
 
 def load_token_classifier(

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
 from captum_aml._utils.rows import shown
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.encoding import TokenizedText
+from captum_aml.text.encoding import TextBatch, TokenizedText
 from captum_aml.text.grouping import unit_spans
 from captum_aml.text.inputs import Span, Text
+from captum_aml.text.models._causal import shown_tokens
+from captum_aml.text.models.base import TextModel
 
 
-def word_places(text: TokenizedText, place: object) -> list[tuple[Span, tuple[int, ...]]]:
+def word_places(
+    text: TokenizedText, place: object, *, within: Span | None = None
+) -> list[tuple[Span, tuple[int, ...]]]:
     """Where words, or characters, stand in a text.
 
     Args:
         text: The text.
         place: One or several words as they are written in the text, which are found wherever they
             begin and end with words; or a span (start, end).
+        within: The characters that count, such as one text of a pair. Default: None, all.
 
     Returns:
         The span and the maskable tokens of each place, at least one, in the order of the text.
@@ -23,15 +33,58 @@ def word_places(text: TokenizedText, place: object) -> list[tuple[Span, tuple[in
     Raises:
         InvalidInputError: There is no such place, or the model sees no token of one.
     """
-    spans = _occurrences(text, place) if isinstance(place, str) else [checked_span(text, place)]
-    if not spans:
+    begin, end = (0, len(text.text)) if within is None else within
+    spans = _occurrences(text, place) if isinstance(place, str) else [_checked_span(text, place)]
+    inside = [span for span in spans if begin <= span[0] and span[1] <= end]
+    if not inside:
         raise InvalidInputError(
-            f"target: expected words of the text {shown(text.text)}, got {place!r}"
+            f"target: expected words of the text {shown(text.text[begin:end])}, got {place!r}"
         )
-    return [(span, span_tokens(text, span)) for span in spans]
+    return [(span, span_tokens(text, span)) for span in inside]
 
 
-def checked_span(text: TokenizedText, given: object) -> Span:
+def token_outputs(
+    text_model: TextModel,
+    texts: Sequence[TokenizedText],
+    run: Callable[[TextBatch], Tensor],
+    *,
+    batch_size: int,
+) -> list[Tensor]:
+    """What a model gives for each token of texts, in batches of similar length.
+
+    Args:
+        text_model: The text model.
+        texts: Its tokenized texts.
+        run: Gives a tensor (N, L, K) for a batch.
+        batch_size: The most texts in a pass.
+
+    Returns:
+        (L, K) for each text, without padding, in float32 on the CPU.
+    """
+    rows: list[Tensor] = [torch.empty(0)] * len(texts)
+    with text_model.evaluating(), torch.no_grad():
+        for numbers in text_model.batches(texts, batch_size):
+            batch = text_model.collate([texts[number] for number in numbers])
+            there = batch.attention_mask.bool().cpu()
+            outputs = run(batch).float().cpu()
+            for number, row, tokens in zip(numbers, outputs, there, strict=True):
+                rows[number] = row[tokens]
+    return rows
+
+
+def positions_of(places: Tensor, attention_mask: Tensor | None, ids: Tensor) -> Tensor:
+    """Positions in padded ids (N, L) of tokens that are numbered without padding.
+
+    Args:
+        places: Numbers of tokens (N, P), -1 for none, which stays.
+        attention_mask: See :meth:`TextModel.forward`.
+        ids: (N, L).
+    """
+    first = shown_tokens(attention_mask, ids).long().argmax(dim=1, keepdim=True)
+    return torch.where(places < 0, places, places + first)
+
+
+def _checked_span(text: TokenizedText, given: object) -> Span:
     """A span of characters in a text.
 
     Raises:

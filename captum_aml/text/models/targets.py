@@ -8,13 +8,15 @@ from itertools import repeat
 from typing import Any, TypeAlias
 
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.text.inputs import Span
 from captum_aml.text.models.labels import class_index
 
 #: One outcome by label or index, or a contrast: a pair of them, why the first and not the second.
-TargetLike: TypeAlias = "int | str | tuple[int | str, int | str]"
+#: (Where outcomes are characters (start, end), such as answers in a context, these are one.)
+TargetLike: TypeAlias = "int | str | tuple[int | str | Span, int | str | Span]"
 
 #: What is explained at places of a text: words, or characters (start, end), and what of each.
-PlacesLike: TypeAlias = "Mapping[str | tuple[int, int], TargetLike | list[TargetLike] | None]"
+PlacesLike: TypeAlias = "Mapping[str | Span, TargetLike | list[TargetLike] | None]"
 
 #: What is explained of one text: one target, a list of several, "all" of them, or None for what
 #: the task explains by default; of tasks with places also what is explained at which.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.encoding import TokenizedText
+from captum_aml.text.encoding import TextBatch, TokenizedText
 from captum_aml.text.grouping import group_text
 from captum_aml.text.inputs import Span, Text, TextLike
 from captum_aml.text.models.base import Question, TextModel
 from captum_aml.text.models.labels import class_names, n_outputs
 from captum_aml.text.models.loading import load_token_classifier
-from captum_aml.text.models.places import word_places
+from captum_aml.text.models.places import positions_of, token_outputs, word_places
 from captum_aml.text.models.registry import register_text_model
 from captum_aml.text.models.tags import TagScheme
 from captum_aml.text.models.targets import Target, TargetsLike, targets_of_text
@@ -126,6 +126,17 @@ class TokenClassifier(TextModel):
         """How tokens become entities."""
         return {"aggregation": self.aggregation}
 
+    def tokenize(self, texts: Iterable[TextLike]) -> list[TokenizedText]:
+        """Tokenizes texts; until a question names their places, these are all of their tokens.
+
+        Raises:
+            InvalidInputError: See :meth:`TextModel.tokenize`.
+        """
+        return [
+            replace(text, own_inputs={"places": tuple(range(len(text)))})
+            for text in super().tokenize(texts)
+        ]
+
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *extra_inputs: Tensor
     ) -> Tensor:
@@ -145,6 +156,7 @@ class TokenClassifier(TextModel):
         """
         *named, places = extra_inputs
         logits = self._token_logits(input_ids, attention_mask, named)
+        places = positions_of(places, attention_mask, input_ids)
         index = places.clamp(min=0)[..., None].expand(-1, -1, logits.shape[-1])
         tags = self.scheme.logits(logits.gather(1, index))
         counts = (places >= 0)[..., None]
@@ -241,16 +253,13 @@ class TokenClassifier(TextModel):
 
     def _token_labels(self, texts: Sequence[TokenizedText], batch_size: int) -> list[list[int]]:
         """The likeliest label of each token."""
-        labels: list[list[int]] = [[]] * len(texts)
-        texts = [replace(text, own_inputs={"places": ()}) for text in texts]
-        with self.evaluating(), torch.no_grad():
-            for numbers in self.batches(texts, batch_size):
-                batch = self.collate([texts[number] for number in numbers])
-                attention_mask, *named, _ = batch.forward_args
-                logits = self._token_logits(batch.input_ids, attention_mask, named)
-                for number, row in zip(numbers, logits.argmax(dim=-1).tolist(), strict=True):
-                    labels[number] = row[: len(texts[number])]
-        return labels
+
+        def run(batch: TextBatch) -> Tensor:
+            attention_mask, *named, _ = batch.forward_args
+            return self._token_logits(batch.input_ids, attention_mask, named)
+
+        logits = token_outputs(self, texts, run, batch_size=batch_size)
+        return [each.argmax(dim=-1).tolist() for each in logits]
 
     def _entities(self, text: TokenizedText, labels: Sequence[int]) -> list[Entity]:
         units = self._units(text)
