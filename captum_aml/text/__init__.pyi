@@ -17,6 +17,7 @@ from .models.registry import register_text_model, tasks
 from .models.regression import TextRegressor
 from .models.targets import Target
 from .models.token_classification import Entity, TokenClassifier
+from .models.windowed import WindowedClassifier, WindowedMultiLabelClassifier, WindowedRegressor
 from .models.zero_shot import ZeroShotClassifier
 from .units import ScoredUnit
 from .writing import write_explanations
@@ -48,6 +49,9 @@ __all__ = [
     "TextSurvey",
     "TokenClassifier",
     "TokenizedText",
+    "WindowedClassifier",
+    "WindowedMultiLabelClassifier",
+    "WindowedRegressor",
     "ZeroShotClassifier",
     "read_texts",
     "register_text_model",

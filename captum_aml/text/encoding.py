@@ -194,6 +194,7 @@ def _tokenize_alike(
         truncation="do_not_truncate" if max_length is None else cuts,
         max_length=max_length,
         return_attention_mask=True,
+        verbose=False,  # else it warns of texts longer than the model takes
     )
     encodings = encoded.encodings
     assert encodings is not None, "fast tokenizers give encodings"

@@ -88,7 +88,12 @@ class TextExplainer:
             None, the first that the tokenizer has of: mask, unknown, end of sequence, padding.
         max_length (int, optional): Texts are cut to this many tokens. Default: None, to what the
             model takes.
-        batch_size: The most texts, or variants of a text, in one pass. Default: 32.
+        stride (int, optional): Of classifiers and regression models: longer texts are not cut, but
+            read in windows, which share at least this many tokens, and the mean of what the model
+            says of them is explained; see :class:`~captum_aml.text.WindowedClassifier`. Default:
+            None.
+        batch_size: The most texts, or variants of a text, in one pass; where the model reads
+            several sequences for a text, the most sequences, or one text. Default: 32.
         seed: Seed of everything random. Default: 0.
         device: Where to load a model to; a model that is given stays where it is. Default: "auto".
         dtype: The precision to load a model in. Default: float32.
@@ -125,6 +130,7 @@ class TextExplainer:
         labels: Mapping[str, str] | Sequence[str] | None = None,
         baseline: str | None = None,
         max_length: int | None = None,
+        stride: int | None = None,
         batch_size: int = 32,
         seed: int = 0,
         device: str | torch.device = "auto",
@@ -137,6 +143,7 @@ class TextExplainer:
             prompt=prompt_config(template, labels),
             baseline=baseline,
             max_length=max_length,
+            stride=stride,
             device=device,
             dtype=dtype,
         )
@@ -416,19 +423,26 @@ class TextExplainer:
         explainer._method = explainer._made(explainer.n_steps)
         return explainer
 
-    def _explaining(self, n_steps: int | None) -> StreamExplainer:
-        """What explains texts with these steps or samples; None for the constructor's."""
-        method = self._method if n_steps is None else self._made(n_steps)
+    def _explaining(self, n_steps: int | None, n_texts: int | None = None) -> StreamExplainer:
+        """What explains texts with these steps or samples; None for the constructor's.
+
+        ``n_texts`` is the most texts, or variants of a text, in a pass; None for ``batch_size``.
+        """
+        if n_steps is None and n_texts is None:
+            method = self._method
+        else:
+            method = self._made(self.n_steps if n_steps is None else n_steps, n_texts)
         entry = methods.spec(self.method) if isinstance(self.method, str) else None
         may_change = not self._is_chosen and self.method == _DEFAULT and self._fitted is None
         return StreamExplainer(
             self.text_model,
             method,
-            self._contrast(method, n_steps),
+            self._contrast(method, n_steps, n_texts),
             name=self.method_name,
             meaning=methods.score_meaning(method, entry),
             units=self.units,
             batch_size=self.batch_size,
+            narrower=partial(self._explaining, n_steps),
             without_gradient=self._without_gradient if may_change else None,
         )
 
@@ -444,15 +458,20 @@ class TextExplainer:
         self.method_name, self._method = _WITHOUT_GRADIENT, self._made(None)
         return self._explaining(None)
 
-    def _made(self, n_steps: int | None) -> TokenMethod:
+    def _made(self, n_steps: int | None, n_texts: int | None = None) -> TokenMethod:
         if not isinstance(self.method, str):
             return methods.AttributionMethod(
-                self.method, self.text_model, n_steps=n_steps, seed=self.seed
+                self.method,
+                self.text_model,
+                n_steps=n_steps,
+                seed=self.seed,
+                batch_size=n_texts or self.batch_size,
             )
         return self._created(
             self.method,
             self.text_model,
             n_steps,
+            n_texts,
             output=self.text_model.output,
             masker=self._fitted,
         )
@@ -466,6 +485,7 @@ class TextExplainer:
         name: str,
         forward_func: ForwardFunc,
         n_steps: int | None,
+        n_texts: int | None,
         *,
         output: MethodOutput,
         masker: MaskerLike | None = None,
@@ -476,18 +496,20 @@ class TextExplainer:
             self.text_model.embedding_layer,
             n_steps=n_steps,
             seed=self.seed,
-            batch_size=self.batch_size,
+            batch_size=n_texts or self.batch_size,
             masker=masker,
             output=output,
         )
 
-    def _contrast(self, method: TokenMethod, n_steps: int | None) -> ContrastMethod:
+    def _contrast(
+        self, method: TokenMethod, n_steps: int | None, n_texts: int | None
+    ) -> ContrastMethod:
         """The method for contrasts: asked for the difference itself where it can be."""
         if self._fitted is not None or not isinstance(self.method, str):
             return ContrastOfScores(method)
         n_steps = self.n_steps if n_steps is None else n_steps
         forward = ContrastForward(self.text_model)
-        return AskedContrast(self._created(self.method, forward, n_steps, output="logits"))
+        return AskedContrast(self._created(self.method, forward, n_steps, n_texts, output="logits"))
 
     def _learned_name(self) -> str:
         """``aml`` or ``la``."""

@@ -21,7 +21,7 @@ from captum_aml.text.explanation import Explanation
 from captum_aml.text.failing import FailingTexts, OnError, windows
 from captum_aml.text.grouping import TokenGroups
 from captum_aml.text.inputs import Text
-from captum_aml.text.models.base import Question, TextModel
+from captum_aml.text.models.base import Question, TextModel, rows_in_batch
 from captum_aml.text.models.targets import Target, TargetsLike
 from captum_aml.text.nesting import highest
 from captum_aml.text.units import TextUnits, by_position, scores_of_groups
@@ -41,7 +41,8 @@ class StreamExplainer:
         name: What results are recorded under.
         meaning: What its scores say.
         units: What is masked and scored as one.
-        batch_size: The most texts in a pass.
+        batch_size: The most sequences in a pass: texts, or what is read of one.
+        narrower: What explains in its place with fewer texts in a pass.
         without_gradient: What explains in its place where the model has no gradient; None where
             the method is to be this one.
     """
@@ -53,8 +54,10 @@ class StreamExplainer:
     meaning: ScoreMeaning
     units: TextUnits
     batch_size: int
+    narrower: Callable[[int], StreamExplainer]
     without_gradient: Callable[[], StreamExplainer] | None = None
     _instead: StreamExplainer | None = field(default=None, init=False)
+    _narrower: dict[int, StreamExplainer] = field(default_factory=dict, init=False)
 
     @cached_property
     def settings(self) -> Mapping[str, Setting]:
@@ -161,12 +164,21 @@ class StreamExplainer:
         """The explanations of N questions, each of its targets, or of its prediction."""
         if self._instead is None:
             try:
-                return self._answered(rows, questions)
+                return self._holding(questions[0].text)._answered(rows, questions)
             except NoGradientError:
                 if self.without_gradient is None:
                     raise
                 self._instead = self.without_gradient()
         return self._instead._explained(rows, questions)
+
+    def _holding(self, text: TokenizedText) -> StreamExplainer:
+        """What holds no more texts like this one in a pass than make its number of sequences."""
+        n_texts = rows_in_batch(text, self.batch_size)
+        if n_texts == self.batch_size:
+            return self
+        if n_texts not in self._narrower:
+            self._narrower[n_texts] = self.narrower(n_texts)
+        return self._narrower[n_texts]
 
     def _answered(
         self, rows: Sequence[int], questions: Sequence[Question]

@@ -298,14 +298,20 @@ class TextModel(ABC):
         return None
 
     def batches(self, texts: Sequence[TokenizedText], batch_size: int) -> list[list[int]]:
-        """Batches of texts of similar length that may share one, as their numbers."""
+        """Batches of texts of similar length that may share one, as their numbers.
+
+        A batch holds at most ``batch_size`` sequences, or one text.
+        """
         together: dict[Hashable, list[int]] = {}
         for number, text in enumerate(texts):
             together.setdefault(self.batch_key(text), []).append(number)
         return [
             [numbers[place] for place in rows]
             for numbers in together.values()
-            for rows in length_batches([texts[number] for number in numbers], batch_size)
+            for rows in length_batches(
+                [texts[number] for number in numbers],
+                rows_in_batch(texts[numbers[0]], batch_size),
+            )
         ]
 
     def outputs(self, texts: Sequence[TokenizedText], *, batch_size: int = 32) -> Tensor:
@@ -340,6 +346,11 @@ class TextModel(ABC):
     def evaluating(self) -> AbstractContextManager[None]:
         """Holds the model in evaluation mode and gives every module its own mode back."""
         return evaluating(self.model)
+
+
+def rows_in_batch(text: TokenizedText, batch_size: int) -> int:
+    """The number of texts like this one with ``batch_size`` sequences together, at least 1."""
+    return max(1, batch_size // max(1, len(text.sequences)))
 
 
 def _check_belong_together(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

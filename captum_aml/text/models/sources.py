@@ -16,6 +16,7 @@ from captum_aml.text.models.classifier import TextClassifier
 from captum_aml.text.models.loading import ModelDescription, describe, resolve_device
 from captum_aml.text.models.registry import pipeline_task, text_model_kind
 from captum_aml.text.models.template import PromptConfig
+from captum_aml.text.models.windowed import windowed_kind
 from captum_aml.text.models.wrapped import model_behind
 
 #: What a model is given as.
@@ -30,6 +31,7 @@ def text_model(
     prompt: PromptConfig | None = None,
     baseline: str | None = None,
     max_length: int | None = None,
+    stride: int | None = None,
     device: str | torch.device = "auto",
     dtype: torch.dtype = torch.float32,
 ) -> TextModel:
@@ -41,7 +43,8 @@ def text_model(
     """
     if isinstance(model, TextModel):
         given = {"tokenizer": tokenizer, "task": task, "prompt": prompt, "baseline": baseline}
-        unused = [k for k, v in {**given, "max_length": max_length}.items() if v is not None]
+        lengths = {"max_length": max_length, "stride": stride}
+        unused = [k for k, v in {**given, **lengths}.items() if v is not None]
         if unused:
             raise InvalidInputError(
                 f"{unused[0]}: a {type(model).__name__} has its own; give it there"
@@ -72,6 +75,8 @@ def text_model(
         came = "None" if tokenizer is None else type(tokenizer).__name__
         raise InvalidInputError(f"tokenizer: expected the model's tokenizer, got {came}")
     fields = {} if prompt is None else prompt.arguments
+    if stride is not None:
+        kind, fields = windowed_kind(kind), {**fields, "stride": stride}
     made = kind(model, tokenizer, **fields, baseline=baseline, max_length=max_length)
     if made.baseline.kind in ("pad", "eos"):
         warnings.warn(

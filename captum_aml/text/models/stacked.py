@@ -117,10 +117,10 @@ def sequences_of(text: TokenizedText) -> list[TokenizedText]:
     ]
 
 
-class StackedTextModel(TextModel):
+class MultiSequenceModel(TextModel):
     """A model that is run on several sequences for one text, and its tokenizer.
 
-    A subclass says by ``sequences`` which they are, by ``run`` what the model gives for each, and
+    A subclass says by ``tokenize`` which they are, by ``run`` what the model gives for each, and
     by ``joined`` how that becomes the outputs for the text. A pass over a text is one pass of the
     model over its R sequences. Texts with different numbers of sequences share no batch.
 
@@ -134,8 +134,6 @@ class StackedTextModel(TextModel):
 
     fits = False
     own_inputs: ClassVar[tuple[str, ...]] = ("lengths",)
-    #: What is cut of a pair that is too long.
-    cuts: ClassVar[Cut] = "longest_first"
 
     def __init__(
         self,
@@ -147,14 +145,6 @@ class StackedTextModel(TextModel):
     ) -> None:
         super().__init__(model, tokenizer, baseline=baseline, max_length=max_length)
         self._lookup = _Lookup(super().embedding_layer)
-
-    @abstractmethod
-    def sequences(self, text: Text) -> list[Sequenced]:
-        """The R sequences that the model is run on for a text.
-
-        Raises:
-            InvalidInputError: The text is not of the form that the task takes.
-        """
 
     @abstractmethod
     def run(self, input_ids: Tensor, attention_mask: Tensor, *extra_inputs: Tensor) -> Tensor:
@@ -177,32 +167,6 @@ class StackedTextModel(TextModel):
     def embedding_layer(self) -> nn.Module:
         """What looks the ids of all sequences up, (N, R L')."""
         return self._lookup
-
-    def tokenize(self, texts: Iterable[TextLike]) -> list[TokenizedText]:
-        """Tokenizes texts, each as its sequences, which are cut to what the model takes.
-
-        Raises:
-            InvalidInputError: A text is not of the form that the task takes, or ``max_length``
-                leaves no room for a token.
-        """
-        read = list(each_text(texts))
-        given = [self.sequences(text) for text in read]
-        flat = [sequence.text for some in given for sequence in some]
-        found = iter(tokenize(self.tokenizer, flat, max_length=self.max_length, cuts=self.cuts))
-        rows = [list(islice(found, len(some))) for some in given]
-        return [
-            self._counted(stack(text, some, row), text, some, any(t.n_tokens_cut for t in row))
-            for text, some, row in zip(read, given, rows, strict=True)
-        ]
-
-    def _counted(
-        self, stacked: TokenizedText, text: Text, given: Sequence[Sequenced], is_cut: bool
-    ) -> TokenizedText:
-        """The same with the number of tokens that no sequence has room for."""
-        if not is_cut:
-            return stacked
-        whole = stack(text, given, tokenize(self.tokenizer, [each.text for each in given]))
-        return replace(stacked, n_tokens_cut=_n_distinct(whole) - _n_distinct(stacked))
 
     def collate(self, texts: Sequence[TokenizedText]) -> TextBatch:
         """Pads the sequences of N texts to the longest one, (N, R L')."""
@@ -259,6 +223,57 @@ class StackedTextModel(TextModel):
                 *(values.reshape(n * r, -1) for values in extra),
             )
         return self.joined(found.reshape(n, r, *found.shape[1:])).to(input_ids.device)
+
+
+class StackedTextModel(MultiSequenceModel):
+    """A model that is run on several sequences made of the parts of a text, and its tokenizer.
+
+    A subclass says by ``sequences`` which they are; see :class:`MultiSequenceModel`.
+
+    Args:
+        model: The model.
+        tokenizer: Its fast tokenizer.
+        baseline (str, optional): See :class:`TextModel`.
+        max_length (int, optional): Each sequence is cut to this many tokens. Default: None, to
+            what the model takes.
+    """
+
+    #: What is cut of a pair that is too long.
+    cuts: ClassVar[Cut] = "longest_first"
+
+    @abstractmethod
+    def sequences(self, text: Text) -> list[Sequenced]:
+        """The R sequences that the model is run on for a text.
+
+        Raises:
+            InvalidInputError: The text is not of the form that the task takes.
+        """
+
+    def tokenize(self, texts: Iterable[TextLike]) -> list[TokenizedText]:
+        """Tokenizes texts, each as its sequences, which are cut to what the model takes.
+
+        Raises:
+            InvalidInputError: A text is not of the form that the task takes, or ``max_length``
+                leaves no room for a token.
+        """
+        read = list(each_text(texts))
+        given = [self.sequences(text) for text in read]
+        flat = [sequence.text for some in given for sequence in some]
+        found = iter(tokenize(self.tokenizer, flat, max_length=self.max_length, cuts=self.cuts))
+        rows = [list(islice(found, len(some))) for some in given]
+        return [
+            self._counted(stack(text, some, row), text, some, any(t.n_tokens_cut for t in row))
+            for text, some, row in zip(read, given, rows, strict=True)
+        ]
+
+    def _counted(
+        self, stacked: TokenizedText, text: Text, given: Sequence[Sequenced], is_cut: bool
+    ) -> TokenizedText:
+        """The same with the number of tokens that no sequence has room for."""
+        if not is_cut:
+            return stacked
+        whole = stack(text, given, tokenize(self.tokenizer, [each.text for each in given]))
+        return replace(stacked, n_tokens_cut=_n_distinct(whole) - _n_distinct(stacked))
 
 
 class _Lookup(nn.Module):
