@@ -93,7 +93,12 @@ def model_fingerprint(text_model: TextModel) -> str:
     digest = hashlib.sha256(repr(text_model.label_names).encode())
     if text_model.settings:
         digest.update(repr(sorted(text_model.settings.items())).encode())
-    for name, tensor in sorted(text_model.model.state_dict().items()):
+    weights = text_model.model.state_dict()
+    if any(tensor.is_meta for tensor in weights.values()):  # they wait elsewhere
+        from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+        weights = get_state_dict_offloaded_model(text_model.model)
+    for name, tensor in sorted(weights.items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         plain = tensor.detach().cpu().contiguous()
         digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())

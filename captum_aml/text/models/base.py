@@ -33,6 +33,7 @@ from captum_aml.text.inputs import TextLike
 from captum_aml.text.models.loading import load_classifier, resolve_device
 from captum_aml.text.models.targets import Target, TargetsLike, targets_of_text
 from captum_aml.text.models.template import PromptConfig
+from captum_aml.text.models.wrapped import transformers_model
 
 #: How the outputs of a text model are read; see :mod:`captum_aml.readout`.
 TextOutput: TypeAlias = Literal["logits", "independent_logits", "value"]
@@ -105,6 +106,7 @@ class TextModel(ABC):
         max_length: int | None = None,
     ) -> None:
         require_offsets(tokenizer)
+        model = transformers_model(model)
         self.model = model
         self.tokenizer = tokenizer
         _check_belong_together(model, tokenizer)

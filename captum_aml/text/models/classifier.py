@@ -18,6 +18,7 @@ from captum_aml.text.models._ends import count_ends, end_token, in_groups, with_
 from captum_aml.text.models.base import TextModel
 from captum_aml.text.models.labels import class_names, n_outputs
 from captum_aml.text.models.registry import register_text_model
+from captum_aml.text.models.wrapped import transformers_model
 
 
 @register_text_model
@@ -41,6 +42,8 @@ class TextClassifier(TextModel):
     architectures = ("ForSequenceClassification", "")
     #: The fewest outputs of such a model.
     least_outputs: ClassVar[int] = 2
+    #: Whether it is for models with one output only.
+    single_output: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -50,8 +53,9 @@ class TextClassifier(TextModel):
         baseline: str | None = None,
         max_length: int | None = None,
     ) -> None:
+        model = transformers_model(model)
         self._n_outputs = n_outputs(model)
-        _check_classifies(model, self._n_outputs, self.least_outputs)
+        _check_classifies(model, self._n_outputs, self.least_outputs, self.single_output)
         several = getattr(model.config, "problem_type", None) == "multi_label_classification"
         if several and self.output == "logits":
             raise InvalidInputError(
@@ -121,7 +125,7 @@ class TextClassifier(TextModel):
         return self._scores is not None
 
 
-def _check_classifies(model: PreTrainedModel, n_outputs: int, least: int) -> None:
+def _check_classifies(model: PreTrainedModel, n_outputs: int, least: int, single: bool) -> None:
     name = type(model).__name__
     if model.get_output_embeddings() is not None or model.can_generate():
         raise InvalidInputError(
@@ -133,10 +137,9 @@ def _check_classifies(model: PreTrainedModel, n_outputs: int, least: int) -> Non
             f"model: expected one with a classification head, got the bare {name}; load it with "
             "AutoModelForSequenceClassification"
         )
-    if n_outputs < least:
-        raise InvalidInputError(
-            f"model: expected a classifier with {least} outputs or more, got {n_outputs}"
-        )
+    if n_outputs < least or (single and n_outputs > 1):
+        wanted = "a single output" if single else f"{least} outputs or more"
+        raise InvalidInputError(f"model: expected one with {wanted}, got {n_outputs}")
 
 
 def _scores_of_tokens(model: PreTrainedModel) -> nn.Module | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from transformers import (
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.models.adapters import Adapter
+from captum_aml.text.models.labels import n_outputs
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -154,6 +156,17 @@ def describe(source: str) -> ModelDescription:
     except Exception:  # loading the model says what is wrong
         return ModelDescription(())
     return ModelDescription(config.architectures or (), config)
+
+
+def describe_model(model: object) -> ModelDescription:
+    """The same of a model: as many labels as it has outputs, whatever names there are for them."""
+    name, config = type(model).__name__, getattr(model, "config", None)
+    if isinstance(model, PreTrainedModel) and name.endswith("ForSequenceClassification"):
+        n_labels = n_outputs(model)
+        if n_labels != model.config.num_labels:
+            config = copy.copy(model.config)
+            config.num_labels = n_labels
+    return ModelDescription([name], config)
 
 
 def _load(

@@ -25,12 +25,13 @@ class TextRegressor(TextClassifier):
         max_length (int, optional): See :class:`TextModel`.
 
     Raises:
-        InvalidInputError: The model has no head, or see :class:`TextModel`.
+        InvalidInputError: The model has no head or several outputs, or see :class:`TextModel`.
     """
 
     task = "text-regression"
     output: TextOutput = "value"
     least_outputs = 1
+    single_output = True
 
     @classmethod
     def is_for(cls, config: PreTrainedConfig | None) -> bool:

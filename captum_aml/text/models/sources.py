@@ -13,7 +13,7 @@ from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.models.base import TextModel
 from captum_aml.text.models.classifier import TextClassifier
-from captum_aml.text.models.loading import ModelDescription, describe, resolve_device
+from captum_aml.text.models.loading import describe, describe_model, resolve_device
 from captum_aml.text.models.registry import pipeline_task, text_model_kind
 from captum_aml.text.models.template import PromptConfig
 from captum_aml.text.models.windowed import windowed_kind
@@ -64,8 +64,7 @@ def text_model(
     else:
         if isinstance(model, nn.Module):
             model = model_behind(model)
-        description = ModelDescription([type(model).__name__], getattr(model, "config", None))
-        kind = text_model_kind(description, task=task, with_labels=prompt is not None)
+        kind = text_model_kind(describe_model(model), task=task, with_labels=prompt is not None)
     if not isinstance(model, PreTrainedModel):
         raise InvalidInputError(
             "model: expected a model of transformers, a pipeline, a folder, a hub id, a "

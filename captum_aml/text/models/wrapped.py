@@ -9,6 +9,7 @@ the weights.
 from __future__ import annotations
 
 import copy
+import inspect
 import sys
 import warnings
 from typing import Any
@@ -54,6 +55,20 @@ def model_behind(model: nn.Module) -> nn.Module:
     return _in_float32(_not_compiled(found, {}))
 
 
+def transformers_model(model: nn.Module) -> PreTrainedModel:
+    """The same, which has to be a model of transformers.
+
+    Raises:
+        InvalidInputError: There is none, or see :func:`model_behind`.
+    """
+    found = model_behind(model) if isinstance(model, nn.Module) else model
+    if not isinstance(found, PreTrainedModel):
+        raise InvalidInputError(
+            f"model: expected a model of transformers, got {type(model).__name__}"
+        )
+    return found
+
+
 def _inner(module: nn.Module) -> nn.Module | None:
     """What a wrapper runs, one layer of wrapping less; None where it is no wrapper."""
     # Who has such an object has imported the package.
@@ -82,8 +97,11 @@ def _tuned(wrapper: Any, base: nn.Module) -> nn.Module:
         return base
     try:
         ids = _some_ids(base)
+        given = {"input_ids": ids}
+        if "decoder_input_ids" in inspect.signature(base.forward).parameters:
+            given["decoder_input_ids"] = ids
         with evaluating(wrapper), torch.no_grad():
-            same = torch.allclose(wrapper(input_ids=ids)[0], base(input_ids=ids)[0])
+            same = torch.allclose(wrapper(**given)[0], base(**given)[0])
         reason = "its output is another than that of the model with the adapter in it"
     except Exception as error:  # of any type: what the wrapper needs is not known
         same, reason = False, str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -69,6 +69,18 @@ def test_an_index_out_of_range_says_which_class_has_that_name() -> None:
         class_index(3, classifier({0: 1, 1: 2, 2: 3}).label_names)
 
 
+def test_the_number_of_names_decides_no_task() -> None:
+    tokenizer = word_piece_tokenizer()
+    single = bert_classifier(len(tokenizer), labels=("score",))
+    single.config.id2label = {0: "a", 1: "b"}
+    assert TextExplainer(single, tokenizer).text_model.task == "text-regression"
+    several = bert_classifier(len(tokenizer), labels=("x", "y", "z"))
+    several.config.id2label = {0: "a"}
+    assert TextExplainer(several, tokenizer).text_model.task == "text-classification"
+    with pytest.raises(InvalidInputError, match="expected one with a single output, got 3"):
+        TextExplainer(several, tokenizer, task="text-regression")
+
+
 def test_a_name_with_an_index_may_be_anothers() -> None:
     names = class_names(["a", "a", "a (0)", "a (0) (0)"], 4)
     assert len(set(names)) == 4

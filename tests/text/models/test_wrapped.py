@@ -16,8 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text import TextExplainer
+from captum_aml.text import TextClassifier, TextExplainer
 from captum_aml.text.models.wrapped import model_behind
+from captum_aml.text.saved import model_fingerprint
+from tests._helpers.decoders import bpe_tokenizer, language_model
 from tests._helpers.text_models import bert_classifier, word_piece_tokenizer
 
 TEXT = "the plot is not very good"
@@ -87,6 +89,21 @@ def test_a_wrapper_is_explained_as_its_model_is(wrap: Callable[..., nn.Module]) 
     assert torch.allclose(logits(wrapper), logits(tiny()), atol=1e-6)
     assert scores(wrapper) == pytest.approx(scores(tiny()), abs=1e-6)
     assert torch.allclose(logits(wrapper), logits(tiny()), atol=1e-6)
+
+
+def test_a_class_of_text_models_takes_wrappers_too() -> None:
+    wrapper: Any = nn.DataParallel(tiny())
+    classifier = TextClassifier(wrapper, word_piece_tokenizer())
+    assert classifier.model is wrapper.module
+    assert TextExplainer(classifier)(TEXT)[0].scores == tuple(scores(tiny()))
+    with pytest.raises(InvalidInputError, match=r"a model of transformers, got Linear"):
+        TextClassifier(nn.Linear(2, 2), word_piece_tokenizer())  # type: ignore[arg-type]
+
+
+def test_offloaded_weights_are_those_of_the_fingerprint() -> None:
+    classifiers = [TextClassifier(m, word_piece_tokenizer()) for m in (tiny(), offloaded(tiny()))]  # type: ignore[arg-type]
+    first, second = map(model_fingerprint, classifiers)
+    assert first == second
 
 
 @pytest.mark.parametrize("wrap", [compiled_in_place, compiled_forward, compiled_part])
@@ -197,6 +214,24 @@ class TestPEFT:
         second = scores(wrapper)
         assert second != pytest.approx(first, abs=1e-3)
         assert second == pytest.approx(scores(wrapper.merge_and_unload()), abs=1e-4)
+
+    def test_a_language_model(self) -> None:
+        from peft import LoraConfig, get_peft_model
+
+        words = bpe_tokenizer(metaspace=True)
+        for kind, task, targets in (
+            ("llama", "CAUSAL_LM", ["q_proj"]),
+            ("t5", "SEQ_2_SEQ_LM", ["q"]),
+        ):
+            config = LoraConfig(
+                task_type=task, r=2, target_modules=targets, init_lora_weights=False
+            )
+            wrapper = get_peft_model(language_model(kind, len(words)), config).eval()
+            explainer = TextExplainer(
+                wrapper, words, template="{text} Label:", labels=["positive", "negative"], n_steps=2
+            )
+            assert explainer.text_model.model is wrapper.base_model.model
+            assert len(explainer("a dull film")[0].scores) == 3
 
     def test_virtual_tokens_are_refused(self) -> None:
         for kind in ("PromptTuningConfig", "PrefixTuningConfig"):
