@@ -1,9 +1,14 @@
-"""Isolation of the caller's: modes, weights and hooks of a module, and random numbers."""
+"""Isolation of the caller's: modes, weights and hooks of a module, and random numbers.
+
+Modes and hooks belong to a module, and the state of random numbers to the process: threads share
+them. So a block that holds them is one thread's at a time, and others wait for its end.
+"""
 
 from __future__ import annotations
 
 import copy
 import random
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +17,9 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+#: Held by the thread whose block it is; its own blocks may lie in each other.
+ONE_THREAD = threading.RLock()
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -29,14 +37,18 @@ _HOOKS = (
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Puts a module into evaluation mode, and every part of it back into its own mode after."""
-    training = [m for m in module.modules() if m.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
+    """Puts a module into evaluation mode, and every part of it back into its own mode after.
+
+    Other threads wait until the block is over.
+    """
+    with ONE_THREAD:
+        training = [m for m in module.modules() if m.training]
+        module.eval()
+        try:
+            yield
+        finally:
+            for part in training:
+                part.training = True
 
 
 @contextmanager
@@ -125,9 +137,12 @@ def rng_state() -> tuple[bytes, ...]:
 
 @contextmanager
 def isolated_rng(seed: int) -> Iterator[None]:
-    """Seeds torch's generators for a block and gives them back their state afterwards."""
+    """Seeds torch's generators for a block and gives them back their state afterwards.
+
+    Other threads wait until the block is over.
+    """
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
+    with ONE_THREAD, torch.random.fork_rng(devices=devices):
         # Not torch.manual_seed: it would leave a seed behind for devices that start later.
         torch.default_generator.manual_seed(seed)
         if devices:
@@ -141,8 +156,8 @@ def seeded(seed: int) -> Iterator[None]:
 
     Captum draws from torch's and NumPy's global generators and takes no others.
     """
-    python_state, numpy_state = random.getstate(), np.random.get_state()
     with isolated_rng(seed):
+        python_state, numpy_state = random.getstate(), np.random.get_state()
         try:
             np.random.seed(seed % 2**32)
             random.seed(seed)

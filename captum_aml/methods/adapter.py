@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from captum_aml._utils.autograd import without_derivative
 from captum_aml._utils.checks import is_integral
-from captum_aml._utils.isolation import seeded
+from captum_aml._utils.isolation import ONE_THREAD, seeded
 from captum_aml.exceptions import InvalidInputError, NoGradientError
 from captum_aml.masking.call import Call, parse_call
 from captum_aml.methods.registry import (
@@ -58,7 +58,7 @@ class Adapter(ABC):
     ) -> Tensor:
         """See ``TokenMethod``."""
         # Callers may be in no_grad or inference mode, where there would be no gradients to read.
-        with torch.inference_mode(False), torch.set_grad_enabled(self.gradients):
+        with ONE_THREAD, torch.inference_mode(False), torch.set_grad_enabled(self.gradients):
             groups = parse_groups(ids, baselines, feature_mask)
             classes = None if target is None else _classes(target, ids)
             if not ids.numel():
@@ -77,7 +77,7 @@ class Adapter(ABC):
         feature_mask: Tensor | None = None,
     ) -> Tensor:
         """Scores for several targets of each text; see :func:`captum_aml.methods.each_target`."""
-        with torch.inference_mode(False), torch.set_grad_enabled(self.gradients):
+        with ONE_THREAD, torch.inference_mode(False), torch.set_grad_enabled(self.gradients):
             groups = parse_groups(ids, baselines, feature_mask)
             if targets.dim() != 2 or len(targets) != len(ids):
                 raise InvalidInputError(
