@@ -8,6 +8,7 @@ from .models.answers import Answer
 from .models.base import Question, TextModel
 from .models.classifier import TextClassifier
 from .models.fill_mask import MaskFiller
+from .models.generation import TextGenerator
 from .models.masked_prompt import MaskedPromptClassifier
 from .models.multi_label import MultiLabelClassifier
 from .models.multiple_choice import MultipleChoiceModel
@@ -42,6 +43,7 @@ __all__ = [
     "TextBatches",
     "TextClassifier",
     "TextExplainer",
+    "TextGenerator",
     "TextLike",
     "TextModel",
     "TextRegressor",

@@ -47,7 +47,7 @@ class ContrastForward:
         *others, pairs = args
         outputs = self._text_model(input_ids, *others)
         fact, foil = outputs.gather(1, pairs.to(outputs.device)).unbind(dim=1)
-        difference = fact - foil
+        difference = self._text_model.difference(fact, foil)
         return torch.stack([torch.zeros_like(difference), difference], dim=1)
 
 

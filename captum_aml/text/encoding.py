@@ -166,6 +166,11 @@ def tokenize(
                 f"texts: expected texts or pairs, got options at position {row}, which are for a "
                 "multiple-choice model; name the column with the texts by column="
             )
+        if text.messages:
+            raise InvalidInputError(
+                "texts: expected texts or pairs, got the messages of a chat at position "
+                f"{row}, which are for a model that writes"
+            )
     results: dict[int, TokenizedText] = {}
     # A tokenizer takes strings or pairs of them, not both at once.
     for pair in (False, True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 from captum_aml._utils.rows import shown
 from captum_aml.exceptions import InvalidInputError
@@ -26,10 +26,11 @@ Span: TypeAlias = tuple[int, int]
 
 #: One text: a string, a pair of strings (a tuple), a row of a data set (a mapping as pipelines take
 #: it, perhaps with a label, which does not matter), a list of the words of a text that is split
-#: already, or a context with its options as :func:`captum_aml.text.choices.choice_of` takes them.
+#: already, a context with its options as :func:`captum_aml.text.choices.choice_of` takes them, or
+#: the messages of a chat, a list of mappings with ``role`` and ``content``.
 TextLike: TypeAlias = (
     "str | tuple[str, str] | tuple[str, Sequence[str]] | tuple[str, str, Sequence[str]]"
-    " | Mapping[str, Any] | Sequence[str] | Text"
+    " | Mapping[str, Any] | Sequence[str] | Sequence[Mapping[str, Any]] | Text"
 )
 
 #: Between the two texts of a pair.
@@ -49,12 +50,14 @@ class Text:
         parts: The spans of both texts of a pair, or of context, question and options; () otherwise.
         words: The spans of words that were given one by one; None otherwise.
         n_options: How many of the parts, the last ones, are options to choose from.
+        messages: The role and the span of each message of a chat; () otherwise.
     """
 
     text: str
     parts: tuple[Span, ...] = ()
     words: tuple[Span, ...] | None = None
     n_options: int = 0
+    messages: tuple[tuple[str, Span], ...] = ()
 
     @property
     def regions(self) -> tuple[Span, ...]:
@@ -99,6 +102,11 @@ class Text:
                     f"tuple of {len(given)} at position {position}"
                 )
             return cls._pair(given, position)
+        if is_chat(given):
+            roles = [str(message["role"]) for message in given]
+            contents = [message["content"] for message in given]
+            joined, spans = _joined(contents, PAIR_SEPARATOR, position)
+            return cls(joined, messages=tuple(zip(roles, spans, strict=True)))
         if isinstance(given, list):
             joined, spans = _joined(given, " ", position)
             return cls(joined, words=spans)
@@ -110,6 +118,15 @@ class Text:
     def _pair(cls, given: Sequence[object], position: int) -> Text:
         joined, spans = _joined(given, PAIR_SEPARATOR, position)
         return cls(joined, parts=spans)
+
+
+def is_chat(given: object) -> TypeGuard[list[Mapping[str, Any]]]:
+    """Whether it is the messages of a chat, which are one text."""
+    return isinstance(given, list) and bool(given) and all(map(_is_message, given))
+
+
+def _is_message(given: object) -> bool:
+    return isinstance(given, Mapping) and {"role", "content"} <= set(given)
 
 
 @dataclass(frozen=True)
@@ -139,8 +156,8 @@ class GivenTexts(NamedTuple):
 def given_texts(texts: Any, text_pair: Any = None, *, column: Column | None = None) -> GivenTexts:
     """The texts that an argument holds, one after the other.
 
-    - A string, a pair as a tuple of two strings, a context with its options, or a mapping of one
-      row: one text.
+    - A string, a pair as a tuple of two strings, a mapping or a series of one row, a context with
+      its options, or a chat as a list of its messages: one text.
     - A data frame, a data set of ``datasets``, or a mapping from names to lists: the texts of a
       column, or the pairs of two.
     - Any other iterable: its elements, of which rows are mappings.
@@ -166,8 +183,10 @@ def given_texts(texts: Any, text_pair: Any = None, *, column: Column | None = No
         if column is not None:
             raise InvalidInputError("column: expected none beside text_pair, which makes the pairs")
         return _paired(texts, text_pair)
-    if isinstance(texts, str | Text) or (
-        isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(t, str) for t in texts)
+    if (
+        isinstance(texts, str | Text)
+        or is_chat(texts)
+        or (isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(t, str) for t in texts))
     ):
         if column is not None:
             raise InvalidInputError("column: expected rows or columns beside it, got one text")

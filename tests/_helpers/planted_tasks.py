@@ -11,8 +11,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import (
     BertConfig,
+    BertForMaskedLM,
     BertForQuestionAnswering,
     BertForTokenClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -60,8 +64,8 @@ def tiny_bert(tokenizer: PreTrainedTokenizerFast, **options: object) -> BertConf
 
 
 def trained(
-    kind: Callable[[BertConfig], PreTrainedModel],
-    config: BertConfig,
+    kind: Callable[..., PreTrainedModel],
+    config: PreTrainedConfig,
     batch: Callable[[random.Random], dict[str, Tensor]],
     *,
     n_steps: int,
@@ -157,3 +161,80 @@ def answerer() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
 
     model = trained(BertForQuestionAnswering, tiny_bert(tokenizer), batch, n_steps=120)
     return model, tokenizer
+
+
+PRONOUNS = {"mr": "he", "ms": "she", "an": "it"}
+
+
+def masked_words(draw: random.Random) -> tuple[list[str], int]:
+    """Eight words with a mask token and, elsewhere, what decides it; that word's place."""
+    words = draw.choices(FILLERS, k=8)
+    place, mask = draw.sample(range(8), 2)
+    words[place], words[mask] = draw.choice(list(PRONOUNS)), "[MASK]"
+    return words, place
+
+
+@cache
+def filler() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A masked language model: the word at the mask is that which the text's only title asks."""
+    tokenizer = word_tokenizer((*FILLERS, *PRONOUNS, *PRONOUNS.values()))
+
+    def batch(draw: random.Random) -> dict[str, Tensor]:
+        texts, labels = [], []
+        for _ in range(64):
+            words, place = masked_words(draw)
+            own = [-100] * 10
+            own[words.index("[MASK]") + 1] = tokenizer.convert_tokens_to_ids(PRONOUNS[words[place]])
+            texts.append(_with("[UNK]", words, draw))
+            labels.append(own)
+        return {**tokenizer(texts, return_tensors="pt"), "labels": torch.tensor(labels)}
+
+    return trained(BertForMaskedLM, tiny_bert(tokenizer), batch, n_steps=130), tokenizer
+
+
+COLOURS, NUMBERS = KINDS.values()
+
+
+def prompt_words(draw: random.Random) -> tuple[list[str], str, str]:
+    """Eight words with a colour and a number among them; both."""
+    words = draw.choices(FILLERS, k=8)
+    places = draw.sample(range(8), 2)
+    colour, number = draw.choice(COLOURS), draw.choice(NUMBERS)
+    words[places[0]], words[places[1]] = colour, number
+    return words, colour, number
+
+
+@cache
+def writer() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A decoder: it writes the prompt's colour and then its number in capitals, and stops."""
+    says = tuple(map(str.upper, (*COLOURS, *NUMBERS)))
+    tokenizer = word_tokenizer((*FILLERS, *COLOURS, *NUMBERS, *says))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+        bos_token_id=tokenizer.cls_token_id,
+        eos_token_id=tokenizer.sep_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+    def batch(draw: random.Random) -> dict[str, Tensor]:
+        texts = []
+        for _ in range(64):
+            words, colour, number = prompt_words(draw)
+            prompt = _with("[MASK]", words, draw)
+            texts.append(f"{prompt} {colour.upper()} {number.upper()}")
+        ids = tokenizer(texts, return_tensors="pt")["input_ids"]
+        asked = torch.arange(ids.shape[1]) > 8
+        return {"input_ids": ids, "labels": torch.where(asked, ids, -100)}
+
+    return trained(LlamaForCausalLM, config, batch, n_steps=170), tokenizer
+
+
+def _with(entry: str, words: Sequence[str], draw: random.Random) -> str:
+    """A text with another entry in place of some words that say nothing."""
+    return " ".join(entry if w in FILLERS and draw.random() < 0.2 else w for w in words)

@@ -19,7 +19,6 @@ its special tokens: none is added to it.
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ import torch
 from torch import Tensor
 
 from captum_aml._captum import InterpretableInput, TextTemplateInput, TextTokenInput
+from captum_aml._utils.rendered import absent_number, gaps
 from captum_aml._utils.tokenizers import has_beginning, ids_with_offsets
 from captum_aml.exceptions import InvalidInputError
 
@@ -182,14 +182,14 @@ def _rendered(inp: Any, values: Sequence[Any]) -> tuple[str, list[list[_Span]]]:
         InvalidInputError: The template does not take the values, or does not show one.
     """
     text = _filled(inp, values)
-    sentinel = _absent_number(text)
+    sentinel = absent_number(text)
     spans: list[list[_Span]] = []
     for index, value in enumerate(values):
         if value == "":
             spans.append([])
             continue
         marked = _filled(inp, [*values[:index], sentinel, *values[index + 1 :]])
-        found = _gaps(text, marked.split(sentinel))
+        found = gaps(text, marked.split(sentinel))
         if found is None:
             name = inp.dict_keys[index] if inp.dict_keys else index
             raise InvalidInputError(
@@ -198,23 +198,6 @@ def _rendered(inp: Any, values: Sequence[Any]) -> tuple[str, list[list[_Span]]]:
             )
         spans.append(found)
     return text, spans
-
-
-def _gaps(text: str, pieces: Sequence[str]) -> list[_Span] | None:
-    """The places of something between pieces of a text, the same at each; None if nowhere."""
-    n_gaps = len(pieces) - 1
-    left_over = len(text) - sum(map(len, pieces))
-    if n_gaps == 0 or left_over < 0 or left_over % n_gaps:
-        return None
-    length, start, spans = left_over // n_gaps, 0, []
-    for number, piece in enumerate(pieces):
-        if not text.startswith(piece, start):
-            return None
-        start += len(piece)
-        if number < n_gaps:
-            spans.append((start, start + length))
-            start += length
-    return spans
 
 
 def _filled(inp: Any, values: Sequence[Any]) -> str:
@@ -235,14 +218,6 @@ def _filled(inp: Any, values: Sequence[Any]) -> str:
             f"inp: expected a template that gives a string, got {type(text).__name__}"
         )
     return text
-
-
-def _absent_number(text: str) -> str:
-    """A number that does not occur in a text, and is not changed by what templates do to strings.
-
-    Its first digit occurs once, so that it cannot be mistaken for what stands before it.
-    """
-    return next(s for n in itertools.count() if (s := f"9{n:o}817263540") not in text)
 
 
 def _baseline_values(inp: Any) -> list[str]:

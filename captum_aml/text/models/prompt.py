@@ -16,16 +16,18 @@ not averaged, so that they are those of the words.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.modeling_outputs import BaseModelOutput
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.models._causal import extended_mask, last_tokens, positions, shown_tokens
+from captum_aml.text.models.continuation import (
+    decoder_logits,
+    encoder_decoder_logits,
+    forced_ids,
+)
 from captum_aml.text.models.loading import load_language_model
 from captum_aml.text.models.prompted import PromptedModel
 from captum_aml.text.models.registry import register_text_model
@@ -113,11 +115,7 @@ class PromptClassifier(PromptedModel):
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *extra_inputs: Tensor
     ) -> Tensor:
         """Log-probabilities of the label words after prompts, the sum over a word's tokens."""
-        if self._writes:
-            found = self._after_encoder(input_ids, attention_mask)
-        else:
-            found = self._after_prompt(input_ids, attention_mask)
-        # (N, branches, T + 1, V): what follows the prompt and each token of a branch.
+        found = self._along(input_ids, attention_mask)
         columns = []
         for word in self._words:
             after = found[:, word.branch, : len(word.ids)]
@@ -127,70 +125,25 @@ class PromptClassifier(PromptedModel):
             )
         return torch.stack(columns, dim=1).to(input_ids.device)
 
-    def _after_prompt(self, ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """A decoder's log-probabilities after prompt and branches, (N, B, T + 1, V)."""
-        shown = shown_tokens(attention_mask, ids)
-        ends, n = last_tokens(shown), len(ids)
-        n_branches, n_more = self._branches.shape
-        if n_more == 0:
-            named: dict[str, Any] = {"input_ids": ids, "attention_mask": attention_mask}
-            if "position_ids" in self._accepted and not bool(shown[:, 0].all()):
-                named["position_ids"] = positions(shown)
-            places = ends[:, None]
-        else:
-            # The prompt's tokens go through the embedding layer once, where a mask replaces what
-            # it gives; the words' own, by `forward`, past its hooks.
-            layer = self.embedding_layer
-            more = layer.forward(self._branches.to(ids.device))
-            embedded = layer(ids).repeat_interleave(n_branches, dim=0)
-            mask = extended_mask(attention_mask, ids, n_more).repeat_interleave(n_branches, dim=0)
-            named = {
-                "inputs_embeds": torch.cat([embedded, more.repeat(n, 1, 1)], dim=1),
-                "attention_mask": mask,
-            }
-            if "position_ids" in self._accepted:
-                following = torch.ones(n, n_more, dtype=torch.bool, device=ids.device)
-                named["position_ids"] = positions(
-                    torch.cat([shown, following], dim=1)
-                ).repeat_interleave(n_branches, dim=0)
-            onwards = torch.arange(ids.shape[1], ids.shape[1] + n_more, device=ids.device)
-            places = torch.cat([ends[:, None], onwards.expand(n, -1)], dim=1)
-            places = places.repeat_interleave(n_branches, dim=0)
-        kept, where = torch.unique(places, return_inverse=True)
-        if "logits_to_keep" in self._accepted:
-            named["logits_to_keep"] = kept
-        else:
-            where = places
-        logits: Tensor = self.model(**named, use_cache=False).logits
-        rows = torch.arange(len(where), device=logits.device)[:, None]
-        chosen = logits[rows, where.to(logits.device)].float()
-        return F.log_softmax(chosen, dim=-1).reshape(n, n_branches, n_more + 1, -1)
-
-    def _after_encoder(self, ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """An encoder-decoder's log-probabilities along the branches, (N, B, T + 1, V)."""
-        n, (n_branches, n_more) = len(ids), self._branches.shape
-        encoder = self.model.get_encoder()
-        # Through the one layer that embeds ids: the decoder may share it.
-        states = encoder(
-            inputs_embeds=self.embedding_layer(ids), attention_mask=attention_mask
-        ).last_hidden_state
-        start = self.model.config.decoder_start_token_id
-        begun = torch.full((n_branches, 1), int(start), device=ids.device)
-        given = torch.cat([begun, self._branches.to(ids.device)], dim=1)
-        mask = attention_mask
-        if mask is not None and mask.dim() == 4:
-            # What the decoder sees of the encoder is what the encoder's last position saw.
-            mask = mask[:, :, -1:, :]
-        output = self.model(
-            encoder_outputs=BaseModelOutput(
-                last_hidden_state=states.repeat_interleave(n_branches, dim=0)
-            ),
-            attention_mask=None if mask is None else mask.repeat_interleave(n_branches, dim=0),
-            decoder_inputs_embeds=self.embedding_layer.forward(given).repeat(n, 1, 1),
-            use_cache=False,
+    def _along(self, ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Log-probabilities (N, B, T + 1, V) after the prompt and after each token of a branch."""
+        branches = self._branches.to(ids.device).expand(len(ids), -1, -1)
+        if not self._writes:
+            logits = decoder_logits(
+                self.model,
+                self.embedding_layer,
+                ids,
+                attention_mask,
+                branches,
+                accepted=self._accepted,
+            )
+            return F.log_softmax(logits, dim=-1)
+        forced = branches.new_tensor(forced_ids(self.model))
+        branches = torch.cat([forced.expand(*branches.shape[:2], -1), branches], dim=2)
+        logits = encoder_decoder_logits(
+            self.model, self.embedding_layer, ids, attention_mask, branches
         )
-        logits: Tensor = output.logits
-        return F.log_softmax(logits.float(), dim=-1).reshape(n, n_branches, n_more + 1, -1)
+        return F.log_softmax(logits[:, :, len(forced) :], dim=-1)
 
     def _label_ids(self, word: str) -> tuple[int, ...]:
         """The tokens of a label word where it follows the prompt."""

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from captum_aml._utils.tokenizers import has_beginning
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import TokenizedText
-from captum_aml.text.inputs import Text, TextLike, each_text
+from captum_aml.text.inputs import Span, Text, TextLike, each_text
 from captum_aml.text.models.base import TextModel, checked_length
 from captum_aml.text.models.template import (
     PromptConfig,
@@ -116,29 +116,13 @@ class PromptedModel(TextModel):
     def _encoded(self, text: Text) -> TokenizedText:
         """A text inside its prompt, however long."""
         prompt, spans = self._template.fill(text)
-        encoding = self.tokenizer(
+        return prompt_tokens(
+            self.tokenizer,
             prompt,
+            text,
+            spans,
             add_special_tokens=self._adds,
-            truncation=False,
-            verbose=False,
-        ).encodings[0]
-        n_tokens = len(encoding.ids)
-        if self._goes_on:
-            while n_tokens and encoding.special_tokens_mask[n_tokens - 1]:
-                n_tokens -= 1
-        offsets = text_offsets(encoding.offsets[:n_tokens], spans)
-        return TokenizedText(
-            text=text.text,
-            model_inputs={
-                "input_ids": list(encoding.ids[:n_tokens]),
-                "attention_mask": [1] * n_tokens,
-            },
-            tokens=tuple(encoding.tokens[:n_tokens]),
-            offsets=offsets,
-            maskable=tuple(end > start for start, end in offsets),
-            n_tokens_cut=0,
-            parts=text.parts,
-            words=text.words,
+            goes_on=self._goes_on,
         )
 
     def _tokenized(self, text: Text) -> TokenizedText:
@@ -155,3 +139,44 @@ class PromptedModel(TextModel):
             parts=text.parts,
             words=text.words,
         )
+
+
+def prompt_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    text: Text,
+    spans: Sequence[tuple[Span, int]],
+    *,
+    add_special_tokens: bool,
+    goes_on: bool,
+) -> TokenizedText:
+    """The tokens of a prompt, of which those of a text are maskable.
+
+    Args:
+        tokenizer: A fast tokenizer.
+        prompt: The prompt.
+        text: The text in it.
+        spans: Where its maskable parts stand in the prompt, and where each begins in the text.
+        add_special_tokens: Whether the tokenizer adds its special tokens.
+        goes_on: Whether the answer follows the last token, so that none is to mark an end.
+    """
+    encoding = tokenizer(
+        prompt, add_special_tokens=add_special_tokens, truncation=False, verbose=False
+    ).encodings[0]
+    n_tokens = len(encoding.ids)
+    while goes_on and n_tokens and encoding.special_tokens_mask[n_tokens - 1]:
+        n_tokens -= 1
+    offsets = text_offsets(encoding.offsets[:n_tokens], spans)
+    return TokenizedText(
+        text=text.text,
+        model_inputs={
+            "input_ids": list(encoding.ids[:n_tokens]),
+            "attention_mask": [1] * n_tokens,
+        },
+        tokens=tuple(encoding.tokens[:n_tokens]),
+        offsets=offsets,
+        maskable=tuple(end > start for start, end in offsets),
+        n_tokens_cut=0,
+        parts=text.parts,
+        words=text.words,
+    )

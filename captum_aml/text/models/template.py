@@ -182,9 +182,9 @@ class PromptTemplate:
         """
         origins = dict(zip(_SLOTS, [start for start, _ in text.parts] or [0], strict=False))
         values = dict(zip(_SLOTS, text.pieces, strict=False))
-        if set(values) != set(self.slots) or text.n_options:
+        if set(values) != set(self.slots) or text.n_options or text.messages:
             given = "a pair" if text.parts else "a single text"
-            given = "options" if text.n_options else given
+            given = "options" if text.n_options else "a chat" if text.messages else given
             raise InvalidInputError(
                 f"texts: expected texts for the slots {', '.join(self.slots)} of the template, "
                 f"got {given}"
