@@ -58,6 +58,22 @@ def explain(
             help="What is masked and scored as one: token, word, sentence, or sentence+word."
         ),
     ] = "token",
+    segmenter: Annotated[
+        str | None,
+        typer.Option(
+            help="The package that finds words: jieba for Chinese, fugashi or janome for Japanese, "
+            "pythainlp for Thai.",
+            show_default="Unicode's rules",
+        ),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            help="Read long texts in windows that share at least this many tokens.",
+            show_default="none: long texts are cut",
+            min=0,
+        ),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option(
@@ -132,10 +148,11 @@ def explain(
     total = limit if file is not None else len(texts or []) or limit
     to_terminal = output is None and Console().is_terminal
     explainer = TextExplainer(
-        options.load(),
+        options.load(stride=stride),
         method=method,
         masker=masker,
         unit=unit,  # type: ignore[arg-type]  # checked there
+        segmenter=segmenter,
         n_steps=steps,
         batch_size=batch_size,
         seed=seed,

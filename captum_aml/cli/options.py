@@ -82,8 +82,12 @@ class ModelOptions:
     ] = None
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")] = "auto"
 
-    def load(self) -> TextModel:
-        """The model, loaded without notices of libraries."""
+    def load(self, *, stride: int | None = None) -> TextModel:
+        """The model, loaded without notices of libraries.
+
+        Args:
+            stride: The tokens that windows of long texts share. Default: None, texts are cut.
+        """
         from captum_aml.text.models.sources import prompt_of, text_model
 
         quiet_libraries()
@@ -93,6 +97,7 @@ class ModelOptions:
             prompt=prompt_of(self.template, self.labels),
             baseline=self.baseline,
             max_length=self.max_length,
+            stride=stride,
             device=self.device,
         )
 

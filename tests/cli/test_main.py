@@ -88,6 +88,15 @@ class TestResults:
         assert row["method"] == method
         assert len(row["scores"]) == 3
 
+    def test_long_texts_in_windows(self, run: Run, model: str) -> None:
+        text = "a good film. the plot was slow! " * 12
+        arguments = ("--method", "occlusion", "--unit", "sentence+word")
+        (cut,) = explain(run, model, text, *arguments).rows
+        (row,) = explain(run, model, text, *arguments, "--stride", "8").rows
+        assert (cut["n_tokens_cut"], row["n_tokens_cut"]) == (108 - 62, 0)
+        assert row["settings"]["stride"] == "8"
+        assert len(row["tokens"]) > len(cut["tokens"]) > 12
+
     def test_aml_is_the_default(self, run: Run, model: str) -> None:
         (row,) = explain(run, model, "a good film").rows
         assert row["method"] == "aml"
@@ -217,6 +226,8 @@ class TestMistakes:
             (["--file", "data.xlsx"], "file: expected one of the formats"),
             (["x", "--file", "data.txt"], "got both"),
             ([], "texts: expected texts as arguments"),
+            (["x", "--stride", "64"], "stride: expected fewer than the 62 tokens"),
+            (["x", "--unit", "word", "--segmenter", "spacy"], "segmenter: expected one of jieba"),
             (["x", "--colour"], "No such option"),
         ],
     )
