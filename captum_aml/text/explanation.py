@@ -75,7 +75,8 @@ class Explanation:
         value: The model's value, where it gives one rather than probabilities.
         foil: In a contrast, the index of the class that the explained one is held against.
         foil_label: Its name, "" without a contrast.
-        place: The characters that the prediction is about, such as an entity; None for the text.
+        place: The characters that the explained outcome is about, such as an entity or an answer;
+            None for the text.
     """
 
     text: str
@@ -294,8 +295,15 @@ def headline(explanation: Explanation) -> str:
     explained = f", explains {explanation.explained_label}" if other else ""
     number = number_of(explanation.probability, explanation.value)
     prediction = f"{explanation.predicted_label} {number}"
-    about = f"{explanation.about}: " if explanation.about else ""
+    named = _place_to_name(explanation)
+    about = f"{named}: " if named else ""
     return printable(f"{about}{prediction}{explained} [{explanation.method}]")
+
+
+def _place_to_name(explanation: Explanation) -> str:
+    """What the prediction is about; "" where the label is, or ends with, its very words."""
+    about, label = explanation.about, explanation.target_label
+    return "" if label == about or label.endswith(f" {about}") else about
 
 
 def print_explanation(
@@ -360,7 +368,7 @@ def text_card(explanations: Sequence[Explanation]) -> TextCard:
         parts=first.parts,
         n_tokens_cut=first.n_tokens_cut,
         value=first.value,
-        about=first.about,
+        about=_place_to_name(first),
     )
 
 

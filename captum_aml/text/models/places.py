@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_aml._utils.rows import shown
-from captum_aml.exceptions import InvalidInputError
+from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.text.encoding import TextBatch, TokenizedText
 from captum_aml.text.grouping import unit_spans
 from captum_aml.text.inputs import Span, Text
@@ -60,6 +60,9 @@ def token_outputs(
 
     Returns:
         (L, K) for each text, without padding, in float32 on the CPU.
+
+    Raises:
+        NonFiniteError: The model's output is NaN or infinite.
     """
     rows: list[Tensor] = [torch.empty(0)] * len(texts)
     with text_model.evaluating(), torch.no_grad():
@@ -69,6 +72,11 @@ def token_outputs(
             outputs = run(batch).float().cpu()
             for number, row, tokens in zip(numbers, outputs, there, strict=True):
                 rows[number] = row[tokens]
+                if not rows[number].isfinite().all():
+                    raise NonFiniteError(
+                        "the model's output is NaN or infinite for the text "
+                        f"{shown(texts[number].text)}"
+                    )
     return rows
 
 

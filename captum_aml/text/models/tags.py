@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -63,7 +63,7 @@ class TagScheme:
         ]
         return torch.stack([logits[..., some].logsumexp(dim=-1) for some in columns], dim=-1)
 
-    def grouped(self, labels: Sequence[int]) -> list[tuple[int, int]]:
+    def grouped(self, labels: Sequence[int], breaks: Container[int] = ()) -> list[tuple[int, int]]:
         """Stretches (start, end) of neighbours that are one entity, or one stretch of outside.
 
         A label with the tag of the one before it goes on with its stretch, unless it says that an
@@ -71,11 +71,14 @@ class TagScheme:
 
         Args:
             labels: The label of each token or word.
+            breaks: Where a stretch begins in any case, as the second text of a pair does.
+                Default: ().
         """
         starts = [
             i
             for i, label in enumerate(labels)
             if i == 0
+            or i in breaks
             or self.tag_of[label] != self.tag_of[labels[i - 1]]
             or self._split[label][0] in ("B", "S", "U")
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
@@ -267,7 +268,9 @@ class TokenClassifier(TextModel):
         if self.aggregation == "none":
             stretches = [(i, i + 1) for i in range(len(own))]
         else:
-            stretches = self.scheme.grouped(own)
+            starts = [span[0] for _, span in units]
+            breaks = [bisect_left(starts, start) for start, _ in text.parts]
+            stretches = self.scheme.grouped(own, breaks)
         found = []
         for start, end in stretches:
             label = self.scheme.labels[own[start]]

@@ -20,6 +20,7 @@ from transformers.pipelines.document_question_answering import select_starts_end
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text import Explanation, QuestionAnswerer, TextExplainer
+from captum_aml.text.explanation import headline
 from captum_aml.text.models.targets import TargetsLike
 from tests._helpers.planted_tasks import KINDS, answerer, question_in_context
 from tests._helpers.text_models import bert_classifier, word_piece_tokenizer
@@ -148,6 +149,7 @@ def test_spans_and_contrasts_are_log_odds_and_log_ratios(
     (explanation,) = explainer(PAIRS[0], target=("film", "plot"))
     assert explanation.explained_label == "film rather than plot"
     assert explanation.about == "film"
+    assert headline(explanation).startswith(f"{explanation.predicted_label} 0.")
 
 
 def test_start_and_end_are_explained_by_themselves(

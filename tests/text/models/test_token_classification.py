@@ -14,7 +14,7 @@ from transformers import (
     pipeline,
 )
 
-from captum_aml.exceptions import InvalidInputError
+from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.text import Explanation, TextExplainer, TokenClassifier
 from captum_aml.text.models.token_classification import Aggregation
 from tests._helpers.planted_tasks import CUES, tagged_words, tagger
@@ -158,6 +158,22 @@ def test_given_words_have_the_label_of_their_first_token(
     for span, label in labelled.items():
         inside = [e for e in entities if e.span[0] <= span[0] and span[1] <= e.span[1]]
         assert [e.label for e in inside] == ([] if label == "O" else [label[2:]])
+
+
+def test_no_entity_reaches_over_both_texts_of_a_pair(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = drawn_tagger(("THING", "OTHER"))
+    torch.nn.init.constant_(model.classifier.bias[:1], 99.0)
+    ((first, second),) = TokenClassifier(model, tokenizer).entities([("a film", "the plot")])
+    assert (first.span, second.span) == ((0, 6), (7, 15))
+
+
+def test_outputs_that_are_no_numbers_are_no_lack_of_entities(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    model = drawn_tagger()
+    torch.nn.init.constant_(model.classifier.bias, torch.nan)
+    with pytest.raises(NonFiniteError, match="for the text 'the film was"):
+        TextExplainer(model, tokenizer)(TEXTS[:1])
 
 
 def test_batches_are_as_texts_alone(tokenizer: PreTrainedTokenizerFast) -> None:
