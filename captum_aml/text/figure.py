@@ -30,7 +30,7 @@ _PER_COLUMN = 50
 _MOST = 2000
 _FONT_SIZE = 9.0
 _LINE = 0.2  # inches for each token
-_LONGEST = {"token": 24, "word": 24, "sentence": 60}
+_LONGEST = {"token": 24, "word": 24, "sentence": 60, "sentence+word": 60}
 _DPI = 150
 _BLANKS = {" ": "\N{OPEN BOX}", "\n": "\N{RETURN SYMBOL}", "\t": "\N{RIGHTWARDS ARROW TO BAR}"}
 _NO_GLYPH = "\N{WHITE SQUARE}"
@@ -51,7 +51,8 @@ def draw(
         card: The text and its scores.
         tokens: The tokens as the vocabulary spells them, for those without characters.
         title: The figure's title.
-        unit: What the scores are of: "token", "word" or "sentence". Default: "token".
+        unit: What the scores are of: "token", "word", "sentence" or "sentence+word". Default:
+            "token".
         path (optional): A file to write. Default: None.
         ax (optional): Axes to draw into. Default: None, a new figure.
 
@@ -65,8 +66,9 @@ def draw(
     extension = None if path is None else _extension(path)
     n = len(card.rows[0].scores)
     if n > _MOST:
+        units = "units" if unit == "sentence+word" else f"{unit}s"
         raise InvalidInputError(
-            f"plot: expected an explanation of at most {_MOST:,} {unit}s, got {n:,}; "
+            f"plot: expected an explanation of at most {_MOST:,} {units}, got {n:,}; "
             "to_html() shows longer texts"
         )
     if ax is None:

@@ -172,8 +172,9 @@ def test_long_units_are_shortened_between_characters() -> None:
     unit = replace(MASKED, text=text, tokens=(text,), offsets=((0, len(text)),), scores=(1.0,))
     ((label,),) = [labels(ax) for ax in unit.plot().axes]
     assert label == "cafe\u0301" * 4 + "caf…"
-    ((label,),) = [labels(ax) for ax in replace(unit, unit="sentence").plot().axes]
-    assert 50 < len(label) <= 60
+    for kind in ("sentence", "sentence+word"):
+        ((label,),) = [labels(ax) for ax in replace(unit, unit=kind).plot().axes]
+        assert 50 < len(label) <= 60
 
 
 def test_a_line_between_the_texts_of_a_pair() -> None:
