@@ -19,7 +19,7 @@ STAMPS := $(subst $(space),\ ,$(VENV))
 READY := $(STAMPS)/.ready
 DOCS_READY := $(STAMPS)/.docs-ready
 
-.PHONY: help venv demo test slow lint format architecture types docs build clean
+.PHONY: help venv demo test slow architectures lint format architecture types docs build clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -45,6 +45,9 @@ test: $(READY)  ## run the tests, without the slow ones
 
 slow: $(READY)  ## run the slow tests
 	$(PY) -m pytest -m slow
+
+architectures: $(READY)  ## explain tiny models of every architecture of transformers
+	$(PY) -m pytest -m "slow or not slow" tests/text/test_architectures.py
 
 lint: $(READY)  ## check style, formatting and the directions of imports
 	$(PY) -m ruff check .

@@ -77,8 +77,9 @@ def taken_removal(
 
     The removals give the model an additive mask (N, 1, Q, L). Whether it takes such a mask, and
     whether its own attention is causal, is tried out: with nothing hidden the logits have to be
-    those of the usual mask, and with something hidden others. An example's last token that can be
-    removed stays if there are several: with all that a token sees hidden alike, it sees all of it.
+    those of the usual mask, with something hidden others, and others again with it half hidden, or
+    the mask is taken for one of truth values. An example's last token that can be removed stays if
+    there are several: with all that a token sees hidden alike, it sees all of it.
 
     Args:
         forward_func: Gives logits.
@@ -94,6 +95,7 @@ def taken_removal(
     last = maskable & (maskable.cumsum(dim=1) == maskable.sum(dim=1, keepdim=True))
     several = maskable.sum(dim=1, keepdim=True) > 1
     hidden = shown.masked_fill(maskable & ~(last & several), 0.0)
+    half = hidden.clamp(min=0.5)
     state = ForwardState((shown,), (hidden,), forward_args, attention_mask=attention_mask)
 
     def logits(args: tuple[object, ...]) -> Tensor:
@@ -105,13 +107,15 @@ def taken_removal(
     tolerance = _TOLERANCE * max(1.0, float(plain.abs().max()))
     for removal in (AttentionRemoval(), AttentionRemoval(causal=True)):
         try:
-            with_all, with_none = (logits(removal(state, (keep,)).args) for keep in (shown, hidden))
+            with_all, with_none, with_half = (
+                logits(removal(state, (keep,)).args) for keep in (shown, hidden, half)
+            )
         except CaptumAMLError:
             raise
         except Exception:  # whatever a model says to a mask of four dimensions
             continue
         same = plain.shape == with_all.shape and bool(((plain - with_all).abs() <= tolerance).all())
-        if same and not torch.equal(with_all, with_none):
+        if same and not any(torch.equal(with_none, other) for other in (with_all, with_half)):
             return removal
     return None
 

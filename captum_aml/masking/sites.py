@@ -144,7 +144,8 @@ class Site(ABC):
 def _only_looks_up(tap: Tap, inputs: Sequence[Tensor]) -> bool:
     """Whether the tapped layers are tables, each given one of the inputs as it is."""
     for point, given, x in zip(tap.points, tap.arguments, inputs, strict=True):
-        if point.at_input or type(point.layer) is not nn.Embedding or len(given) != 1:
+        table = type(point.layer) is nn.Embedding or getattr(point.layer, "only_looks_up", False)
+        if point.at_input or not table or len(given) != 1:
             return False
         if x.shape != given[0].shape or not torch.equal(x, given[0].to(x.device)):
             return False

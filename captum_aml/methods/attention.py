@@ -1,8 +1,9 @@
 """Attention of a transformer as scores: the last layer's, and attention rollout.
 
 Both take how much the position that is read out attends to each token: the first token of an
-encoder (``[CLS]``), the last token of a causal model. Attention does not depend on the explained
-class and does not say whether a token supports it.
+encoder (``[CLS]``), the last token of a causal model and of one whose configuration says so
+(``summary_type="last"``, XLNet). Attention does not depend on the explained class and does not say
+whether a token supports it.
 
     attention          Ā_K[r, i]
     attention-rollout  (Â_K ··· Â_1)[r, i]        Â_k = (Ā_k + I) / 2
@@ -10,6 +11,9 @@ class and does not say whether a token supports it.
 ``Ā_k`` (L, L) is layer k's attention, the mean over its heads, of K layers; ``r`` the position
 that is read out, ``i`` a token. In the last layer no other row than ``r`` reaches the logits.
 Models that pool over all positions are read at their first token too, for want of a better rule.
+Models that do not give the attention between all tokens, in shares of one, for each of their layers
+are refused: those with layers of another kind (MiniMax, Jamba), that pool tokens (Funnel), whose
+attention has windows (Longformer), and encoder-decoders, whose attention is of two kinds.
 What a group of tokens is attended to is the sum over its tokens.
 
 Source of the rollout: Abnar and Zuidema (2020), Quantifying Attention Flow in Transformers,
@@ -19,7 +23,7 @@ section 3.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -36,34 +40,42 @@ from captum_aml.typing import ForwardFunc
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+#: What a sum of shares may exceed one by: some models compute them in half precision.
+_ROUNDING = 0.02
 
-def last_layer(layers: Tensor, tokens: Tensor) -> Tensor:
+_INSTEAD = "'occlusion' takes any model"
+
+
+def last_layer(layers: Tensor, tokens: Tensor, reads_last: bool = False) -> Tensor:
     """The last layer's attention.
 
     Args:
         layers: Attention (K, N, L, L), from rows to columns, a mean over heads.
         tokens: True where there is a token, False at padding (N, L).
+        reads_last: Whether the last token is read out, whatever the attention. Default: False
 
     Returns:
         Scores (N, L).
     """
-    return _read_out(layers[-1], _read_out_position(layers, tokens))
+    return _read_out(layers[-1], _read_out_position(layers, tokens, reads_last))
 
 
-def rollout(layers: Tensor, tokens: Tensor) -> Tensor:
+def rollout(layers: Tensor, tokens: Tensor, reads_last: bool = False) -> Tensor:
     """Attention followed through all layers; arguments and result as ``last_layer``."""
     identity = torch.eye(layers.shape[-1], device=layers.device)
     flow = identity.expand(layers.shape[1:])
     for layer in layers:
         flow = (layer + identity) / 2 @ flow
-    return _read_out(flow, _read_out_position(layers, tokens))
+    return _read_out(flow, _read_out_position(layers, tokens, reads_last))
 
 
-def _read_out_position(layers: Tensor, tokens: Tensor) -> Tensor:
+def _read_out_position(layers: Tensor, tokens: Tensor, reads_last: bool) -> Tensor:
     """The last token (N,) of texts whose first token sees itself alone, the first of others."""
     length = tokens.shape[1]
     first = tokens.int().argmax(dim=1)
     last = length - 1 - tokens.flip(1).int().argmax(dim=1)
+    if reads_last:
+        return last
     seen = torch.stack([_read_out(layer, first) for layer in layers]).sum(dim=0)
     later = torch.arange(length, device=tokens.device) > first[:, None]
     bidirectional = (seen * later).sum(dim=1) > 0
@@ -75,7 +87,7 @@ def _read_out(attention: Tensor, position: Tensor) -> Tensor:
 
 
 def _register(
-    name: str, summary: str, score: str, read: Callable[[Tensor, Tensor], Tensor]
+    name: str, summary: str, score: str, read: Callable[[Tensor, Tensor, bool], Tensor]
 ) -> None:
     @scoring_method(
         name,
@@ -103,17 +115,13 @@ def _register(
                 f"forward_func: {name} expects it to run its model once, it ran {len(passes)} times"
             )
         tokens = _tokens(call)
+        _check_shares(name, model, passes[0], tokens)
         layers = torch.stack([layer.float().mean(dim=1) for layer in passes[0]])
-        if layers.shape[1:] != (*ids.shape, ids.shape[1]):
-            raise InvalidInputError(
-                f"forward_func: {name} expects attention between the {ids.shape[1]} "
-                f"tokens of the ids, got layers of shape {tuple(layers.shape[1:])}, as of a "
-                "function that adds tokens of its own"
-            )
         # What padding attends to has no meaning, and may be NaN.
         layers = torch.where(tokens[:, :, None] & tokens[:, None, :], layers, 0.0)
         # A sum of shares of one can exceed it by rounding.
-        return group_sums(read(layers, tokens), call).clamp(max=1.0)
+        reads_last = getattr(model.config, "summary_type", None) == "last"
+        return group_sums(read(layers, tokens, reads_last), call).clamp(max=1.0)
 
 
 _register(
@@ -142,6 +150,37 @@ def _transformer(name: str, forward_func: ForwardFunc) -> PreTrainedModel:
     return model
 
 
+def _check_shares(
+    name: str, model: PreTrainedModel, layers: Sequence[Tensor], tokens: Tensor
+) -> None:
+    """Checks that the attention of K layers is the tokens' to each other, in shares of one.
+
+    Raises:
+        InvalidInputError: It is not.
+    """
+    length, n_layers = tokens.shape[1], getattr(model.config, "num_hidden_layers", None)
+    came = type(model).__name__
+    for layer in layers:
+        if layer.shape[0] != len(tokens) or layer.shape[2:] != (length, length):
+            what = f"attention between the {length} tokens of the ids"
+            came = (
+                f"layers of shape {tuple(layer.shape)} from {came}, as of a function that adds "
+                "tokens of its own or a model that pools them"
+            )
+            break
+        if model.training:
+            continue  # dropout leaves some of the shares out and makes the others larger
+        shares = layer.transpose(1, 2)[tokens]
+        if bool((shares < 0).any()) or bool((shares.sum(dim=-1) > 1 + _ROUNDING).any()):
+            what, came = "attention in shares of one", f"other weights from {came}"
+            break
+    else:
+        if n_layers is None or len(layers) == n_layers:
+            return
+        what, came = "attention in every layer", f"{len(layers)} of {n_layers} from {came}"
+    raise InvalidInputError(f"forward_func: {name} expects {what}, got {came}; {_INSTEAD}")
+
+
 def _tokens(call: Call) -> Tensor:
     """True at tokens (N, L): where the attention mask, the first argument, is not 0."""
     (ids,), mask = call.inputs, next(iter(call.additional_forward_args), None)
@@ -157,6 +196,12 @@ def _recorded(name: str, model: PreTrainedModel) -> Iterator[list[tuple[Tensor, 
     Transformers installs hooks of its own for it when it is first requested. They stay with
     the model and do nothing until the next request.
     """
+    if model.config.is_encoder_decoder:
+        raise InvalidInputError(
+            f"forward_func: {name} expects a model that gives the attention of one stack of "
+            f"layers, got {type(model).__name__}, which gives an encoder's and a decoder's; "
+            f"{_INSTEAD}"
+        )
     parameters = inspect.signature(model.forward).parameters.values()
     if not any(p.name == "output_attentions" or p.kind is p.VAR_KEYWORD for p in parameters):
         raise InvalidInputError(
@@ -190,7 +235,7 @@ def _recorded(name: str, model: PreTrainedModel) -> Iterator[list[tuple[Tensor, 
 
 
 def _came(model: PreTrainedModel) -> str:
-    return f"got {type(model).__name__}, which gives none"
+    return f"got {type(model).__name__}, which gives none; {_INSTEAD}"
 
 
 @contextmanager

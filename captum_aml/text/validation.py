@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_aml._utils.batching import length_batches
 from captum_aml._utils.checks import as_count
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.metrics import rationale_labels
@@ -38,7 +37,7 @@ def validation_batches(
     tokenized = text_model.tokenize([item.text for item in texts])
     batches: list[dict[str, Any]] = []
     rationales: list[Tensor | None] = []
-    for chosen in length_batches(tokenized, size):
+    for chosen in text_model.batches(tokenized, size):
         batch = text_model.collate([tokenized[i] for i in chosen])
         batches.append(text_model.arguments(batch))
         rationales.append(rationales_of(batch, [texts[i] for i in chosen]))

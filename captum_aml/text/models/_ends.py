@@ -20,7 +20,8 @@ from captum_aml.text.encoding import TokenizedText
 def end_token(model: PreTrainedModel) -> int | None:
     """The id of the token that a classifier reads its answer at; None where it reads elsewhere."""
     token = model.config.eos_token_id
-    return token if model.config.is_encoder_decoder and isinstance(token, int) else None
+    reads = model.config.is_encoder_decoder and hasattr(model, "classification_head")
+    return token if reads and isinstance(token, int) else None
 
 
 def count_ends(text: TokenizedText, token: int) -> int:

@@ -7,8 +7,9 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
@@ -30,9 +31,12 @@ from captum_aml.text.encoding import (
     tokenize,
 )
 from captum_aml.text.inputs import TextLike
+from captum_aml.text.models._sparse import kept_sparse, sparse_parts
+from captum_aml.text.models.entry import TokenEntry, input_embeddings
 from captum_aml.text.models.loading import load_classifier, resolve_device
 from captum_aml.text.models.targets import Target, TargetsLike, targets_of_text
 from captum_aml.text.models.template import PromptConfig
+from captum_aml.text.models.trial import PaddingSide, tried_entry, tried_padding
 from captum_aml.text.models.wrapped import transformers_model
 
 #: How the outputs of a text model are read; see :mod:`captum_aml.readout`.
@@ -94,6 +98,8 @@ class TextModel(ABC):
     #: How the C outputs of ``forward`` are read: classes that exclude each other, each the log-odds
     #: of something by itself, or one value.
     output: TextOutput = "logits"
+    #: Whether it gives the model embeddings of its own making, instead of ids.
+    embeds_ids: ClassVar[bool] = False
     #: Template and label words of a model that is prompted.
     prompt_config: PromptConfig | None = None
 
@@ -113,6 +119,7 @@ class TextModel(ABC):
         self.baseline: BaselineToken = baseline_token(tokenizer, baseline)
         least = int(tokenizer.num_special_tokens_to_add()) + 1
         self.max_length = checked_length(model, tokenizer, max_length, least=least)
+        self._sparse = sparse_parts(model)
         self._accepted = frozenset(inspect.signature(model.forward).parameters)
         #: What the model takes beside ids and attention mask, of what the tokenizer gives.
         self._extra_inputs = tuple(
@@ -190,7 +197,11 @@ class TextModel(ABC):
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *extra_inputs: Tensor
     ) -> Tensor:
         """See ``forward``."""
-        return self.forward(input_ids, attention_mask, *extra_inputs)
+        # It is found out when something is to replace its output.
+        entry: TokenEntry | None = self.__dict__.get("entry")
+        serving = nullcontext() if entry is None else entry.serving(input_ids, extra_inputs)
+        with kept_sparse(self._sparse), serving:
+            return self.forward(input_ids, attention_mask, *extra_inputs)
 
     @property
     def is_decoder(self) -> bool:
@@ -204,15 +215,25 @@ class TextModel(ABC):
 
     @property
     def embedding_layer(self) -> nn.Module:
-        """The layer that turns token ids into embeddings."""
-        layer = self.model.get_input_embeddings()
-        assert isinstance(layer, nn.Module)
+        """The layer that turns token ids into embeddings, each once."""
+        layer = self.entry or input_embeddings(self.model)
+        assert layer is not None  # or there would be an entry
         return layer
+
+    @cached_property
+    def entry(self) -> TokenEntry | None:
+        """What embeds tokens for a model that does not give its ids to one layer as they are."""
+        return None if self.embeds_ids else tried_entry(self)
+
+    @cached_property
+    def padding_side(self) -> PaddingSide | None:
+        """The side on which padding leaves outputs as they are; None where neither does."""
+        return tried_padding(self)
 
     @property
     def device(self) -> torch.device:
         """The device for token ids."""
-        layer = self.embedding_layer
+        layer = input_embeddings(self.model) or self.model
         # Of a model with a device map: where the layer runs, which need not be where weights wait.
         runs_on = getattr(getattr(layer, "_hf_hook", None), "execution_device", None)
         return next(layer.parameters()).device if runs_on is None else torch.device(runs_on)
@@ -236,15 +257,24 @@ class TextModel(ABC):
         """
         return tokenize(self.tokenizer, texts, max_length=self.max_length)
 
-    def collate(self, texts: Sequence[TokenizedText]) -> TextBatch:
-        """Pads tokenized texts into one batch on the model's device."""
+    def collate(
+        self, texts: Sequence[TokenizedText], *, padding_side: PaddingSide | None = None
+    ) -> TextBatch:
+        """Pads tokenized texts into one batch on the model's device.
+
+        Args:
+            texts: The tokenized texts.
+            padding_side (optional): "right" or "left". Default: None, the model's, or "right" if it
+                has none.
+        """
+        if padding_side is None and len({len(text) for text in texts}) > 1:
+            padding_side = self.padding_side
         return collate(
             self.tokenizer,
             texts,
             extra_inputs=self._extra_inputs,
             own_inputs=self.own_inputs,
-            # Positions count from the left: padding there would move the tokens of many models.
-            padding_side="right",
+            padding_side=padding_side or "right",
             device=self.device,
         )
 
@@ -302,11 +332,14 @@ class TextModel(ABC):
     def batches(self, texts: Sequence[TokenizedText], batch_size: int) -> list[list[int]]:
         """Batches of texts of similar length that may share one, as their numbers.
 
-        A batch holds at most ``batch_size`` sequences, or one text.
+        A batch holds at most ``batch_size`` sequences, or one text. Where padding would change
+        outputs, only texts of the same length share one.
         """
         together: dict[Hashable, list[int]] = {}
+        alike = len({len(text) for text in texts}) < 2 or self.padding_side is not None
         for number, text in enumerate(texts):
-            together.setdefault(self.batch_key(text), []).append(number)
+            key = (self.batch_key(text), None if alike else len(text))
+            together.setdefault(key, []).append(number)
         return [
             [numbers[place] for place in rows]
             for numbers in together.values()
@@ -366,7 +399,7 @@ def _check_belong_together(model: PreTrainedModel, tokenizer: PreTrainedTokenize
             "tokenizer: expected a vocabulary, got special tokens only; are its files beside the "
             "model's?"
         )
-    table = model.get_input_embeddings()
+    table = input_embeddings(model)
     n_embeddings = getattr(table, "num_embeddings", None)
     if n_embeddings is not None and entries > n_embeddings:
         raise InvalidInputError(
@@ -396,6 +429,19 @@ def _signature(extra_inputs: Sequence[str]) -> inspect.Signature:
     )
 
 
+#: What configurations call the number of positions.
+_POSITIONS = ("max_position_embeddings", "max_seq_len")
+
+
+def _first_position(model: PreTrainedModel) -> int:
+    """The first token's position: the padding index plus one of RoBERTa and its kin, else 0."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and hasattr(module, "weight"):
+            padding = getattr(module, "padding_idx", None)
+            return padding + 1 if isinstance(padding, int) else 0
+    return 0
+
+
 def checked_length(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -417,16 +463,10 @@ def checked_length(
         InvalidInputError: The number is below the least, or above what the model takes.
     """
     limits = [int(tokenizer.model_max_length)]
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if isinstance(positions, int) and positions > 0:
-        # RoBERTa and its kin number positions from the padding index plus one.
-        tables = (
-            module.padding_idx
-            for name, module in model.named_modules()
-            if name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
-        )
-        padding = next(tables, None)
-        limits.append(positions if padding is None else positions - padding - 1)
+    config = model.config.get_text_config()
+    for positions in (getattr(config, name, None) for name in _POSITIONS):
+        if isinstance(positions, int) and positions > 0:
+            limits.append(positions - _first_position(model))
     # Tokenizers without a limit of their own report a number of about 1e30.
     limit = None if min(limits) >= 10**9 else min(limits) - n_reserved
     if wanted is not None and not least <= wanted <= (limit or wanted):

@@ -102,6 +102,7 @@ class TextGenerator(TextModel):
     )
     fits = False
     own_inputs = ("answer", "other", "parts")
+    embeds_ids = True
     output: TextOutput = "independent_logits"
 
     def __init__(

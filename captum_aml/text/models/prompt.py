@@ -70,6 +70,8 @@ class PromptClassifier(PromptedModel):
             text, the model writes no text, or the tokenizer gives no offsets.
     """
 
+    embeds_ids = True
+
     @staticmethod
     def load(source: str, *, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Loads a language model and its tokenizer from a folder or the hub."""

@@ -11,20 +11,19 @@ value and a score.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import Cut, TextBatch, TokenizedText, collate, own_tensors, tokenize
 from captum_aml.text.inputs import Span, Text, TextLike, each_text
 from captum_aml.text.models.base import TextModel
+from captum_aml.text.models.trial import PaddingSide
 
 
 @dataclass(frozen=True)
@@ -135,17 +134,6 @@ class MultiSequenceModel(TextModel):
     fits = False
     own_inputs: ClassVar[tuple[str, ...]] = ("lengths",)
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        baseline: str | None = None,
-        max_length: int | None = None,
-    ) -> None:
-        super().__init__(model, tokenizer, baseline=baseline, max_length=max_length)
-        self._lookup = _Lookup(super().embedding_layer)
-
     @abstractmethod
     def run(self, input_ids: Tensor, attention_mask: Tensor, *extra_inputs: Tensor) -> Tensor:
         """What the model gives for sequences.
@@ -163,23 +151,23 @@ class MultiSequenceModel(TextModel):
     def joined(self, found: Tensor) -> Tensor:
         """Outputs (N, C) from what the model gives for the sequences, (N, R, ...)."""
 
-    @property
-    def embedding_layer(self) -> nn.Module:
-        """What looks the ids of all sequences up, (N, R L')."""
-        return self._lookup
-
-    def collate(self, texts: Sequence[TokenizedText]) -> TextBatch:
-        """Pads the sequences of N texts to the longest one, (N, R L')."""
+    def collate(
+        self, texts: Sequence[TokenizedText], *, padding_side: PaddingSide | None = None
+    ) -> TextBatch:
+        """Pads the sequences of N texts to the longest one, (N, R L'); see the base class."""
         if len({len(text.sequences) for text in texts}) > 1:
             raise InvalidInputError(
                 "texts: expected as many sequences of each text in a batch, got "
                 f"{sorted({len(text.sequences) for text in texts})}"
             )
+        flat = [sequence for text in texts for sequence in sequences_of(text)]
+        if padding_side is None and len({len(sequence) for sequence in flat}) > 1:
+            padding_side = self.padding_side
         batch = collate(
             self.tokenizer,
-            [sequence for text in texts for sequence in sequences_of(text)],
+            flat,
             extra_inputs=self._extra_inputs,
-            padding_side="right",
+            padding_side=padding_side or "right",
             device=self.device,
         )
         n = len(texts)
@@ -214,14 +202,12 @@ class MultiSequenceModel(TextModel):
         n, r = lengths.shape
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        embedded: Tensor = self._lookup(input_ids)
-        ids = input_ids.reshape(n * r, -1)
-        with _given(self._lookup.layer, ids, embedded.reshape(*ids.shape, -1)):
-            found = self.run(
-                ids,
-                sequence_masks(attention_mask, r),
-                *(values.reshape(n * r, -1) for values in extra),
-            )
+        # The model embeds the ids in this other shape; see `TextModel.entry`.
+        found = self.run(
+            input_ids.reshape(n * r, -1),
+            sequence_masks(attention_mask, r),
+            *(values.reshape(n * r, -1) for values in extra),
+        )
         return self.joined(found.reshape(n, r, *found.shape[1:])).to(input_ids.device)
 
 
@@ -274,43 +260,6 @@ class StackedTextModel(MultiSequenceModel):
             return stacked
         whole = stack(text, given, tokenize(self.tokenizer, [each.text for each in given]))
         return replace(stacked, n_tokens_cut=_n_distinct(whole) - _n_distinct(stacked))
-
-
-class _Lookup(nn.Module):
-    """Looks ids up in a layer past its hooks, which belong to the model's own passes."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, ids: Tensor) -> Any:  # what the layer gives
-        return self.layer.forward(ids)
-
-
-@contextmanager
-def _given(layer: nn.Module, ids: Tensor, embedded: Tensor) -> Iterator[None]:
-    """While open, a layer gives embeddings (N, L, D) in place of those of ids (N, L)."""
-    count = 0
-
-    def give(_: nn.Module, args: tuple[Any, ...], __: Any) -> Tensor | None:
-        nonlocal count
-        asked = args[0] if args else None
-        # A decoder may embed the types of tokens by the same layer.
-        if not isinstance(asked, Tensor) or not torch.equal(asked, ids):
-            return None
-        count += 1
-        return embedded
-
-    handle = layer.register_forward_hook(give)
-    try:
-        yield
-    finally:
-        handle.remove()
-    if count != 1:
-        raise InvalidInputError(
-            "model: expected one that embeds its tokens once by the layer that its "
-            f"get_input_embeddings() names, which embedded them {count} times"
-        )
 
 
 def sequence_masks(mask: Tensor, r: int) -> Tensor:
