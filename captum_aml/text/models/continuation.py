@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from captum_aml._utils.isolation import evaluating
+from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.models._causal import extended_mask, last_tokens, positions, shown_tokens
 
 
@@ -41,21 +43,24 @@ def decoder_logits(
     """
     shown = shown_tokens(attention_mask, ids)
     ends, (n, n_branches, n_more) = last_tokens(shown), branches.shape
+    # Where a model could number positions by itself it does: RoBERTa's do not begin at 0.
+    numbered = "position_ids" in accepted and (
+        not bool(shown.all()) or (attention_mask is not None and attention_mask.dim() == 4)
+    )
     if n_more == 0:
         named: dict[str, Any] = {"input_ids": ids, "attention_mask": attention_mask}
-        if "position_ids" in accepted and not bool(shown[:, 0].all()):
-            named["position_ids"] = positions(shown)
+        if numbered:
+            named["position_ids"] = positions(shown) + first_position(model)
         places = ends[:, None]
     else:
         more = layer.forward(branches.flatten(0, 1))
         embedded = layer(ids).repeat_interleave(n_branches, dim=0)
         mask = extended_mask(attention_mask, ids, n_more).repeat_interleave(n_branches, dim=0)
         named = {"inputs_embeds": torch.cat([embedded, more], dim=1), "attention_mask": mask}
-        if "position_ids" in accepted:
+        if numbered:
             following = torch.ones(n, n_more, dtype=torch.bool, device=ids.device)
-            named["position_ids"] = positions(
-                torch.cat([shown, following], dim=1)
-            ).repeat_interleave(n_branches, dim=0)
+            own = positions(torch.cat([shown, following], dim=1)) + first_position(model)
+            named["position_ids"] = own.repeat_interleave(n_branches, dim=0)
         onwards = torch.arange(ids.shape[1], ids.shape[1] + n_more, device=ids.device)
         places = torch.cat([ends[:, None], onwards.expand(n, -1)], dim=1)
         places = places.repeat_interleave(n_branches, dim=0)
@@ -116,6 +121,34 @@ def encoder_decoder_logits(
     )
     logits: Tensor = output.logits
     return logits.float().reshape(n, n_branches, n_more + 1, -1)
+
+
+def first_position(model: PreTrainedModel) -> int:
+    """The number of the first position: of RoBERTa and its kin, the padding index plus one."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return 0 if module.padding_idx is None else module.padding_idx + 1
+    return 0
+
+
+def check_causal(model: PreTrainedModel) -> None:
+    """Refuses a decoder whose tokens see later ones, which says nothing about what follows.
+
+    Raises:
+        InvalidInputError: The last of three tokens changes what is predicted before it.
+    """
+    layer = model.get_input_embeddings()
+    device = next(layer.parameters()).device if isinstance(layer, nn.Module) else None
+    with evaluating(model), torch.no_grad():
+        first, second = (
+            model(input_ids=torch.tensor([[3, 4, last]], device=device)).logits[0, :2].float()
+            for last in (5, 6)
+        )
+    if not torch.allclose(first, second, rtol=1e-2, atol=1e-2 * float(first.abs().max())):
+        raise InvalidInputError(
+            f"model: expected one whose tokens see only those before them, got a "
+            f"{type(model).__name__}, whose tokens see later ones too"
+        )
 
 
 def start_id(model: PreTrainedModel) -> int:

@@ -37,6 +37,7 @@ from captum_aml.text.inputs import Span, Text, TextLike, each_text
 from captum_aml.text.models.base import Question, TextModel, TextOutput, checked_length
 from captum_aml.text.models.chat import rendered_chat
 from captum_aml.text.models.continuation import (
+    check_causal,
     decoder_logits,
     encoder_decoder_logits,
     forced_ids,
@@ -120,6 +121,8 @@ class TextGenerator(TextModel):
                 f"model: expected a language model, which writes text, got {type(model).__name__}"
             )
         self._writes = bool(model.config.is_encoder_decoder)
+        if not self._writes:
+            check_causal(model)
         self.max_new_tokens = as_count("max_new_tokens", max_new_tokens, least=1)
         self.roles = tuple(roles)
         super().__init__(model, tokenizer, baseline=baseline)
@@ -281,9 +284,13 @@ class TextGenerator(TextModel):
             for text, answer, asked in zip(texts, answers, targets, strict=True)
         ]
 
-    def batch_key(self, text: TokenizedText) -> bool:
-        """Contrasts, which take twice the work, are batched by themselves."""
-        return bool(text.own_inputs["other"])
+    def batch_key(self, text: TokenizedText) -> tuple[bool, int]:
+        """Contrasts, which take twice the work, and prompts of a decoder by their length.
+
+        Padding between a prompt and its answer would change what many decoders say: windows of
+        attention, distances and states count it.
+        """
+        return bool(text.own_inputs["other"]), 0 if self._writes else len(text)
 
     def _answers(self, texts: Sequence[TokenizedText], batch_size: int) -> list[Answer]:
         """What is given, or else what the model writes."""

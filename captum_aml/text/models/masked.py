@@ -14,7 +14,12 @@ from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import TokenizedText
 
 #: The ends of the names of such models' classes.
-MASKED = ("ForMaskedLM", "ForPreTraining")
+MASKED = (
+    "ForMaskedLM",
+    "ForPreTraining",
+    "FlaubertWithLMHeadModel",
+    "XLMWithLMHeadModel",
+)
 
 
 def check_fills_masks(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

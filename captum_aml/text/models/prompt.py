@@ -23,7 +23,9 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.text.encoding import TokenizedText
 from captum_aml.text.models.continuation import (
+    check_causal,
     decoder_logits,
     encoder_decoder_logits,
     forced_ids,
@@ -99,6 +101,8 @@ class PromptClassifier(PromptedModel):
                 f"model: expected a language model, which gives logits of the next token, got "
                 f"{type(model).__name__}; a classifier needs no prompt"
             )
+        if not model.config.is_encoder_decoder:
+            check_causal(model)
         return PromptTemplate.of(config)
 
     def _read_labels(self, words: Sequence[str]) -> int:
@@ -112,6 +116,14 @@ class PromptClassifier(PromptedModel):
     def label_ids(self) -> tuple[tuple[int, ...], ...]:
         """The token ids of each class's word."""
         return tuple(word.ids for word in self._words)
+
+    def batch_key(self, text: TokenizedText) -> int:
+        """The length of prompts that words of several tokens follow, otherwise nothing.
+
+        Padding between a prompt and its word would change what many decoders say: windows of
+        attention, distances and states count it.
+        """
+        return 0 if self._writes or not self._branches.shape[1] else len(text)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *extra_inputs: Tensor

@@ -12,8 +12,9 @@ from captum_aml.text.inputs import Span
 from captum_aml.text.models.labels import class_index
 
 #: One outcome by label or index, or a contrast: a pair of them, why the first and not the second.
-#: (Where outcomes are characters (start, end), such as answers in a context, these are one.)
-TargetLike: TypeAlias = "int | str | tuple[int | str | Span, int | str | Span]"
+#: (Where outcomes are characters (start, end), such as answers in a context, these are one; of the
+#: tokens of what is written a slice is one, too.)
+TargetLike: TypeAlias = "int | str | slice | tuple[int | str | slice | Span, int | str | Span]"
 
 #: What is explained at places of a text: words, or characters (start, end), and what of each.
 PlacesLike: TypeAlias = "Mapping[str | Span, TargetLike | list[TargetLike] | None]"

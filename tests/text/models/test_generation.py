@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     BartConfig,
     BartForConditionalGeneration,
+    BertLMHeadModel,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     pipeline,
 )
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text import TextClassifier, TextExplainer, TextGenerator
@@ -105,6 +108,40 @@ def test_outputs_are_those_of_the_answers_tokens(kind: str) -> None:
         own = [math.log(e.target_probability) for e in tokens if e.row == row]
         assert own == pytest.approx(expected, abs=1e-4)
         assert math.log(whole[row].target_probability) == pytest.approx(sum(expected), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("gpt_neo", {"num_layers": 2, "attention_types": [[["local"], 2]], "window_size": 4}),
+        ("roberta", {"num_hidden_layers": 2, "is_decoder": True}),
+        ("mamba", {"num_hidden_layers": 2, "state_size": 4}),
+    ],
+)
+@torch.no_grad()
+def test_windows_positions_and_states_do_not_count_padding(
+    kind: str, settings: dict[str, Any]
+) -> None:
+    tokenizer = bpe_tokenizer(metaspace=True)
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 16, "pad_token_id": 1}
+    attention = {} if kind == "mamba" else {"num_attention_heads": 2, "intermediate_size": 32}
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        config = CONFIG_MAPPING[kind](**sizes, **attention, **settings, initializer_range=0.5)
+        model = AutoModelForCausalLM.from_config(config).eval()
+    generator = TextGenerator(model, tokenizer)
+    pairs = [(text, "good film") for text in TEXTS]
+    found = TextExplainer(generator, method="occlusion")(pairs, target=2)
+    for text, explanation in zip(generator.tokenize(pairs), found, strict=True):
+        own = log_probs(model, text.model_inputs["input_ids"], list(text.own_inputs["answer"]))
+        assert math.log(explanation.target_probability) == pytest.approx(own[1], abs=1e-4)
+
+
+def test_a_model_whose_tokens_see_later_ones_is_refused() -> None:
+    tokenizer = word_piece_tokenizer()
+    model = BertLMHeadModel(bert_classifier(len(tokenizer)).config).eval()
+    with pytest.raises(InvalidInputError, match="a BertLMHeadModel, whose tokens see later ones"):
+        TextExplainer(model, tokenizer)
 
 
 @pytest.mark.parametrize("kind", KINDS)
