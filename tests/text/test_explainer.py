@@ -108,10 +108,11 @@ class TestSources:
         with pytest.raises(InvalidInputError, match=message):
             TextExplainer(*arguments)
 
-    def test_a_language_model_without_a_prompt(self) -> None:
+    def test_a_language_model_as_a_classifier_without_a_prompt(self) -> None:
         tokenizer = bpe_tokenizer(eos_token="</s>")
-        with pytest.raises(InvalidInputError, match=r"writes text; give template= and labels="):
-            TextExplainer(language_model("gpt2", len(tokenizer)), tokenizer)
+        model = language_model("gpt2", len(tokenizer))
+        with pytest.raises(InvalidInputError, match="language model; give template= and labels="):
+            TextExplainer(TextClassifier(model, tokenizer))
 
     def test_says_what_stands_for_removed_tokens_where_nothing_is_meant_to(self) -> None:
         tokenizer = byte_level_tokenizer()

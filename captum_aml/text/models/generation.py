@@ -17,10 +17,8 @@ Explanations" (EMNLP 2022), there for single tokens.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 import torch
@@ -43,13 +41,11 @@ from captum_aml.text.models.continuation import (
     forced_ids,
 )
 from captum_aml.text.models.loading import load_language_model
+from captum_aml.text.models.parts import completed_text, log_odds, odds_of_parts
 from captum_aml.text.models.prompted import prompt_tokens
 from captum_aml.text.models.registry import register_text_model
 from captum_aml.text.models.targets import Target, TargetsLike
-from captum_aml.text.models.written import Answer, continued
-
-# What outputs that a text does not have are filled with: log-odds of next to nothing.
-_NONE = -1e4
+from captum_aml.text.models.written import Answer, continued, written_answers
 
 # The tokens of a prompt that say how what follows it is tokenized.
 _CONTEXT = 8
@@ -102,8 +98,8 @@ class TextGenerator(TextModel):
         "GenerationDecoder",
     )
     fits = False
-    own_inputs = ("answer", "other", "parts")
     embeds_ids = True
+    own_inputs = ("answer", "other", "parts")
     output: TextOutput = "independent_logits"
 
     def __init__(
@@ -260,8 +256,8 @@ class TextGenerator(TextModel):
                 wanted[:, :, :-1],
                 accepted=self._accepted,
             )
-        log_probs = F.logsigmoid(_log_odds(logits, wanted.to(logits.device)))
-        return _of_parts(log_probs, parts.to(logits.device)).to(input_ids.device)
+        log_probs = F.logsigmoid(log_odds(logits, wanted.to(logits.device)))
+        return odds_of_parts(log_probs, parts.to(logits.device)).to(input_ids.device)
 
     def difference(self, fact: Tensor, foil: Tensor) -> Tensor:
         """What a contrast explains: the difference of log-probabilities."""
@@ -312,31 +308,16 @@ class TextGenerator(TextModel):
         return [found[number] for number in range(len(texts))]
 
     def _written(self, texts: Sequence[TokenizedText]) -> list[Answer]:
-        """What the model writes after prompts of one length, the likeliest token each time."""
-        config = copy.deepcopy(self.model.generation_config)
-        padding = (config.pad_token_id, self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-        config.update(
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            max_length=None,
-            max_new_tokens=self.max_new_tokens,
-            pad_token_id=next(i for i in padding if i is not None),
-            return_dict_in_generate=False,
-        )
+        """What the model writes after prompts of one length."""
         batch = self.collate(texts)
-        with self.evaluating(), torch.no_grad():
-            written: Any = self.model.generate(  # type: ignore[operator]  # of a mixin
+        with self.evaluating():
+            return written_answers(
+                self.model,
+                self.tokenizer,
                 batch.input_ids,
-                attention_mask=batch.attention_mask,
-                generation_config=config,
+                batch.attention_mask,
+                max_new_tokens=self.max_new_tokens,
             )
-        start = 1 if self._writes else batch.input_ids.shape[1]
-        ends = config.eos_token_id
-        end_ids = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id}
-        return [Answer.of(self.tokenizer, row[start:].tolist(), end_ids) for row in written.cpu()]
 
     def _questions(self, text: TokenizedText, answer: Answer, asked: TargetsLike) -> list[Question]:
         """One question for targets that follow each other, one for each contrast, in order."""
@@ -372,7 +353,7 @@ class TextGenerator(TextModel):
         parts = [(0, n_tokens), *((number, number + 1) for number in range(n_tokens))]
         parts += [part for part in dict.fromkeys(asked) if part not in parts]
         names = [answer.label(part) for part in parts]
-        completed = _completed(
+        completed = completed_text(
             text, answer.lead, answer.ids, (), [(0, *part) for part in parts], names
         )
         return [Question(completed, tuple(Target(parts.index(p)) for p in asked), predicted=0)]
@@ -403,46 +384,8 @@ class TextGenerator(TextModel):
                 f"target: expected a contrast between two continuations, got {fact!r} and "
                 f"{foil!r}, of which one begins with the other"
             )
-        completed = _completed(text, answer.lead, own, other, parts, names)
+        completed = completed_text(text, answer.lead, own, other, parts, names)
         return Question(completed, (target,), predicted=None if found is None else 0)
-
-
-def _completed(
-    text: TokenizedText,
-    lead: tuple[int, ...],
-    answer: tuple[int, ...],
-    other: tuple[int, ...],
-    parts: Sequence[tuple[int, int, int]],
-    names: Sequence[str],
-) -> TokenizedText:
-    """A text with its answer, another continuation and the parts that are explained."""
-    shift = len(lead)
-    flat = [(branch, first + shift, last + shift) for branch, first, last in parts]
-    own_inputs = {
-        "answer": (*lead, *answer),
-        "other": (*lead, *other) if other else (),
-        "parts": tuple(chain.from_iterable(flat)),
-    }
-    return replace(text, own_inputs=own_inputs, labels=tuple(names))
-
-
-def _log_odds(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Log-odds (...) of tokens (...) by logits (..., V), exact also next to certainty."""
-    places = wanted[..., None]
-    others = logits.scatter(-1, places, -torch.inf).logsumexp(dim=-1)
-    return logits.gather(-1, places)[..., 0] - others
-
-
-def _of_parts(log_probs: Tensor, parts: Tensor) -> Tensor:
-    """Log-odds (N, C) of parts (N, 3 C) by log-probabilities (N, B, T) of tokens."""
-    branch, first, last = parts.unflatten(1, (-1, 3)).unbind(dim=2)
-    n_tokens = log_probs.shape[2]
-    places = torch.arange(n_tokens, device=parts.device)
-    inside = (places >= first[..., None]) & (places < last[..., None])
-    rows = branch.clamp(min=0)[..., None].expand(-1, -1, n_tokens)
-    total = (log_probs.gather(1, rows) * inside).sum(dim=2)
-    total = total.clamp(max=-torch.finfo(total.dtype).tiny)
-    return torch.where(branch < 0, _NONE, total - torch.log(-torch.expm1(total)))
 
 
 def _parts(text: Text) -> tuple[Text, Span | None]:

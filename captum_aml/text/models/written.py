@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import dropwhile, takewhile
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.inputs import Span
@@ -111,6 +114,46 @@ class Answer:
             f"target: expected a part of the answer {self.text!r} as a string, 0 for all of it, or "
             f"a number from 1 to {n_tokens} or a slice of these for its tokens, got {asked!r}"
         )
+
+
+@torch.no_grad()
+def written_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    ids: Tensor,
+    attention_mask: Tensor,
+    *,
+    max_new_tokens: int,
+) -> list[Answer]:
+    """What a model writes after prompts (N, L), the likeliest token each time.
+
+    Args:
+        model: A language model, in evaluation mode.
+        tokenizer: Its tokenizer.
+        ids: The prompts, without padding.
+        attention_mask: (N, L).
+        max_new_tokens: The most tokens that it writes.
+    """
+    config = copy.deepcopy(model.generation_config)
+    padding = (config.pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    config.update(
+        do_sample=False,
+        num_beams=1,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        max_length=None,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=next(i for i in padding if i is not None),
+        return_dict_in_generate=False,
+    )
+    written: Any = model.generate(  # type: ignore[operator]  # of a mixin
+        ids, attention_mask=attention_mask, generation_config=config
+    )
+    start = 1 if model.config.is_encoder_decoder else ids.shape[1]
+    ends = config.eos_token_id
+    end_ids = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id}
+    return [Answer.of(tokenizer, row[start:].tolist(), end_ids) for row in written.cpu()]
 
 
 def continued(tokenizer: PreTrainedTokenizerBase, before: str, word: str) -> tuple[int, ...]:
