@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    BartConfig,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
@@ -104,9 +105,29 @@ def decoder_config(kind: str, vocabulary_size: int, **settings: Any) -> PreTrain
 
 
 def language_model(kind: str, vocabulary_size: int, *, seed: int = 0) -> PreTrainedModel:
-    """A decoder, or the encoder-decoder ``t5``, with a language-model head."""
+    """A decoder, or the encoder-decoder ``t5`` or ``bart``, with a language-model head."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
+        if kind == "bart":
+            config = BartConfig(
+                vocab_size=vocabulary_size,
+                d_model=16,
+                encoder_layers=1,
+                decoder_layers=1,
+                encoder_attention_heads=2,
+                decoder_attention_heads=2,
+                encoder_ffn_dim=32,
+                decoder_ffn_dim=32,
+                max_position_embeddings=64,
+                init_std=0.5,
+                scale_embedding=True,
+                decoder_start_token_id=1,
+                eos_token_id=1,
+                forced_eos_token_id=None,
+            )
+            model = AutoModelForSeq2SeqLM.from_config(config).eval()
+            model.generation_config.forced_bos_token_id = 0
+            return model
         if kind == "t5":
             config = T5Config(
                 vocab_size=vocabulary_size,

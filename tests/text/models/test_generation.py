@@ -11,8 +11,6 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
-    BartConfig,
-    BartForConditionalGeneration,
     BertLMHeadModel,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -43,29 +41,7 @@ TEMPLATE = (
 
 def make(kind: str) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     tokenizer = bpe_tokenizer(metaspace=True) if kind != "gpt2" else bpe_tokenizer(eos_token="</s>")
-    if kind != "bart":
-        return language_model(kind, len(tokenizer)), tokenizer
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        config = BartConfig(
-            vocab_size=len(tokenizer),
-            d_model=16,
-            encoder_layers=1,
-            decoder_layers=1,
-            encoder_attention_heads=2,
-            decoder_attention_heads=2,
-            encoder_ffn_dim=32,
-            decoder_ffn_dim=32,
-            max_position_embeddings=64,
-            init_std=0.5,
-            scale_embedding=True,
-            decoder_start_token_id=1,
-            eos_token_id=1,
-            forced_eos_token_id=None,
-        )
-        model = BartForConditionalGeneration(config).eval()
-    model.generation_config.forced_bos_token_id = 0
-    return model, tokenizer
+    return language_model(kind, len(tokenizer)), tokenizer
 
 
 def log_probs(model: PreTrainedModel, prompt: list[int], answer: list[int]) -> list[float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from captum_aml import AMLAttribution
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text import PromptClassifier
+from captum_aml.text import PromptClassifier, TextExplainer
 from captum_aml.text.fitting import attention_removal
 from tests._helpers.decoders import DECODERS, bpe_tokenizer, language_model
 
@@ -30,9 +32,12 @@ def naive(classifier: PromptClassifier, text: str, word: str) -> float:
     tokenizer, model = classifier.tokenizer, classifier.model
     if model.config.is_encoder_decoder:
         prompt = tokenizer(classifier.prompt(text), return_tensors="pt")["input_ids"]
-        ids = [0, *tokenizer(word, add_special_tokens=False)["input_ids"]]
+        # BART's and mBART's answers begin with another token, which is given.
+        forced = model.generation_config.forced_bos_token_id
+        begun = [model.config.decoder_start_token_id, *([] if forced is None else [forced])]
+        ids = [*begun, *tokenizer(word, add_special_tokens=False)["input_ids"]]
         logits = model(input_ids=prompt, decoder_input_ids=torch.tensor([ids])).logits[0]
-        steps = [logits[i].log_softmax(-1)[ids[i + 1]] for i in range(len(ids) - 1)]
+        steps = [logits[i - 1].log_softmax(-1)[ids[i]] for i in range(len(begun), len(ids))]
         return float(torch.stack(steps).sum())
     before = tokenizer(classifier.prompt(text))["input_ids"]
     whole = tokenizer(f"{classifier.prompt(text)} {word}")["input_ids"]
@@ -47,7 +52,7 @@ def naive(classifier: PromptClassifier, text: str, word: str) -> float:
 @pytest.mark.parametrize("labels", [SINGLE, SEVERAL], ids=["single", "several"])
 @pytest.mark.parametrize(
     ("kind", "metaspace"),
-    [*((kind, False) for kind in DECODERS), ("llama", True), ("t5", True)],
+    [*((kind, False) for kind in DECODERS), ("llama", True), ("t5", True), ("bart", True)],
 )
 @torch.no_grad()
 def test_logits_are_the_words_log_probabilities(
@@ -62,6 +67,19 @@ def test_logits_are_the_words_log_probabilities(
     assert found.shape == (3, len(labels))
     assert torch.allclose(found, expected, atol=2e-4)
     assert expected.std(dim=1).min() > 1e-2, "the words should differ"
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart"])
+def test_encoder_decoders_are_found_from_folder_and_pipeline(kind: str, tmp_path: Path) -> None:
+    classifier = make(kind, SINGLE, metaspace=True)
+    classifier.model.save_pretrained(tmp_path)
+    classifier.tokenizer.save_pretrained(tmp_path)
+    explainer = TextExplainer(tmp_path, template=TEMPLATE, labels=SINGLE, device="cpu")
+    assert type(explainer.text_model) is PromptClassifier
+    found, expected = explainer.text_model.predict(TEXTS), classifier.predict(TEXTS)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    (explanation,) = explainer("a gripping film", target=("yes", "no"))
+    assert explanation.explained_label == "yes rather than no"
 
 
 def test_words_of_several_tokens_are_tested() -> None:
