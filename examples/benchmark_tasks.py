@@ -8,7 +8,7 @@ For instance, every label of texts at once, pairs, and documents in windows::
 
     python examples/benchmark_tasks.py --model FOLDER --data FILE --target all
     python examples/benchmark_tasks.py --model FOLDER --data FILE --column premise,hypothesis
-    python examples/benchmark_tasks.py --model FOLDER --data FILE --windows
+    python examples/benchmark_tasks.py --model FOLDER --data FILE --stride 64
 
 Without ``--model`` and ``--data`` it takes the small classifier and the generated reviews that come
 with the package.
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--column", default="text", help="its column, or two with a comma between")
     parser.add_argument("--labels", help="labels, with commas between")
     parser.add_argument("--template", help="the prompt or hypothesis template")
-    parser.add_argument("--windows", action="store_true", help="read long documents in windows")
+    parser.add_argument("--stride", type=int, help="tokens that windows of long documents share")
     parser.add_argument("--unit", default="token")
     parser.add_argument("--target", help="label, or 'all'")
     parser.add_argument("--method", default="aml")
@@ -113,10 +113,9 @@ def _explainer(args: argparse.Namespace, texts: list[Any]) -> TextExplainer:
         "batch_size": args.batch_size,
         "template": args.template,
         "labels": None if args.labels is None else args.labels.split(","),
+        "stride": args.stride,
         "device": "cpu",
     }
-    if args.windows:
-        options["windows"] = True
     if args.masker not in ("shared", "transformer"):
         return TextExplainer(args.model, masker=args.masker, **options)
     # What a masker learned does not change what it costs.
