@@ -199,15 +199,24 @@ class StreamExplainer:
                 scored = self._with_words(texts, scored)
         # One transfer from the device for the whole batch.
         outputs = self.text_model.read(outputs.float()).cpu()
-        largest = outputs.argmax(dim=-1).tolist()
         made: list[list[Explanation]] = [[] for _ in questions]
         for each in scored:
-            asked = questions[each.row]
-            predicted = largest[each.row] if asked.predicted is None else asked.predicted
+            asked, row = questions[each.row], outputs[each.row]
+            predicted = self._predicted(asked, each.target, row)
             made[each.row].append(
-                self._explanation(asked.text, each, outputs[each.row], predicted, rows[each.row])
+                self._explanation(asked.text, each, row, predicted, rows[each.row])
             )
         return made
+
+    def _predicted(self, question: Question, target: Target, outputs: Tensor) -> int:
+        """The number of what the model says, where a target is explained."""
+        if question.predicted is not None:
+            return question.predicted
+        if self.text_model.output != "independent_logits":
+            return int(outputs.argmax())
+        # Each says something by itself; of a contrast it is the likelier one.
+        ends = [target.index] if target.foil is None else [target.index, target.foil]
+        return max(ends, key=lambda end: float(outputs[end]))
 
     def _with_words(
         self, texts: Sequence[TokenizedText], scored: Sequence[_ScoredUnits]

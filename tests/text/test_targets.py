@@ -117,6 +117,7 @@ class TestIndependentLabels:
             wanted = [WORDS[word][each.target] for word in TEXT.split()]
             assert each.scores == pytest.approx(wanted, abs=1e-5)
             assert each.target_probability == pytest.approx(_sigmoid(logits[each.target]))
+            assert (each.predicted, each.probability) == (each.target, each.target_probability)
             assert "logit" in each.score
 
     def test_the_likeliest_where_none_is_likely(self) -> None:
