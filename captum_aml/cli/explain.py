@@ -42,13 +42,14 @@ def explain(
         ),
     ] = None,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="aml, la, integrated-gradients (or ig), lime, random, ... 'list' lists them.",
             callback=list_methods,
             is_eager=True,
+            show_default="aml, or lime where no gradient comes through the model",
         ),
-    ] = "aml",
+    ] = None,
     masker: Annotated[
         str | None, typer.Option(help="A folder with a fitted masker, for aml and la.")
     ] = None,
@@ -144,7 +145,8 @@ def explain(
     from captum_aml import methods
     from captum_aml.text import TextExplainer, write_explanations
 
-    methods.spec(method)
+    if method is not None:
+        methods.spec(method)
     total = limit if file is not None else len(texts or []) or limit
     to_terminal = output is None and Console().is_terminal
     explainer = TextExplainer(
@@ -172,7 +174,7 @@ def explain(
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(_BROKEN_PIPE) from None
         return
-    subtitle = f"{method} on {options.model}"
+    subtitle = f"{explainer.method_name} on {options.model}"
     with warnings_in_lines():
         count = write_explanations(output, results, title="Which tokens decide", subtitle=subtitle)
     typer.echo(f"{count} explanation{'' if count == 1 else 's'} in {output}", err=True)
