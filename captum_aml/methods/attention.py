@@ -216,7 +216,8 @@ def _recorded(name: str, model: PreTrainedModel) -> Iterator[list[tuple[Tensor, 
 
     def keep(_: nn.Module, __: Any, output: Any) -> None:  # whatever the model gives
         layers = getattr(output, "attentions", None)
-        if not layers or not all(isinstance(a, Tensor) and a.dim() == 4 for a in layers):
+        windows = getattr(output, "global_attentions", None) is not None  # Longformer's
+        if windows or not layers or not all(isinstance(a, Tensor) and a.dim() == 4 for a in layers):
             raise InvalidInputError(
                 f"forward_func: {name} expects a model that gives each layer's attention as "
                 f"(N, heads, L, L), {_came(model)}"

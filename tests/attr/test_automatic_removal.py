@@ -233,8 +233,8 @@ def test_it_is_tried_out_once() -> None:
     first = rows.copy()
     rows.clear()
     attribution.attribute(case.inputs, **case.call)
-    # The first example alone: as it is, with nothing hidden and with all.
-    assert first.count(1) == 3
+    # The first example alone: as it is, with nothing hidden, with all and with half of it.
+    assert first.count(1) == 4
     assert rows == [n for n in first if n != 1]
     assert rows.count(16 * case.n_examples) == 1
     # Another function is another question: this one ignores its mask.

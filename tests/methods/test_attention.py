@@ -21,6 +21,7 @@ from transformers import (
 
 from captum_aml import methods
 from captum_aml.exceptions import InvalidInputError
+from tests._helpers.architectures import tiny_classifier, tokenizer_for
 from tests._helpers.methods import IDS, LINEAR, MASK, REFERENCE, WithModel, run
 from tests._helpers.text_models import bert_classifier
 
@@ -203,3 +204,48 @@ class TestRefused:
         model = bert_classifier(40)
         with pytest.raises(InvalidInputError, match="run its model once, it ran 2 times"):
             run(name, (Twice(model), model.get_input_embeddings()))
+
+    @pytest.mark.parametrize(
+        ("architecture", "reason"),
+        [
+            ("bart", "one stack of layers"),
+            ("funnel", "between the 6 tokens"),
+            ("longformer", "which gives none"),
+            ("jamba", "got 1 of 2"),
+            ("squeezebert", "in shares of one"),
+            ("minimax", "between the 6 tokens"),
+        ],
+    )
+    def test_what_is_no_attention_between_all_tokens(
+        self, name: str, architecture: str, reason: str
+    ) -> None:
+        model, ids = tiny_classifier(architecture), torch.tensor([[0, 5, 7, 8, 11, 2]])
+        with pytest.raises(InvalidInputError, match=f"{reason}.*'occlusion' takes any model"):
+            run(
+                name,
+                (WithModel(model), model.get_input_embeddings()),
+                ids=ids,
+                reference=torch.where((ids == 0) | (ids == 2), ids, 4),
+                mask=torch.ones_like(ids),
+            )
+
+
+@pytest.mark.parametrize(
+    ("name", "by_hand"), [("attention", last_by_hand), ("attention-rollout", rollout_by_hand)]
+)
+def test_xlnet_is_read_at_its_last_token(
+    name: str, by_hand: Callable[[list[Array], int], Array]
+) -> None:
+    model, tokenizer = tiny_classifier("xlnet"), tokenizer_for("xlnet")
+    ids = tokenizer("the film was dull", return_tensors="pt").input_ids
+    special = (ids == 0) | (ids == 2)
+    scores = run(
+        name,
+        (WithModel(model), model.get_input_embeddings()),
+        ids=ids,
+        reference=torch.where(special, ids, 4),
+        mask=torch.ones_like(ids),
+    )
+    layers = weights(model, ids[0])
+    expected = by_hand(layers, len(layers[0]) - 1) * (~special[0]).numpy()
+    assert scores[0].numpy() == pytest.approx(expected, abs=1e-5)

@@ -165,3 +165,14 @@ def test_block_sparse_attention_is_kept_after_short_texts() -> None:
     text_model.predict(["a film"])
     assert torch.allclose(text_model.predict([LONG[:100]]), fresh.softmax(dim=-1), atol=1e-5)
     assert model.base_model.attention_type == "block_sparse"
+
+
+@pytest.mark.parametrize("name", ["ctrl", "gpt2"])
+def test_decoders_without_a_padding_token_are_read_at_their_last_one(name: str) -> None:
+    model, tokenizer = tiny_classifier(name), tokenizer_for(name)
+    model.config.pad_token_id = tokenizer.pad_token = None
+    texts = ("a film", "the dull", "the long and slow film")
+    expected = torch.stack([alone(model, tokenizer, text).softmax(dim=-1) for text in texts])
+    text_model = TextClassifier(model, tokenizer)
+    assert text_model.is_decoder
+    assert torch.allclose(text_model.predict(texts), expected, atol=1e-5)

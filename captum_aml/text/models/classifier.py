@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -144,9 +145,12 @@ def _check_classifies(model: PreTrainedModel, n_outputs: int, least: int, single
 
 def _scores_of_tokens(model: PreTrainedModel) -> nn.Module | None:
     """The module that gives a decoder's logits for every token; None for other models."""
-    head = getattr(model, "score", None)
-    decoder = isinstance(head, nn.Module) and not model.config.is_encoder_decoder
-    return head if decoder else None
+    head = getattr(model, "score", getattr(model, "classifier", None))
+    if not isinstance(head, nn.Module) or model.config.is_encoder_decoder:
+        return None
+    # Those of CTRL and ModernBERT's decoder are called as encoders' are, but look for padding.
+    names = inspect.unwrap(type(model).forward).__code__.co_names
+    return head if hasattr(model, "score") or "pad_token_id" in names else None
 
 
 @contextmanager
