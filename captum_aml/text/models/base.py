@@ -199,9 +199,16 @@ class TextModel(ABC):
         """See ``forward``."""
         # It is found out when something is to replace its output.
         entry: TokenEntry | None = self.__dict__.get("entry")
-        serving = nullcontext() if entry is None else entry.serving(input_ids, extra_inputs)
+        rows = self.given_rows(input_ids, extra_inputs)
+        serving = (
+            nullcontext() if entry is None else entry.serving(input_ids, extra_inputs, rows=rows)
+        )
         with kept_sparse(self._sparse), serving:
             return self.forward(input_ids, attention_mask, *extra_inputs)
+
+    def given_rows(self, input_ids: Tensor, extra_inputs: Sequence[Tensor]) -> Tensor:
+        """The ids of ``forward`` in the rows in which the model itself is given them."""
+        return input_ids
 
     @property
     def is_decoder(self) -> bool:

@@ -77,12 +77,17 @@ class TokenEntry(nn.Module):
         return torch.cat([_embedded(table, ids) for table in self.tables], dim=-1)
 
     @contextmanager
-    def serving(self, ids: Tensor, others: Sequence[Tensor] = ()) -> Iterator[None]:
+    def serving(
+        self, ids: Tensor, others: Sequence[Tensor] = (), *, rows: Tensor | None = None
+    ) -> Iterator[None]:
         """While open, the model's layers give this one's embeddings of a pass's ids.
 
         Args:
-            ids: The ids (N, L) that the model is given.
-            others: What else it is given and may embed by the same layers, such as token types.
+            ids: The ids (N, L).
+            others: What else the model is given and may embed by the same layers, such as token
+                types.
+            rows: The ids as the model is given them, in rows of another length. Default: None, as
+                they are
 
         Raises:
             NoGradientError: The model embeds them in another order than is known.
@@ -91,11 +96,12 @@ class TokenEntry(nn.Module):
             yield
             return
         parts = self(ids).flatten(0, 1).split(self._widths, dim=-1)
+        given_ids = ids if rows is None else rows
 
         def answer(part: Tensor) -> Callable[..., Any]:
             def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
                 asked = _ids_in(args, kwargs)
-                places = None if asked is None else places_of(asked, ids)
+                places = None if asked is None else places_of(asked, given_ids)
                 if places is None:
                     if self._is_other(asked, others):
                         return None
@@ -178,7 +184,8 @@ def find_entry(
     Args:
         model: The model, in evaluation mode.
         run: Runs it on the ids, with an entry if there is one, and gives a tensor.
-        ids: Ids (1, L) that differ from each other, an odd number of them.
+        ids: Ids (1, L) that differ from each other, an odd number of them, or rows of such, as the
+            model is given them.
         always: Whether a model needs an entry although it embeds these ids as they are.
     """
     with _watched(model) as lookups, torch.inference_mode(False), torch.no_grad():

@@ -186,6 +186,10 @@ class MultiSequenceModel(TextModel):
         """The number of sequences."""
         return len(text.sequences)
 
+    def given_rows(self, input_ids: Tensor, extra_inputs: Sequence[Tensor]) -> Tensor:
+        """The ids of the sequences, (N R, L')."""
+        return input_ids.reshape(extra_inputs[-1].numel(), -1)
+
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *extra_inputs: Tensor
     ) -> Tensor:
@@ -204,7 +208,7 @@ class MultiSequenceModel(TextModel):
             attention_mask = torch.ones_like(input_ids)
         # The model embeds the ids in this other shape; see `TextModel.entry`.
         found = self.run(
-            input_ids.reshape(n * r, -1),
+            self.given_rows(input_ids, extra_inputs),
             sequence_masks(attention_mask, r),
             *(values.reshape(n * r, -1) for values in extra),
         )

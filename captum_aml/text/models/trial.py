@@ -40,15 +40,18 @@ def tried_entry(text_model: TextModel) -> TokenEntry | None:
     if not texts:
         return None
     batch = text_model.collate(texts[:1])
+    others = batch.forward_args[1:]
+    rows = text_model.given_rows(batch.input_ids, others)
 
     def run(entry: TokenEntry | None) -> Tensor:
-        with nullcontext() if entry is None else entry.serving(batch.input_ids):
+        ids = batch.input_ids
+        with nullcontext() if entry is None else entry.serving(ids, others, rows=rows):
             return _outputs(text_model, batch)
 
     # Block-sparse attention pads inside, and rows of sequences are cut, which no short text shows.
     always = bool(sparse_parts(text_model.model) or texts[0].sequences)
     with text_model.evaluating(), isolated_rng(0):
-        return find_entry(text_model.model, run, batch.input_ids, always=always)
+        return find_entry(text_model.model, run, rows, always=always)
 
 
 def tried_padding(text_model: TextModel) -> PaddingSide | None:

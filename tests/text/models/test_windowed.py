@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForSequenceClassification, BartConfig, GPT2Config, XLNetConfig
 
 from captum_aml import methods
 from captum_aml.exceptions import InvalidInputError
@@ -216,3 +217,37 @@ def test_special_tokens_that_fill_a_text() -> None:
         assert len(found.sequences) >= 1
         assert max(found.sequences) <= 16
         TextExplainer(model, method="occlusion")(text)
+
+
+SMALL: dict[str, Any] = {"vocab_size": 60, "d_model": 16, "initializer_range": 0.3}
+ODD = {
+    "gpt2": GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=64, vocab_size=60),
+    "bart": BartConfig(
+        **SMALL, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, init_std=0.3,
+        max_position_embeddings=64, pad_token_id=0, eos_token_id=3, forced_eos_token_id=3,
+    ),
+    "xlnet": XLNetConfig(**SMALL, n_layer=1, n_head=2, d_inner=16),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_windows_of_models_that_embed_tokens_elsewhere(kind: str) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_config(ODD[kind]).eval()
+    explainer = TextExplainer(
+        model, TOKENIZER, method="ig", n_steps=100, stride=4, max_length=16, batch_size=500
+    )
+    text_model = explainer.text_model
+    batch = text_model.collate(text_model.tokenize([LONG]))
+    with torch.no_grad():
+        outputs = [
+            text_model(ids, *batch.forward_args)
+            for ids in (batch.input_ids, text_model.baselines(batch))
+        ]
+    with_it, without = (output.softmax(dim=-1)[0, 1] for output in outputs)
+    (found,) = explainer(LONG, target=1)
+    # Integrated gradients of every place where a token is embedded add up to this.
+    assert abs(with_it - without) > 1e-3
+    assert sum(found.scores) == pytest.approx(float(with_it - without), rel=0.05, abs=1e-3)
