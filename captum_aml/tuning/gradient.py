@@ -30,7 +30,11 @@ mean of the prior of a linear regression of :math:`v = p_c` (of the value, where
 with the scale :math:`a` that fits best, and the variance of :math:`\varepsilon` that makes the
 values likeliest, the constant at its best. The posterior mean of :math:`\beta / a` is the effect.
 What has the same gradient under all masks is known, and keeps it: where :math:`u` is linear
-:math:`\phi` is exact, and a unit without any gradient has an effect of 0.
+:math:`\phi` is exact, and a unit without any gradient has an effect of 0. Where no :math:`a > 0`
+fits, as of a token that, blended with its baseline, is another token to the model, gradients tell
+how much a unit may count and not which way: the prior's mean is 0 and its variance has
+:math:`\phi_i^2` added, with the :math:`a` that gives :math:`a \phi` the values' spread. Without
+strong evidence against values of noise alone the effect is :math:`\phi_i`.
 
 Source: not the papers', who descend the objective. As an average of gradients over masks
 :math:`\phi` is a sampled gradient of Owen's multilinear extension (1972), whose average along the
@@ -67,6 +71,9 @@ _NO_ODDS = 1e-3
 
 #: Variances that the regression's noise may have, in mean squares of what the prior leaves.
 _NOISE = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+
+#: Twice the logarithm of a Bayes factor that is strong evidence (Kass and Raftery, 1995).
+_STRONG = 6.0
 
 _WHERE = "the masked inputs"
 
@@ -331,23 +338,36 @@ def _posterior(values: Tensor, kept: Tensor, averaged: _Averaged) -> UnitEffects
     )
     y = (v - v.mean(dim=0)).T[..., None]
     z = (z - z.mean(dim=0)).transpose(0, 1)
-    fitted = z @ prior[..., None]
+    prior, variance = prior[..., None], variance[..., None]
+    fitted = z @ prior
     scale = _slope(fitted, y, dim=1)[..., None]
-    loadings = TRUST * scale.square() * variance[..., None] * z.transpose(1, 2)
-    correction = loadings @ _likeliest(z @ loadings, y - scale * fitted) / _positive(scale)
-    # Values that fall where the gradients say they rise say nothing of the gradients' order.
-    correction = correction[..., 0].masked_fill(scale[..., 0] <= 0, 0.0)
-    return UnitEffects(averaged.mean + correction.to(averaged.mean), averaged.slope)
+    # Where values fall as the gradients say they rise, gradients tell what counts, not which way.
+    falls = scale <= 0
+    size = fitted.square().sum(dim=1, keepdim=True)
+    fitting = (y.square().sum(dim=1, keepdim=True) / _positive(size)).sqrt()
+    scale = torch.where(falls, fitting, scale)
+    mean = torch.where(falls, 0.0, prior)
+    variance = variance + torch.where(falls, prior.square(), 0.0)
+    loadings = TRUST * scale.square() * variance * z.transpose(1, 2)
+    solution, strong = _likeliest(z @ loadings, y - scale * (z @ mean))
+    effects = mean + loadings @ solution / _positive(scale)
+    # Values that may be noise alone say nothing of the gradients.
+    effects = torch.where(falls & ~strong[:, None, None], prior, effects)
+    return UnitEffects(effects[..., 0].to(averaged.mean), averaged.slope)
 
 
-def _likeliest(covariance: Tensor, rest: Tensor) -> Tensor:
+def _likeliest(covariance: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
     """What solves (covariance + noise) x = rest, under the noise that makes the rest likeliest.
 
     Args:
         covariance: That of the values by the prior, (N, J, J).
         rest: What the prior's mean leaves of them, (N, J, 1).
+
+    Returns:
+        x (N, J, 1), and whether that is strong evidence against noise alone, bool (N,).
     """
-    identity = torch.eye(rest.shape[1], dtype=rest.dtype, device=rest.device)
+    n_values = rest.shape[1]
+    identity = torch.eye(n_values, dtype=rest.dtype, device=rest.device)
     size = covariance.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
     noise = _positive(rest.square().mean(dim=1, keepdim=True) + 1e-9 * size)
     likelihoods, solutions = [], []
@@ -357,8 +377,10 @@ def _likeliest(covariance: Tensor, rest: Tensor) -> Tensor:
         log_determinant = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
         likelihoods.append(-log_determinant - (rest * solution).sum(dim=(1, 2)))
         solutions.append(solution)
-    best = torch.stack(likelihoods).argmax(dim=0)
-    return torch.stack(solutions)[best, torch.arange(len(best), device=best.device)]
+    likelihood, best = torch.stack(likelihoods).max(dim=0)
+    by_noise = -n_values * (noise[:, 0, 0].log() + 1)
+    chosen = torch.stack(solutions)[best, torch.arange(len(best), device=best.device)]
+    return chosen, likelihood > by_noise + _STRONG
 
 
 def _slope(x: Tensor, y: Tensor, dim: int = 0) -> Tensor:
