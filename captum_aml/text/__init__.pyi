@@ -16,6 +16,7 @@ from .models.prompt import PromptClassifier
 from .models.question_answering import QuestionAnswerer
 from .models.registry import register_text_model, tasks
 from .models.regression import TextRegressor
+from .models.similarity import SimilarityModel
 from .models.targets import Target
 from .models.token_classification import Entity, TokenClassifier
 from .models.windowed import WindowedClassifier, WindowedMultiLabelClassifier, WindowedRegressor
@@ -37,6 +38,7 @@ __all__ = [
     "Question",
     "QuestionAnswerer",
     "ScoredUnit",
+    "SimilarityModel",
     "Target",
     "Text",
     "TextBatch",

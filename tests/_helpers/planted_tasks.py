@@ -14,6 +14,7 @@ from transformers import (
     BertForMaskedLM,
     BertForQuestionAnswering,
     BertForTokenClassification,
+    BertModel,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedConfig,
@@ -238,3 +239,38 @@ def writer() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
 def _with(entry: str, words: Sequence[str], draw: random.Random) -> str:
     """A text with another entry in place of some words that say nothing."""
     return " ".join(entry if w in FILLERS and draw.random() < 0.2 else w for w in words)
+
+
+_WORDS = tuple(word for words in KINDS.values() for word in words)
+
+
+def two_texts(draw: random.Random, *, alike: bool) -> tuple[str, str, str, str]:
+    """Two texts with a word of a kind each, the same one if alike, and these words."""
+    first = draw.choice(_WORDS)
+    second = first if alike else draw.choice([word for word in _WORDS if word != first])
+    texts = [draw.choices(FILLERS, k=6) for _ in range(2)]
+    for words, word in zip(texts, (first, second), strict=True):
+        words[draw.randrange(6)] = word
+    return " ".join(texts[0]), " ".join(texts[1]), first, second
+
+
+@cache
+def encoder() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """An encoder, pooled by the mean: texts with the same word are alike, others are not."""
+    tokenizer = word_tokenizer((*FILLERS, *_WORDS))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        model = BertModel(tiny_bert(tokenizer)).train()
+    draw = random.Random(0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(200):
+        pairs = [two_texts(draw, alike=number % 2 == 0) for number in range(32)]
+        texts = [text for first, second, *_ in pairs for text in (first, second)]
+        states = model(**tokenizer(texts, return_tensors="pt")).last_hidden_state
+        a, b = states.mean(dim=1).reshape(32, 2, -1).unbind(dim=1)
+        wanted = torch.tensor([1.0, 0.0] * 16)
+        loss = (torch.cosine_similarity(a, b) - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval(), tokenizer

@@ -141,6 +141,11 @@ class TextModel(ABC):
         return load_classifier(source, dtype=dtype)
 
     @classmethod
+    def options_of(cls, source: str) -> dict[str, Any]:
+        """The keyword arguments of the class that a folder or hub id says itself; {} for none."""
+        return {}
+
+    @classmethod
     def from_pretrained(
         cls,
         source: str | os.PathLike[str],
@@ -168,6 +173,7 @@ class TextModel(ABC):
         inspect.signature(cls).bind(None, None, *args, **options)
         place = resolve_device(device)
         model, tokenizer = cls.load(os.fspath(source), dtype=dtype)
+        options = {**cls.options_of(os.fspath(source)), **options}
         model.eval().requires_grad_(False).to(place)
         return cls(model, tokenizer, *args, **options)
 

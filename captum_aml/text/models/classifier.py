@@ -136,7 +136,8 @@ def _check_classifies(model: PreTrainedModel, n_outputs: int, least: int, single
     if model is model.base_model:
         raise InvalidInputError(
             f"model: expected one with a classification head, got the bare {name}; load it with "
-            "AutoModelForSequenceClassification"
+            "AutoModelForSequenceClassification, or explain how similar it finds two texts with "
+            "task='sentence-similarity'"
         )
     if n_outputs < least or (single and n_outputs > 1):
         wanted = "a single output" if single else f"{least} outputs or more"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForMultipleChoice,
@@ -133,6 +134,18 @@ def load_token_classifier(
     return _load(source, lambda _: AutoModelForTokenClassification, expected, dtype)
 
 
+def load_encoder(
+    source: str, *, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads an encoder and its tokenizer, likewise.
+
+    Raises:
+        InvalidInputError: There is none, or it is damaged.
+    """
+    expected = "an encoder (a local folder or a hub id)"
+    return _load(source, lambda _: AutoModel, expected, dtype, unused="pooler")
+
+
 @dataclass(frozen=True)
 class ModelDescription:
     """What is known of a model before it is loaded.
@@ -174,7 +187,10 @@ def _load(
     class_for: Callable[[PreTrainedConfig], Any],  # to one of the Auto classes, which share no type
     expected: str,
     dtype: torch.dtype,
+    *,
+    unused: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads a model of a class and its tokenizer; weights of the part ``unused`` may be missing."""
     adapter = Adapter.find(source)
     plain = os.path.isdir(source) and adapter is None
     if plain and not os.path.isfile(os.path.join(source, "config.json")):
@@ -206,10 +222,18 @@ def _load(
         raise InvalidInputError(
             f"model: expected {expected}, but {source!r} cannot be loaded: {reason}"
         ) from error
+    missing = [name for name in missing if unused is None or unused not in name.split(".")]
     if missing:
         # transformers would classify with these weights drawn at random.
+        bare = all(str(name).endswith("Model") for name in config.architectures or [""])
+        hint = (
+            "; how similar an encoder finds two texts explains task='sentence-similarity'"
+            if bare
+            else ""
+        )
         raise InvalidInputError(
-            f"model: expected {expected}, but {source!r} lacks the weights {', '.join(missing[:3])}"
+            f"model: expected {expected}, but {source!r} lacks the weights "
+            f"{', '.join(missing[:3])}{hint}"
         )
     return model, tokenizer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +16,13 @@ from captum_aml.text.models.base import TextModel
 from captum_aml.text.models.classifier import TextClassifier
 from captum_aml.text.models.loading import describe, describe_model, resolve_device
 from captum_aml.text.models.registry import pipeline_task, text_model_kind
+from captum_aml.text.models.sentence_encoder import (
+    is_a,
+    is_sentence_encoder,
+    options_of_object,
+    transformer_of,
+)
+from captum_aml.text.models.similarity import SimilarityModel
 from captum_aml.text.models.template import PromptConfig
 from captum_aml.text.models.windowed import windowed_kind
 from captum_aml.text.models.wrapped import model_behind
@@ -55,9 +63,18 @@ def text_model(
         if task is None and model.task != TextClassifier.task:  # how it classifies the model says
             task = pipeline_task(model.task)
         model = model.model
+    options: dict[str, Any] = {}
+    if is_a(model, "SentenceTransformer"):
+        task, options = task or SimilarityModel.task, options_of_object(model)
+    if is_a(model, "SentenceTransformer") or is_a(model, "CrossEncoder"):
+        model, tokenizer = transformer_of(model, tokenizer)
     if isinstance(model, str | os.PathLike):
         source = os.fspath(model)
-        kind = text_model_kind(describe(source), task=task, with_labels=prompt is not None)
+        description = describe(source)
+        if task is None and prompt is None and is_sentence_encoder(source, description):
+            task = SimilarityModel.task
+        kind = text_model_kind(description, task=task, with_labels=prompt is not None)
+        options = kind.options_of(source)
         loaded, beside = kind.load(source, dtype=dtype)
         loaded.eval().requires_grad_(False).to(resolve_device(device))
         model, tokenizer = loaded, beside if tokenizer is None else tokenizer
@@ -73,7 +90,9 @@ def text_model(
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         came = "None" if tokenizer is None else type(tokenizer).__name__
         raise InvalidInputError(f"tokenizer: expected the model's tokenizer, got {came}")
-    fields = {} if prompt is None else prompt.arguments
+    fields = options if prompt is None else {**options, **prompt.arguments}
+    own_length = fields.pop("max_length", None)
+    max_length = own_length if max_length is None else max_length
     if stride is not None:
         kind, fields = windowed_kind(kind), {**fields, "stride": stride}
     made = kind(model, tokenizer, **fields, baseline=baseline, max_length=max_length)

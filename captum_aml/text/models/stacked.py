@@ -78,6 +78,7 @@ def stack(text: Text, given: Sequence[Sequenced], found: Sequence[TokenizedText]
             if moved is not None:  # several tokens may be parts of one character
                 seen[moved] = seen.get(moved, 0) + 1
     numbers = {key: number for number, key in enumerate(sorted({key for key in keys if key}))}
+    repeated = len(numbers) < sum(key is not None for key in keys)
     return TokenizedText(
         text=text.text,
         model_inputs={
@@ -92,7 +93,7 @@ def stack(text: Text, given: Sequence[Sequenced], found: Sequence[TokenizedText]
         words=text.words,
         own_inputs={"lengths": tuple(map(len, found))},
         sequences=tuple(map(len, found)),
-        copies=tuple(numbers[key] for key in keys if key is not None),
+        copies=tuple(numbers[key] for key in keys if key is not None) if repeated else None,
     )
 
 
@@ -210,7 +211,7 @@ class MultiSequenceModel(TextModel):
         found = self.run(
             self.given_rows(input_ids, extra_inputs),
             sequence_masks(attention_mask, r),
-            *(values.reshape(n * r, -1) for values in extra),
+            *(flat_rows(values, r) for values in extra),
         )
         return self.joined(found.reshape(n, r, *found.shape[1:])).to(input_ids.device)
 
@@ -266,6 +267,11 @@ class StackedTextModel(MultiSequenceModel):
         return replace(stacked, n_tokens_cut=_n_distinct(whole) - _n_distinct(stacked))
 
 
+def flat_rows(values: Tensor, r: int) -> Tensor:
+    """The rows of R sequences, (N R, L'), from those of all of them, (N, R L')."""
+    return values.reshape(len(values) * r, -1)
+
+
 def sequence_masks(mask: Tensor, r: int) -> Tensor:
     """The attention masks of R sequences from that of a row of them.
 
@@ -277,7 +283,7 @@ def sequence_masks(mask: Tensor, r: int) -> Tensor:
         (N R, L'), or (N R, H, Q, L') with a Q of 1 or L': what tokens of a sequence see of it.
     """
     if mask.dim() == 2:
-        return mask.reshape(len(mask) * r, -1)
+        return flat_rows(mask, r)
     n, heads, queries, _ = mask.shape
     if queries == 1:
         return mask.reshape(n, heads, 1, r, -1).movedim(3, 1).flatten(0, 1)
@@ -296,4 +302,4 @@ def _moved(span: Span, places: Sequence[tuple[Span, int]]) -> Span | None:
 
 
 def _n_distinct(text: TokenizedText) -> int:
-    return len(set(text.copies or ()))
+    return sum(text.maskable) if text.copies is None else len(set(text.copies))
