@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, groupby
 
 from captum_aml._utils.batching import length_order
 from captum_aml.exceptions import InvalidInputError
@@ -30,6 +30,7 @@ class Plan:
         texts: The tokenized texts, in that order.
         indices: The number of each in the data.
         batch_size: The most texts in a batch.
+        pads: Whether texts of different lengths may share a batch.
         digest: Of the texts' ids and numbers in that order; batches are checked apart.
     """
 
@@ -37,6 +38,7 @@ class Plan:
     indices: Sequence[int]
     batch_size: int
     digest: str
+    pads: bool = True
 
     @classmethod
     def of(cls, text_model: TextModel, texts: Sequence[str], *, batch_size: int) -> Plan:
@@ -51,26 +53,30 @@ class Plan:
             indices=indices,
             batch_size=batch_size,
             digest=digest.hexdigest(),
+            pads=text_model.batches_any,
         )
 
     @property
     def batch_sizes(self) -> list[int]:
         """The number of texts in each batch."""
-        return _cut(len(self.texts), self.batch_size)
+        return self._cut(self.batch_size)
 
     @property
     def window_sizes(self) -> list[int]:
         """The number of texts in each window, which are scored together."""
-        return _cut(len(self.texts), self.batch_size * _BATCHES_PER_WINDOW)
+        return self._cut(self.batch_size * _BATCHES_PER_WINDOW)
+
+    def _cut(self, size: int) -> list[int]:
+        if self.pads:
+            runs = [len(self.texts)]
+        else:
+            runs = [len(list(run)) for _, run in groupby(self.texts, key=len)]
+        return [min(size, total - start) for total in runs for start in range(0, total, size)]
 
 
 def ranges(sizes: Sequence[int]) -> Iterator[range]:
     """The places of parts of these sizes, one after the other."""
     return (range(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True))
-
-
-def _cut(total: int, size: int) -> list[int]:
-    return [min(size, total - start) for start in range(0, total, size)]
 
 
 def data_fingerprint(texts: Iterable[LabelledText]) -> str:

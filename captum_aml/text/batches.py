@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from captum_aml._utils.batching import length_batches
 from captum_aml._utils.checks import as_count
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.inputs import Text, TextLike, given_texts
@@ -94,10 +93,19 @@ class TextBatches:
         if self.n_texts == 0:
             raise InvalidInputError("texts: expected at least one, got none")
         self._epoch = 0
+        self._n_batches: int | None = None
 
     def __len__(self) -> int:
-        """The number of batches."""
-        return -(-self.n_texts // self.batch_size)
+        """The number of batches; where not all texts may share one, they are tokenized to count."""
+        if self._n_batches is None:
+            if self._text_model.batches_any:
+                self._n_batches = -(-self.n_texts // self.batch_size)
+            else:
+                self._n_batches = sum(
+                    len(self._text_model.batches(self._text_model.tokenize(part), self.batch_size))
+                    for part in self._windows(None)
+                )
+        return self._n_batches
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of the batches: the same for the same seed and epoch.
@@ -112,7 +120,7 @@ class TextBatches:
         order = random.Random(f"{self.seed} {self._epoch}") if self.shuffle else None
         for window in self._windows(order):
             tokenized = self._text_model.tokenize(window)
-            batches = length_batches(tokenized, self.batch_size)
+            batches = self._text_model.batches(tokenized, self.batch_size)
             if order is not None:
                 order.shuffle(batches)
             for rows in batches:

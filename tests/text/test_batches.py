@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from captum_aml import AMLAttribution
+from captum_aml.benchmark.plan import Plan, ranges
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.reviews import load_reviews_classifier
 from captum_aml.text import TextBatches, TextClassifier
 from captum_aml.text.fitting import attention_removal
+from tests._helpers.architectures import tiny_classifier, tokenizer_for
 
 TEXTS = ["good", "the plot was slow", "bad", "it was not a good film at all", "fine , really"]
 
@@ -202,3 +204,16 @@ class TestAttentionRemoval:
         for kind in (Deaf, Refusing):
             other = kind(classifier.model, classifier.tokenizer)
             assert attention_removal(other, TEXTS) is None
+
+
+def test_where_padding_changes_answers_only_equal_lengths_share_a_batch() -> None:
+    leaking = TextClassifier(tiny_classifier("fnet"), tokenizer_for("fnet"))
+    texts = ["a film", "a dull film", "dull", "film a", "a", "a dull film", "film a film a"]
+    batches = TextBatches(leaking, texts, batch_size=2)
+    given = list(batches)
+    assert len(given) == len(batches) == 5
+    assert all(bool(each["additional_forward_args"][0].all()) for each in given)
+    plan = Plan.of(leaking, texts, batch_size=2)
+    for sizes in (plan.batch_sizes, plan.window_sizes):
+        for places in ranges(sizes):
+            assert len({len(plan.texts[place]) for place in places}) == 1

@@ -342,6 +342,11 @@ class TextModel(ABC):
         """What texts have in common that may share a batch."""
         return None
 
+    @property
+    def batches_any(self) -> bool:
+        """Whether any texts may share a batch."""
+        return type(self).batch_key is TextModel.batch_key and self.padding_side is not None
+
     def batches(self, texts: Sequence[TokenizedText], batch_size: int) -> list[list[int]]:
         """Batches of texts of similar length that may share one, as their numbers.
 
