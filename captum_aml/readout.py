@@ -31,6 +31,15 @@ the input and 0 for the baselines, and does not change when :math:`F` is scaled 
 
 The last five kinds read the one value that the target selects, as Captum does; the first three
 read the distribution that the target points into.
+
+A *foil* is the outcome b that the target a is held against: why a and not b. What is read is then
+one log-odds for each example, of a against b, as a distribution over these two outcomes:
+
+.. math:: d = z_a - z_b, \qquad (1 - p, p) \text{ with } p = \frac{e^d}{1 + e^d}.
+
+For classes that exclude each other :math:`d` is :math:`\log p_a / p_b`, whether the forward
+function gives logits, probabilities or their logarithms; for independent labels it is the
+difference of two log-odds, likewise.
 """
 
 from __future__ import annotations
@@ -156,7 +165,9 @@ class Readout:
         target_class: The target's outcome among the C of the distribution, (N,).
         probabilities: The distribution for the unmasked input, (N, C).
         endpoints: For ``value``, ``F(x[0])`` and ``F(x)``, each (N,).
-        n_labels: The number of independent labels; 1 for other kinds.
+        n_labels: The number of independent labels, or of outcomes of which a foil is one; 1 for
+            other kinds.
+        foil: The foil's full index, (N, k); None where the target stands by itself.
     """
 
     kind: OutputKind
@@ -165,9 +176,17 @@ class Readout:
     probabilities: Tensor
     endpoints: tuple[Tensor, Tensor] | None = None
     n_labels: int = 1
+    foil: Tensor | None = None
 
     @classmethod
-    def resolve(cls, output: Any, target: Tensor | None, kind: str, n_examples: int) -> Readout:
+    def resolve(
+        cls,
+        output: Any,
+        target: Tensor | None,
+        kind: str,
+        n_examples: int,
+        foil: Tensor | None = None,
+    ) -> Readout:
         """Decides how to read outputs, from the one for the unmasked inputs.
 
         Args:
@@ -178,11 +197,19 @@ class Readout:
                 to 1, otherwise ``independent_probabilities``; rows whose exponentials sum to 1,
                 ``log_probabilities``; anything else ``logits``.
             n_examples: The number of examples N.
+            foil: Indices of what the target is held against, like those of the target. Default:
+                None, nothing.
 
         Raises:
-            InvalidInputError: The output has a wrong shape, or the target does not fit it.
+            InvalidInputError: The output has a wrong shape, or target or foil do not fit it.
             NonFiniteError: The output holds NaN or an infinite value.
         """
+        readout = cls._of_target(output, target, kind, n_examples)
+        return readout if foil is None else readout._against(foil, output_tensor(output))
+
+    @classmethod
+    def _of_target(cls, output: Any, target: Tensor | None, kind: str, n_examples: int) -> Readout:
+        """From an output for a target by itself."""
         tensor = output_tensor(output)
         if tensor.shape[0] != n_examples:
             raise InvalidInputError(
@@ -252,6 +279,37 @@ class Readout:
             _check_range(rows if decided == "probabilities" else rows.exp(), decided)
         return cls(decided, target, target[:, -1], probabilities)
 
+    def _against(self, foil: Tensor, output: Tensor) -> Readout:
+        """The same with the target held against a foil, from the output for the unmasked inputs."""
+        if self.label is None:
+            raise InvalidInputError(
+                f"foil: expected None, since output={self.kind!r} reads one value per example, "
+                "which has no other outcome to be held against"
+            )
+        assert self.target is not None
+        index = checked_target(foil, output, name="foil")
+        assert index is not None
+        foil = index
+        if bool((foil[:, :-1] != self.target[:, :-1]).any()):
+            raise InvalidInputError(
+                "foil: expected the target's indices but for the last, which is that of the "
+                f"outcome; got {foil.tolist()} for the targets {self.target.tolist()}"
+            )
+        same = (foil == self.target).all(dim=1)
+        if bool(same.any()):
+            raise InvalidInputError(
+                "foil: expected another outcome than the one that is explained, got the same for "
+                f"examples {same.nonzero().flatten().tolist()[:10]}"
+            )
+        contrast = replace(
+            self,
+            foil=foil,
+            target_class=torch.ones_like(self.target_class),
+            n_labels=output.shape[-1],
+        )
+        log_probs = contrast.log_probs(output, where="the unmasked inputs")
+        return replace(contrast, probabilities=log_probs.exp())
+
     def at(self, rows: Tensor) -> Readout:
         """The same for some of the examples, in any order and as often as wanted, (M,)."""
         ends = self.endpoints
@@ -261,6 +319,7 @@ class Readout:
             target_class=self.target_class[rows],
             probabilities=self.probabilities[rows],
             endpoints=None if ends is None else (ends[0][rows], ends[1][rows]),
+            foil=None if self.foil is None else self.foil[rows],
         )
 
     @property
@@ -271,9 +330,7 @@ class Readout:
     @property
     def label(self) -> Tensor | None:
         """The class or independent label that is explained, (N,); None where there is but one."""
-        if self.kind in _DISTRIBUTIONS:
-            return self.target_class
-        if self.n_labels == 1:
+        if self.n_labels == 1 and self.kind not in _DISTRIBUTIONS:
             return None
         assert self.target is not None
         return self.target[:, -1]
@@ -283,11 +340,15 @@ class Readout:
         """What a masker is told of the outcome to explain, (N, C).
 
         Of several independent labels the one-hot vector of the explained one, since the
-        distribution does not say which that is; otherwise the ``aim``.
+        distribution does not say which that is; with a foil that of the target minus the foil's;
+        otherwise the ``aim``.
         """
         if self.n_labels == 1 or self.label is None:
             return self.aim
-        return F.one_hot(self.label, self.n_labels).to(self.probabilities)
+        told = F.one_hot(self.label, self.n_labels)
+        if self.foil is not None:
+            told = told - F.one_hot(self.foil[:, -1], self.n_labels)
+        return told.to(self.probabilities)
 
     @cached_property
     def aim(self) -> Tensor:
@@ -313,7 +374,7 @@ class Readout:
         Raises:
             NonFiniteError: The output holds NaN or an infinite value.
         """
-        if self.kind in _DISTRIBUTIONS:
+        if self.foil is None and self.kind in _DISTRIBUTIONS:
             rows = as_float(_row(output_tensor(output), self.target))
             _check_classes(rows, self.kind, self._target_classes(len(rows)), where)
             return _log_probs(rows, self.kind)
@@ -324,7 +385,7 @@ class Readout:
             log_p = log_p.clamp(_LOG_FLOOR, -math.exp(_LOG_FLOOR))
             return torch.stack([_log1mexp(log_p), log_p], dim=1)
         values = self.values(output, where=where)
-        if self.kind == "independent_logits":
+        if self.kind == "independent_logits" or self.foil is not None:
             return F.logsigmoid(torch.stack([-values, values], dim=1))
         if self.kind == "independent_probabilities":  # which may have been a guess
             _check_range(values, self.kind)
@@ -355,7 +416,7 @@ class Readout:
         return log_probs[is_target], others.logsumexp(dim=1)
 
     def values(self, output: Any, *, where: str) -> Tensor:
-        """The forward function's values at the target, in their own unit.
+        """The forward function's values at the target, in their own unit; log-odds with a foil.
 
         Args:
             output: What the forward function returned for M rows, M a multiple of N.
@@ -367,9 +428,30 @@ class Readout:
         Raises:
             NonFiniteError: One is NaN or infinite.
         """
-        values = as_float(select(output_tensor(output), self.target))
+        tensor = output_tensor(output)
+        if self.foil is not None:
+            fact, foil = (
+                self._log_odds(as_float(select(tensor, index)), where=where)
+                for index in (self.target, self.foil)
+            )
+            return fact - foil
+        values = as_float(select(tensor, self.target))
         check_finite(values, where)
         return values
+
+    def _log_odds(self, values: Tensor, *, where: str) -> Tensor:
+        """An outcome's values (M,) as its log-odds, up to what all classes of a row share."""
+        check_finite(values.exp() if self.kind == "log_probabilities" else values, where)
+        if self.kind == "log_probabilities":
+            return values.clamp(min=_LOG_FLOOR)
+        if self.kind not in ("probabilities", "independent_probabilities"):
+            return values
+        _check_range(values, self.kind)
+        least = math.exp(_LOG_FLOOR)
+        log_p = values.clamp(min=least).log()
+        return (
+            log_p if self.kind == "probabilities" else log_p - (1 - values).clamp(min=least).log()
+        )
 
     def _target_classes(self, n_rows: int) -> Tensor:
         """The target's outcome for M rows, M a multiple of N."""
@@ -383,12 +465,13 @@ class Readout:
         return torch.where(span == 0, values * 0, (values - low) / torch.where(span == 0, 1, span))
 
 
-def checked_target(target: Tensor | None, tensor: Tensor) -> Tensor | None:
+def checked_target(target: Tensor | None, tensor: Tensor, name: str = "target") -> Tensor | None:
     """A target as a full, non-negative index into an output.
 
     Args:
         target: Indices (N, k), or None.
         tensor: The output, (N, ...).
+        name: The argument's name. Default: target
 
     Raises:
         InvalidInputError: It points outside, or at more than one value per example.
@@ -398,19 +481,19 @@ def checked_target(target: Tensor | None, tensor: Tensor) -> Tensor | None:
     sizes = tensor.shape[1:]
     if target.shape[1] > len(sizes):
         raise InvalidInputError(
-            f"target: expected at most {len(sizes)} indices for an output of shape "
+            f"{name}: expected at most {len(sizes)} indices for an output of shape "
             f"{tuple(tensor.shape)}, got {target.shape[1]}"
         )
     limits = torch.tensor(sizes[: target.shape[1]], device=target.device)
     if bool(((target >= limits) | (target < -limits)).any()):
         raise InvalidInputError(
-            f"target: expected indices below {tuple(sizes)} for an output of shape "
+            f"{name}: expected indices below {tuple(sizes)} for an output of shape "
             f"{tuple(tensor.shape)}, got {target.tolist()}"
         )
     if target.shape[1] < len(sizes):
         if any(size != 1 for size in sizes[target.shape[1] :]):
             raise InvalidInputError(
-                f"target: expected {len(sizes)} indices for an output of shape "
+                f"{name}: expected {len(sizes)} indices for an output of shape "
                 f"{tuple(tensor.shape)}, got {target.shape[1]}"
             )
         missing = len(sizes) - target.shape[1]

@@ -50,7 +50,7 @@ from captum_aml.perturbation import (
     fitting_removal,
     resolve_perturbation,
 )
-from captum_aml.readout import checked_target, output_tensor
+from captum_aml.readout import Readout
 from captum_aml.training import EpochRecord, FitCallback, FitSettings, FitSummary
 from captum_aml.training.settings import FitOptions, LossName
 from captum_aml.typing import Baselines, Batches, ForwardFunc, Target, TensorOrTuple
@@ -118,6 +118,8 @@ class MaskAttribution(GradientAttribution, ABC):
         self.training_cost_: TrainingCost | None = None
         #: What the fitted masker learned from: ``objective`` or ``regression``.
         self.loss_: LossName = "objective"
+        #: Whether it was fitted on contrasts, too.
+        self.contrasts_ = False
         self.last_terms_: Terms | None = None
         self.best_step_: Tensor | None = None
         self.output_: str | None = None
@@ -150,6 +152,8 @@ class MaskAttribution(GradientAttribution, ABC):
         end_point: TensorOrTuple,
         target: Target = None,
         additional_forward_args: object | None = None,
+        *,
+        foil: Target = None,
     ) -> Tensor:
         """The sum of each example's scores minus ``F(inputs) - F(baselines)``.
 
@@ -159,22 +163,20 @@ class MaskAttribution(GradientAttribution, ABC):
             end_point: The inputs.
             target: Index of the output, as for ``attribute``; None for the predicted class.
             additional_forward_args: Further arguments of the forward function.
+            foil: What the target is held against, as for ``attribute``. Default: None
 
         Returns:
             Tensor (N,): the sum of the scores minus that difference. Near zero with
             ``scores="contribution"``.
         """
         with torch.inference_mode(False), torch.no_grad(), isolated_rng(self.seed):
-            call = self._call(end_point, start_point, target, additional_forward_args)
-            output = output_tensor(
-                run_forward(self.forward_func, call.inputs, call.additional_forward_args)
-            )
-            index = checked_target(call.target, output)
-            if index is None and output.dim() == 2 and output.shape[1] > 1:
-                index = output.argmax(dim=1, keepdim=True)
+            call = self._call(end_point, start_point, target, additional_forward_args, foil=foil)
+            output = run_forward(self.forward_func, call.inputs, call.additional_forward_args)
+            readout = Readout.resolve(output, call.target, self.output, call.n_examples, call.foil)
             at_baselines = baselines_output(self.forward_func, call)
-            difference = output_difference(output, at_baselines, index)
-            return row_sums(tensors_in(attributions)) - difference
+            return row_sums(tensors_in(attributions)) - output_difference(
+                readout, output, at_baselines
+            )
 
     @property
     def is_fitted(self) -> bool:
@@ -219,11 +221,12 @@ class MaskAttribution(GradientAttribution, ABC):
 
         A batch is what ``attribute`` takes: a tensor, a tuple of tensors, or a mapping with its
         argument names (``inputs``, ``baselines``, ``target``, ``additional_forward_args``,
-        ``feature_mask``). Without a target an example is explained for its predicted class, and of
-        several independent labels for one that is drawn (:mod:`captum_aml.training.labels`). The
-        masker given to the constructor is the starting point and stays as it is; without one, an
-        :class:`~captum_aml.maskers.EmbeddingMasker` is made. A second call forgets the first; after
-        ``from_pretrained`` the loaded masker is the starting point.
+        ``feature_mask``, ``foil``). Without a target an example is explained for its predicted
+        class, and of several independent labels, or for a contrast, for what is drawn
+        (:mod:`captum_aml.training.targets`). The masker given to the constructor is the starting
+        point and stays as it is; without one, an :class:`~captum_aml.maskers.EmbeddingMasker` is
+        made. A second call forgets the first; after ``from_pretrained`` the loaded masker is the
+        starting point.
 
         Started by ``accelerate launch`` or ``torchrun``, all processes fit one masker: each takes
         its own of the batches, and one step is along the mean over all examples. A step whose loss
@@ -307,13 +310,16 @@ class MaskAttribution(GradientAttribution, ABC):
         fingerprint: ModelFingerprint,
         cost: TrainingCost | None,
         loss: LossName,
+        *,
+        contrasts: bool,
     ) -> None:
         """Takes a fitted masker, and notes in it that it is, and by what, where it keeps that."""
         if hasattr(masker, "fitted"):
             setattr(masker, "fitted", True)  # noqa: B010  (a module's own attributes have no type)
             setattr(masker, "learned_from", loss)  # noqa: B010
+            setattr(masker, "contrasts", contrasts)  # noqa: B010
         self.masker_, self.fingerprint_, self.training_cost_ = masker, fingerprint, cost
-        self.loss_ = loss
+        self.loss_, self.contrasts_ = loss, contrasts
 
     def _fingerprint(self, problem: MaskingProblem | None = None) -> ModelFingerprint:
         """The model's fingerprint, completed by what a pass showed if there was one.
@@ -354,7 +360,7 @@ class MaskAttribution(GradientAttribution, ABC):
         site: Site,
         arguments: tuple[Any, ...],
         *,
-        targets: Sequence[Target] = (),
+        targets: Sequence[tuple[Target, Target]] = (),
         n_steps: int | None,
         internal_batch_size: int | None,
         with_delta: bool = False,
@@ -365,7 +371,7 @@ class MaskAttribution(GradientAttribution, ABC):
         Args:
             site: Where the mask enters.
             arguments: Those of the call, of whatever kind.
-            targets: Targets that are explained after the call's own.
+            targets: Targets that are explained after the call's own, with their foils.
             n_steps: As for ``attribute``, like the arguments after it.
             internal_batch_size: The most rows of a forward call.
             with_delta: Whether to compute the deltas.
@@ -377,7 +383,7 @@ class MaskAttribution(GradientAttribution, ABC):
             self.output_ = self.perturbation_ = None
             results, self.last_outputs_ = explain_calls(
                 self,
-                [call, *(call.with_target(target) for target in targets)],
+                [call, *(call.with_target(*each) for each in targets)],
                 site,
                 n_steps=self._checked_steps(n_steps),
                 internal_batch_size=internal_batch_size,
@@ -421,6 +427,12 @@ class MaskAttribution(GradientAttribution, ABC):
         if self.masker_ is not None:
             return self.loss_ == "regression"
         return getattr(self._active_masker(), "learned_from", "objective") == "regression"
+
+    def _tells_contrasts(self) -> bool:
+        """Whether the active masker was fitted on contrasts."""
+        if self.masker_ is not None:
+            return self.contrasts_
+        return bool(getattr(self._active_masker(), "contrasts", False))
 
     def _decided(self, problem: MaskingProblem, masker: nn.Module | None) -> Perturbation:
         """The perturbation of a problem, tried out where it is ``auto``; see ``chosen_removal``.

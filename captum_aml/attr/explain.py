@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from captum_aml._utils.checks import as_count
 from captum_aml._utils.isolation import evaluating
 from captum_aml.attr.contributions import as_logits, completed
+from captum_aml.exceptions import InvalidInputError
 from captum_aml.maskers.base import NEUTRAL_LOGIT
 from captum_aml.masking.call import Call
 from captum_aml.masking.forward import run_forward
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.objectives import LogOddsObjective, Objective, Terms
-from captum_aml.readout import MisreadOutputError, Readout, check_finite, output_tensor, select
+from captum_aml.readout import MisreadOutputError, Readout, output_tensor
 from captum_aml.typing import ForwardFunc
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def explain_calls(
 
     Args:
         attribution: The attribution.
-        calls: The calls; they differ in their targets alone.
+        calls: The calls; they differ in their targets and foils alone.
         site: Where the mask enters.
         n_steps: Masks or tuning steps.
         internal_batch_size: The most rows of a forward call, or None.
@@ -157,7 +158,7 @@ def _explained(
         )
         attribution._make_ready(masker, problem)
         problem = replace(problem, perturbation=attribution._decided(problem, masker))
-        others = [problem.aimed_at(each.target) for each in rows[1:]]
+        others = [problem.aimed_at(each.target, each.foil) for each in rows[1:]]
         results = explain(
             [problem, *others],
             attribution.objective,
@@ -167,6 +168,7 @@ def _explained(
             learning_rate=attribution.tuning_learning_rate,
             scores=attribution.scores,
             regressed=attribution._regressed(),
+            contrasts=attribution._tells_contrasts(),
             with_delta=with_delta,
             show_progress=show_progress,
             seed=attribution.seed,
@@ -208,6 +210,7 @@ def explain(
     learning_rate: float,
     scores: ScoreKind,
     regressed: bool = False,
+    contrasts: bool = False,
     with_delta: bool,
     show_progress: bool,
     seed: int = 0,
@@ -217,7 +220,11 @@ def explain(
     The problems differ in their targets alone, and share passes of the forward function. A fitted
     masker's proposal, and with ``tune`` the averaged mask gradient's, is tuned by ``n_steps``. With
     neither, ``n_steps`` are the masks of the averaged mask gradient. The logits of a masker that
-    was ``regressed`` are contributions, and of any other its mask is shared out.
+    was ``regressed`` are contributions, and of any other its mask is shared out. A masker that was
+    not fitted on ``contrasts`` says the difference of what it says of the target and of the foil.
+
+    Raises:
+        InvalidInputError: Such a masker itself is to be tuned for a contrast.
     """
     # Where nothing is maskable there is nothing to tune, and nothing to differentiate.
     steps = n_steps if bool(problems[0].layout.maskable_units.any()) else 0
@@ -229,8 +236,15 @@ def explain(
         n_masks=DEFAULT_MASKS if tunes and steps else steps,
         to_tune=tunes,
         regressed=regressed,
+        contrasts=contrasts,
         seed=seed,
     )
+    with_foil = any(problem.readout.foil is not None for problem in problems)
+    if tunes and tune == "masker" and with_foil and not contrasts:
+        raise InvalidInputError(
+            "foil: tune='masker' expected a masker that was fitted on contrasts, by "
+            "fit(contrasts=True); this one knows targets by themselves alone"
+        )
     results: list[TuningResult | None] = [None] * len(problems)
     if tunes:
         results = [
@@ -277,16 +291,16 @@ def _proposals(
     n_masks: int,
     to_tune: bool,
     regressed: bool,
+    contrasts: bool,
     seed: int,
 ) -> list[_Proposal]:
     maskable, dtype = problems[0].layout.maskable_units, _mask_dtype(problems[0])
     if masker is not None:
         with torch.no_grad(), evaluating(masker):
-            proposed = [problem.propose(masker).to(dtype) for problem in problems]
-        return [
-            _Proposal(logits, logits - NEUTRAL_LOGIT if regressed else torch.sigmoid(logits))
-            for logits in proposed
-        ]
+            return [
+                _proposed(problem, masker, dtype, regressed=regressed, contrasts=contrasts)
+                for problem in problems
+            ]
     if n_masks == 0 or not isinstance(objective, LogOddsObjective):
         logits = torch.full(maskable.shape, INITIAL_LOGIT, dtype=dtype, device=maskable.device)
         return [_Proposal(logits, torch.sigmoid(logits))] * len(problems)
@@ -302,6 +316,26 @@ def _proposals(
             effects = effects * (ends[1] - ends[0]).sign()[:, None].to(effects)
         proposals.append(_Proposal(as_logits(effects), unit.effects, unit.slope))
     return proposals
+
+
+def _proposed(
+    problem: MaskingProblem,
+    masker: nn.Module,
+    dtype: torch.dtype,
+    *,
+    regressed: bool,
+    contrasts: bool,
+) -> _Proposal:
+    if problem.readout.foil is not None and not contrasts:
+        fact, foil = (
+            _proposed(
+                problem.aimed_at(index), masker, dtype, regressed=regressed, contrasts=False
+            ).effects
+            for index in (problem.readout.target, problem.readout.foil)
+        )
+        return _Proposal(as_logits(fact - foil), fact - foil)
+    logits = problem.propose(masker).to(dtype)
+    return _Proposal(logits, logits - NEUTRAL_LOGIT if regressed else torch.sigmoid(logits))
 
 
 def _tuned(
@@ -357,9 +391,8 @@ def _scored(
         values, effects, slope = tuned.mask, tuned.mask, None
     difference = delta = None
     if at_baselines is not None:
-        difference = output_difference(
-            output_tensor(capture.output), at_baselines, problem.readout.target
-        ).to(values.dtype)
+        difference = output_difference(problem.readout, capture.output, at_baselines)
+        difference = difference.to(values.dtype)
     if scores == "contribution":
         assert difference is not None
         whole = completed(effects, difference, layout.maskable_units, slope)
@@ -393,18 +426,16 @@ def baselines_output(forward_func: ForwardFunc, call: Call) -> Tensor:
     return output_tensor(run_forward(forward_func, call.baselines, call.additional_forward_args))
 
 
-def output_difference(output: Tensor, at_baselines: Tensor, target: Tensor | None) -> Tensor:
-    """``F(inputs) - F(baselines)`` at the target, (N,).
+def output_difference(readout: Readout, output: Any, at_baselines: Any) -> Tensor:
+    """``F(inputs) - F(baselines)`` at the target, (N,); of the log-odds where there is a foil.
 
     Args:
+        readout: How outputs are read.
         output: The forward function's result for the inputs.
         at_baselines: That for the baselines.
-        target: The full index into it, (N, k), or None for one value per example.
     """
-    ends = select(output, target), select(at_baselines, target)
-    check_finite(ends[0], "the unmasked inputs")
-    check_finite(ends[1], "the baselines")
-    return ends[0] - ends[1]
+    full = readout.values(output, where="the unmasked inputs")
+    return full - readout.values(at_baselines, where="the baselines")
 
 
 def row_sums(tensors: Sequence[Tensor]) -> Tensor:

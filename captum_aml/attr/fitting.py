@@ -26,9 +26,9 @@ from captum_aml.training import FitCallback, FitSettings, FitSummary
 from captum_aml.training.callbacks import check_callbacks
 from captum_aml.training.data import PredictionCache, reusable
 from captum_aml.training.fit import fit_masker
-from captum_aml.training.labels import with_drawn_labels
 from captum_aml.training.losses import BuildProblem, FitGoal, resolve_metric
 from captum_aml.training.regression import RegressionLoss
+from captum_aml.training.targets import with_drawn_targets
 from captum_aml.typing import Batch, Batches
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ def learn(
             site = attribution._site()
             capture = None if cache is None else cache.capture(call, site)
             problem = attribution._problem(call, site, capture)
-            problem = with_drawn_labels(problem, seed=settings.seed or 0)
+            problem = with_drawn_targets(
+                problem, seed=settings.seed or 0, contrasts=settings.contrasts
+            )
             if not fingerprints:
                 model = underlying_model(attribution.forward_func)
                 fingerprints.append(attribution._fingerprint(problem).with_weights_of(model))
@@ -86,7 +88,7 @@ def learn(
         else:
             masker = without_inference_tensors(copy.deepcopy(attribution.masker))
         view = copy.copy(attribution)
-        view.loss_ = settings.loss
+        view.loss_, view.contrasts_ = settings.loss, settings.contrasts
 
         def metric_values(current: nn.Module, batch: Batch) -> Tensor:
             assert metric is not None
@@ -122,7 +124,7 @@ def learn(
         epochs=len(summary.history),
         seconds=summary.seconds,
     )
-    attribution._take(masker, fingerprints[0], cost, settings.loss)
+    attribution._take(masker, fingerprints[0], cost, settings.loss, contrasts=settings.contrasts)
     return summary
 
 
@@ -142,7 +144,7 @@ def _batch_arguments(batch: Batch) -> dict[str, Any]:
     """A batch as keyword arguments of a call."""
     if not isinstance(batch, Mapping):
         return {"inputs": batch}
-    known = ("inputs", "baselines", "target", "additional_forward_args", "feature_mask")
+    known = ("inputs", "baselines", "target", "additional_forward_args", "feature_mask", "foil")
     unknown = [name for name in batch if name not in known]
     if unknown or "inputs" not in batch:
         raise InvalidInputError(

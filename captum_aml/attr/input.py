@@ -13,7 +13,7 @@ from captum_aml.attr.base import MaskAttribution
 from captum_aml.attr.explain import AttributionResult
 from captum_aml.attr.settings import AttributionOptions
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.masking.call import Call, parse_targets
+from captum_aml.masking.call import Call, parse_foils, parse_targets
 from captum_aml.masking.forward import find_embedding_layer
 from captum_aml.masking.sites import InputSite, Site
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
@@ -85,6 +85,7 @@ class InputMaskAttribution(MaskAttribution):
         return_convergence_delta: Literal[False] = ...,
         *,
         feature_mask: TensorOrTuple | None = ...,
+        foil: Target = ...,
         show_progress: bool = ...,
         skip_tokens: object = ...,
     ) -> TensorOrTuple: ...
@@ -102,6 +103,7 @@ class InputMaskAttribution(MaskAttribution):
         return_convergence_delta: bool = ...,
         *,
         feature_mask: TensorOrTuple | None = ...,
+        foil: Target = ...,
         show_progress: bool = ...,
         skip_tokens: object = ...,
     ) -> TensorOrTuple | tuple[TensorOrTuple, Tensor]: ...
@@ -119,6 +121,7 @@ class InputMaskAttribution(MaskAttribution):
         return_convergence_delta: bool = False,
         *,
         feature_mask: TensorOrTuple | None = None,
+        foil: Target = None,
         show_progress: bool = False,
         skip_tokens: object = None,
     ) -> TensorOrTuple | tuple[TensorOrTuple, Tensor]:
@@ -153,6 +156,11 @@ class InputMaskAttribution(MaskAttribution):
             feature_mask (Tensor or tuple[Tensor, ...], optional): Integer group ids: elements of
                 one group share a mask value and a score, those that equal their baseline too.
                 Default: None
+            foil (int, tuple, Tensor or list, optional): What the target is held against, in the
+                forms of ``target``: explained is why a and not b, the log-odds of a against b, of
+                classes their ``z_a - z_b``; see :mod:`captum_aml.readout`. A fitted masker says it
+                in one pass if it was fitted on ``contrasts``, otherwise as the difference of what
+                it says of a and of b. Default: None
             show_progress (bool, optional): Whether to show a progress bar. Default: False
             skip_tokens (list, optional): Taken from calls of ``LLMAttribution`` written for Captum
                 before 0.9, and without effect: a target's special tokens are left out anyway.
@@ -165,7 +173,8 @@ class InputMaskAttribution(MaskAttribution):
               and dtype of float inputs (float32 for half precision, as Captum's own). Of (N, L, D)
               a token's score is spread evenly over its D channels, so that the sum over the last
               dimension gives it. Signed contributions, whose sum is ``F(inputs) - F(baselines)``;
-              with ``scores="mask"`` in [0, 1], higher is more important.
+              with ``scores="mask"`` in [0, 1], higher is more important. With a foil ``F`` is the
+              log-odds.
             - delta (Tensor): (N,).
 
         Raises:
@@ -193,7 +202,7 @@ class InputMaskAttribution(MaskAttribution):
             )
         call, (result,) = self._explain(
             self._site(),
-            (inputs, baselines, target, additional_forward_args, feature_mask),
+            (inputs, baselines, target, additional_forward_args, feature_mask, foil),
             n_steps=n_steps,
             internal_batch_size=internal_batch_size,
             with_delta=return_convergence_delta,
@@ -208,6 +217,7 @@ class InputMaskAttribution(MaskAttribution):
         inputs: TensorOrTuple,
         targets: list[Target] | Tensor,
         *,
+        foils: list[Target] | Tensor | None = None,
         baselines: Baselines = None,
         additional_forward_args: object | None = None,
         n_steps: int | None = None,
@@ -226,6 +236,8 @@ class InputMaskAttribution(MaskAttribution):
             inputs (Tensor or tuple[Tensor, ...]): As for :meth:`attribute`.
             targets (list or Tensor): T targets, each in a form that :meth:`attribute` takes, or a
                 tensor (N, T) of classes.
+            foils (list or Tensor, optional): The foil of each target, None in the list where it has
+                none. Default: None, no foils
             baselines (scalar, Tensor, tuple of scalar or Tensor, optional): As for
                 :meth:`attribute`, like the arguments after it. Default: None
             additional_forward_args (Any, optional): Default: None
@@ -241,10 +253,11 @@ class InputMaskAttribution(MaskAttribution):
             InvalidInputError: An argument is not as described; the message names it.
             NoGradientError, NonFiniteError, NotFittedError: As for :meth:`attribute`.
         """
-        first, *others = parse_targets(targets)
+        each = parse_targets(targets)
+        (target, foil), *others = zip(each, parse_foils(foils, len(each)), strict=True)
         call, results = self._explain(
             self._site(),
-            (inputs, baselines, first, additional_forward_args, feature_mask),
+            (inputs, baselines, target, additional_forward_args, feature_mask, foil),
             targets=others,
             n_steps=n_steps,
             internal_batch_size=internal_batch_size,

@@ -13,7 +13,7 @@ from captum_aml.attr.base import MaskAttribution
 from captum_aml.attr.explain import AttributionResult
 from captum_aml.attr.settings import AttributionOptions
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.masking.call import parse_targets
+from captum_aml.masking.call import parse_foils, parse_targets
 from captum_aml.masking.sites import LayerSite, Site
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 
@@ -97,6 +97,7 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
         grad_kwargs: dict[str, Any] | None = ...,
         *,
         feature_mask: TensorOrTuple | None = ...,
+        foil: Target = ...,
         show_progress: bool = ...,
         skip_tokens: object = ...,
     ) -> LayerScores: ...
@@ -116,6 +117,7 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
         grad_kwargs: dict[str, Any] | None = ...,
         *,
         feature_mask: TensorOrTuple | None = ...,
+        foil: Target = ...,
         show_progress: bool = ...,
         skip_tokens: object = ...,
     ) -> LayerScores | tuple[LayerScores, Tensor]: ...
@@ -135,6 +137,7 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
         grad_kwargs: dict[str, Any] | None = None,
         *,
         feature_mask: TensorOrTuple | None = None,
+        foil: Target = None,
         show_progress: bool = False,
         skip_tokens: object = None,
     ) -> LayerScores | tuple[LayerScores, Tensor]:
@@ -164,6 +167,7 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
                 gradients here are of the mask. Default: None
             feature_mask (Tensor or tuple[Tensor, ...], optional): Integer group ids for the layer's
                 tensors, by element or, of (N, L, D), by position (N, L). Default: None
+            foil (int, tuple, Tensor or list, optional): As for inputs. Default: None
             show_progress (bool, optional): As for inputs. Default: False
             skip_tokens (list, optional): As for inputs: without effect. Default: None
 
@@ -182,7 +186,7 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
         """
         _, (result,) = self._explain(
             self._site(at_input=attribute_to_layer_input),
-            (inputs, baselines, target, additional_forward_args, feature_mask),
+            (inputs, baselines, target, additional_forward_args, feature_mask, foil),
             n_steps=n_steps,
             internal_batch_size=internal_batch_size,
             with_delta=return_convergence_delta,
@@ -197,6 +201,7 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
         inputs: TensorOrTuple,
         targets: list[Target] | Tensor,
         *,
+        foils: list[Target] | Tensor | None = None,
         baselines: Baselines = None,
         additional_forward_args: object | None = None,
         n_steps: int | None = None,
@@ -213,6 +218,8 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
             inputs (Tensor or tuple[Tensor, ...]): As for :meth:`attribute`.
             targets (list or Tensor): T targets, each in a form that :meth:`attribute` takes, or a
                 tensor (N, T) of classes.
+            foils (list or Tensor, optional): The foil of each target, None in the list where it has
+                none. Default: None, no foils
             baselines (scalar, Tensor, tuple of scalar or Tensor, optional): As for
                 :meth:`attribute`, like the arguments after it. Default: None
             additional_forward_args (Any, optional): Default: None
@@ -229,10 +236,11 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
             InvalidInputError, LayerNotReachedError: As for :meth:`attribute`.
             NoGradientError, NonFiniteError, NotFittedError: As for :meth:`attribute`.
         """
-        first, *others = parse_targets(targets)
+        each = parse_targets(targets)
+        (target, foil), *others = zip(each, parse_foils(foils, len(each)), strict=True)
         _, results = self._explain(
             self._site(at_input=attribute_to_layer_input),
-            (inputs, baselines, first, additional_forward_args, feature_mask),
+            (inputs, baselines, target, additional_forward_args, feature_mask, foil),
             targets=others,
             n_steps=n_steps,
             internal_batch_size=internal_batch_size,

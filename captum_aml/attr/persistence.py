@@ -40,6 +40,7 @@ def saved(attribution: MaskAttribution) -> Checkpoint:
             "perturbation": fitting_removal(attribution.perturbation).name,
             "output": attribution.output,
             "loss": attribution.loss_,
+            "contrasts": attribution.contrasts_,
         },
         fingerprint=attribution.fingerprint_,
         tensors=attribution.masker_.state_dict(),
@@ -79,7 +80,10 @@ def restored(
     # A later fit goes on from it.
     attribution.masker = module
     loss = checkpoint.settings.get("loss", "objective")  # which older folders do not name
-    attribution._take(module, checkpoint.fingerprint, checkpoint.training, loss)
+    contrasts = bool(checkpoint.settings.get("contrasts", False))  # nor this
+    attribution._take(
+        module, checkpoint.fingerprint, checkpoint.training, loss, contrasts=contrasts
+    )
     return attribution
 
 

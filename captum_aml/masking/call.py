@@ -24,6 +24,7 @@ class Call:
         inputs: Tensors with N examples along dimension 0, detached from the caller's graph.
         baselines: Tensors of the same shapes and dtypes.
         target: Indices (N, k) into the output's dimensions after the first, or None.
+        foil: Those of what the target is held against, or None.
         additional_forward_args: Further positional arguments of the forward function.
         feature_mask: Group ids as the caller gave them, one tensor per masked tensor, or None.
         is_tuple: Whether the caller gave ``inputs`` as a tuple.
@@ -37,6 +38,7 @@ class Call:
     additional_forward_args: tuple[Any, ...]
     feature_mask: tuple[Tensor, ...] | None
     is_tuple: bool
+    foil: Tensor | None = None
     batched: tuple[int, ...] = ()
     #: A layer's masks are as the layer's tensors, which are not known yet: they stay whole, with
     #: the first of these examples and the number of all.
@@ -52,10 +54,14 @@ class Call:
         batched = tuple(i for i, arg in enumerate(args) if has_rows(arg, self.n_examples))
         return replace(self, additional_forward_args=args, batched=batched)
 
-    def with_target(self, target: Target) -> Call:
-        """The same call with another target, in any form that ``attribute`` takes."""
-        inputs = self.inputs[0]
-        return replace(self, target=_parse_target(target, len(inputs), inputs.device))
+    def with_target(self, target: Target, foil: Target = None) -> Call:
+        """The same call with another target and foil, in any form that ``attribute`` takes."""
+        n, device = self.n_examples, self.inputs[0].device
+        return replace(
+            self,
+            target=_parse_target(target, n, device),
+            foil=_parse_target(foil, n, device, name="foil"),
+        )
 
     def repeated_args(self, times: int) -> tuple[Any, ...]:
         """The further arguments of joined passes: those with N rows are repeated as a whole."""
@@ -72,6 +78,7 @@ class Call:
             inputs=tuple(t[start:stop] for t in self.inputs),
             baselines=tuple(t[start:stop] for t in self.baselines),
             target=None if self.target is None else self.target[start:stop],
+            foil=None if self.foil is None else self.foil[start:stop],
             additional_forward_args=tuple(
                 a[start:stop] if i in self.batched else a for i, a in enumerate(args)
             ),
@@ -102,6 +109,7 @@ def parse_call(
     target: Target = None,
     additional_forward_args: object | None = None,
     feature_mask: TensorOrTuple | None = None,
+    foil: Target = None,
     *,
     at_layer: bool = False,
     integers_are_ids: bool = True,
@@ -114,6 +122,7 @@ def parse_call(
         target: Index of the output.
         additional_forward_args: Further arguments of the forward function.
         feature_mask: Group ids.
+        foil: Index of the output that the target is held against.
         at_layer: Whether feature masks are as a layer's tensors.
         integers_are_ids: Whether integer inputs stay what they are. Otherwise they are numbers, and
             become floating point values. Default: True
@@ -141,6 +150,7 @@ def parse_call(
         ),
         feature_mask=_parse_feature_mask(feature_mask, None if at_layer else tensors),
         is_tuple=isinstance(inputs, tuple),
+        foil=_parse_target(foil, tensors[0].shape[0], tensors[0].device, name="foil"),
         batched=tuple(i for i, a in enumerate(args) if has_rows(a, tensors[0].shape[0])),
         layer_rows=(0, tensors[0].shape[0]) if at_layer else None,
     )
@@ -236,45 +246,48 @@ def _parse_baseline(baseline: Tensor | int | float, inputs: Tensor) -> Tensor:
     return torch.full_like(inputs, baseline)
 
 
-def _parse_target(target: Target, n_examples: int, device: torch.device) -> Tensor | None:
+def _parse_target(
+    target: Target, n_examples: int, device: torch.device, name: str = "target"
+) -> Tensor | None:
     """Gives every form of target the shape (N, k): k indices into the output's later dimensions."""
     if target is None:
         return None
     rows: list[tuple[int, ...]]
     if isinstance(target, Tensor):
         if not is_integral(target):
-            raise InvalidInputError(f"target: expected integer indices, got {target.dtype}")
+            raise InvalidInputError(f"{name}: expected integer indices, got {target.dtype}")
         if target.numel() == 1:
             rows = [(int(target.item()),)] * n_examples
         elif target.dim() == 1:
             rows = [(int(i),) for i in target.tolist()]
         else:
             raise InvalidInputError(
-                f"target: expected a tensor with one index, or one for each of the {n_examples} "
+                f"{name}: expected a tensor with one index, or one for each of the {n_examples} "
                 f"examples, got shape {tuple(target.shape)}"
             )
     elif isinstance(target, list):
-        rows = [_parse_indices(t) for t in target]
+        rows = [_parse_indices(t, name) for t in target]
     else:
-        rows = [_parse_indices(target)] * n_examples
+        rows = [_parse_indices(target, name)] * n_examples
     if len(rows) != n_examples:
         raise InvalidInputError(
-            f"target: expected one target for each of the {n_examples} examples, got {len(rows)}"
+            f"{name}: expected one {name} for each of the {n_examples} examples, got {len(rows)}"
         )
     lengths = {len(row) for row in rows}
     if len(lengths) != 1 or 0 in lengths:
         raise InvalidInputError(
-            "target: expected tuples of one length, at least one index long, got lengths "
+            f"{name}: expected tuples of one length, at least one index long, got lengths "
             f"{sorted(lengths)}"
         )
     return torch.tensor(rows, dtype=torch.long, device=device)
 
 
-def parse_targets(targets: list[Target] | Tensor) -> list[Target]:
+def parse_targets(targets: list[Target] | Tensor, name: str = "targets") -> list[Target]:
     """Several targets of a call, one after the other.
 
     Args:
         targets: A list of targets in any form that ``attribute`` takes, or classes (N, T).
+        name: The argument's name. Default: targets
 
     Raises:
         InvalidInputError: They are neither, or there is none.
@@ -287,20 +300,40 @@ def parse_targets(targets: list[Target] | Tensor) -> list[Target]:
     if not given:
         came = tuple(targets.shape) if isinstance(targets, Tensor) else repr(targets)
         raise InvalidInputError(
-            "targets: expected a list of one target or more, or a tensor (N, T) of classes, got "
+            f"{name}: expected a list of one target or more, or a tensor (N, T) of classes, got "
             f"{came}"
         )
     return given
 
 
-def _parse_indices(target: object) -> tuple[int, ...]:
+def parse_foils(foils: list[Target] | Tensor | None, n_targets: int) -> list[Target]:
+    """The foil of each of several targets, None for those that stand by themselves.
+
+    Args:
+        foils: None for no foils, or one for each target, as targets are given.
+        n_targets: The number of targets.
+
+    Raises:
+        InvalidInputError: There are more or fewer foils than targets.
+    """
+    if foils is None:
+        return [None] * n_targets
+    given = parse_targets(foils, "foils")
+    if len(given) != n_targets:
+        raise InvalidInputError(
+            f"foils: expected one for each of the {n_targets} targets, got {len(given)}"
+        )
+    return given
+
+
+def _parse_indices(target: object, name: str) -> tuple[int, ...]:
     parts = target if isinstance(target, tuple) else (target,)
     try:
         # operator.index takes whatever stands for an exact integer, NumPy's and torch's too.
         return tuple(operator.index(part) for part in parts)
     except TypeError:
         raise InvalidInputError(
-            f"target: expected an integer or a tuple of integers, got {target!r}"
+            f"{name}: expected an integer or a tuple of integers, got {target!r}"
         ) from None
 
 

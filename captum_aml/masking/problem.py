@@ -156,7 +156,7 @@ class MaskingProblem:
         elif capture is None:
             capture = site.capture(call)
         draws = rng_state() != state
-        readout = Readout.resolve(capture.output, call.target, output, call.n_examples)
+        readout = Readout.resolve(capture.output, call.target, output, call.n_examples, call.foil)
         baselines = site.baselines(call, capture)
         token_dims = site.token_dims(call, capture.features)
         masks = call.feature_mask
@@ -181,17 +181,20 @@ class MaskingProblem:
         return problem._with_endpoints() if readout.is_value else problem
 
     @torch.no_grad()
-    def aimed_at(self, target: Tensor | None) -> MaskingProblem:
+    def aimed_at(self, target: Tensor | None, foil: Tensor | None = None) -> MaskingProblem:
         """The same problem for other targets of its examples, from the passes that were made.
 
         Args:
             target: Indices (N, k) into the output's dimensions after the first, or None.
+            foil: Those of what the target is held against. Default: None, nothing.
 
         Raises:
-            InvalidInputError: The target does not fit the output.
+            InvalidInputError: The target or the foil does not fit the output.
         """
-        call = replace(self.call, target=target)
-        readout = Readout.resolve(self.capture.output, target, self.readout.kind, call.n_examples)
+        call = replace(self.call, target=target, foil=foil)
+        readout = Readout.resolve(
+            self.capture.output, target, self.readout.kind, call.n_examples, foil
+        )
         problem = replace(self, call=call, readout=readout)
         return problem._with_endpoints() if readout.is_value else problem
 

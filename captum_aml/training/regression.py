@@ -120,6 +120,8 @@ def _keys(problem: MaskingProblem) -> list[bytes] | None:
     groups = () if layout.groups is None else (layout.groups.expand(len(maskable), -1),)
     target = problem.readout.target
     index = (problem.readout.target_class,) if target is None else target.unbind(dim=1)
+    if problem.readout.foil is not None:
+        index = (*index, *problem.readout.foil.unbind(dim=1))
     return example_keys(problem.call, *problem.baselines, maskable, *groups, *index)
 
 

@@ -59,6 +59,13 @@ class TrainingOptions:
     n_subsets: Annotated[
         int, Doc("Subsets of each example that ``regression`` learns from, at least 2.")
     ] = 16
+    contrasts: Annotated[
+        bool,
+        Doc(
+            "Whether half of the examples are explained for a contrast of two drawn outcomes, so "
+            "that the masker can be told both (:mod:`captum_aml.training.targets`)."
+        ),
+    ] = False
     weight_decay: Annotated[float, Doc("AdamW's weight decay, at least 0.")] = 0.01
     scheduler: Annotated[
         Scheduler,
@@ -185,7 +192,7 @@ class FitSettings(TrainingOptions):
                 raise InvalidInputError(
                     f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
-        for name in ("resume", "cache_predictions"):
+        for name in ("contrasts", "resume", "cache_predictions"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidInputError(
                     f"{name}: expected True or False, got {getattr(self, name)!r}"
@@ -250,6 +257,7 @@ class FitOptions(TypedDict, total=False):
     epochs: int
     loss: LossName
     n_subsets: int
+    contrasts: bool
     learning_rate: float
     weight_decay: float
     scheduler: Scheduler

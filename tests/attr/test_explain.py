@@ -150,7 +150,7 @@ def test_the_difference_is_taken_at_the_explained_output(target: Any) -> None:
     ids = torch.tensor([[1, 5, 7], [4, 2, 8]])
     problem = problem_for(model, ids, target=target)
     at_baselines = baselines_output(model, problem.call)
-    difference = output_difference(problem.capture.output, at_baselines, problem.readout.target)
+    difference = output_difference(problem.readout, problem.capture.output, at_baselines)
     chosen = {None: [1, 2], 1: [1, 1]}.get(target) if not isinstance(target, list) else target
     full, empty = model(ids), model(ids * 0)
     expected = [(full[i, c] - empty[i, c]).item() for i, c in enumerate(chosen)]

@@ -11,7 +11,7 @@ from captum_aml.masking.call import parse_call
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.masking.sites import InputSite
 from captum_aml.perturbation import resolve_perturbation
-from captum_aml.training.labels import with_drawn_labels
+from captum_aml.training.targets import with_drawn_targets
 
 #: The tokens that decide for the labels of ``TwoLabels``.
 DECIDING = (1, 2)
@@ -59,7 +59,7 @@ def test_a_label_is_drawn_half_by_its_probability_and_half_evenly() -> None:
     share = float(p[0] / p.sum()) / 2 + 0.25
     labels = []
     for seed in range(2):
-        label = with_drawn_labels(given, seed=seed).readout.label
+        label = with_drawn_targets(given, seed=seed).readout.label
         assert label is not None
         # Four standard deviations of a share of that many.
         tolerance = 4 * (share * (1 - share) / len(ids)) ** 0.5
@@ -70,8 +70,8 @@ def test_a_label_is_drawn_half_by_its_probability_and_half_evenly() -> None:
 
 def test_an_example_has_its_label_in_every_batch() -> None:
     ids, _ = texts(20, seed=0)
-    whole = with_drawn_labels(problem(TwoLabels(), ids, "independent_logits", None), seed=3)
-    part = with_drawn_labels(problem(TwoLabels(), ids[5:9], "independent_logits", None), seed=3)
+    whole = with_drawn_targets(problem(TwoLabels(), ids, "independent_logits", None), seed=3)
+    part = with_drawn_targets(problem(TwoLabels(), ids[5:9], "independent_logits", None), seed=3)
     assert whole.readout.label is not None
     assert part.readout.label is not None
     assert torch.equal(part.readout.label, whole.readout.label[5:9])
@@ -82,7 +82,7 @@ def test_an_example_has_its_label_in_every_batch() -> None:
 def test_classes_and_given_targets_stay(output: str, target: int | None) -> None:
     ids, _ = texts(3, seed=0)
     given = problem(TwoLabels(), ids, output, target)
-    assert with_drawn_labels(given, seed=0) is given
+    assert with_drawn_targets(given, seed=0) is given
 
 
 @pytest.mark.parametrize("loss", ["objective", "regression"])
