@@ -27,7 +27,8 @@ class MaskerInputs:
         inputs: The forward function's inputs as the caller gave them, for example ids (N, L).
         probabilities: The distribution that the kept tokens should preserve, (N, C): the
             prediction, or the target class where that is another one. Of several independent
-            labels the one-hot vector of the explained one.
+            labels the one-hot vector of the explained one; of a target that is held against a foil
+            1 at the target and -1 at the foil.
         maskable: For each masked tensor the tokens that take part, bool of the tokens' shape, for
             example (N, L).
         attention_mask: The forward function's argument of that name, (N, L), if it has one.
@@ -64,9 +65,10 @@ class MaskerWindows:
 class Masker(Protocol):
     """A network that proposes mask logits; any ``torch.nn.Module`` with this call is one.
 
-    Five optional members are honoured: ``fitted`` (bool; a module without it counts as fitted),
+    Six optional members are honoured: ``fitted`` (bool; a module without it counts as fitted),
     ``learned_from`` (``objective``, for a module without it, or ``regression``: then its logits are
-    contributions; ``fit`` sets both),
+    contributions), ``contrasts`` (bool, False for a module without it: whether it knows what to say
+    when it is told a target and a foil; ``fit`` sets the three),
     ``config`` (a dictionary of JSON values, kept with a saved masker), ``explained_layers`` (an
     :class:`~captum_aml.maskers.ExplainedLayers`: the layers of the explained model whose hidden
     states the masker is given) and ``windows`` (a method that takes the masker's inputs and gives
