@@ -134,7 +134,7 @@ def argument_named(
         if name in forward_func.keywords:
             return forward_func.keywords[name]
         return argument_named(forward_func.func, (*forward_func.args, *inputs), args, name)
-    signature = _signature(forward_func)
+    signature = signature_of(forward_func)
     try:
         return None if signature is None else signature.bind(*inputs, *args).arguments.get(name)
     except TypeError:  # a signature that differs
@@ -163,7 +163,7 @@ def forwarded_args(
     Raises:
         InvalidInputError: The function needs more than that.
     """
-    signature = _signature(function)
+    signature = signature_of(function)
     if function is given_for or signature is None:
         return args
     takes = list(signature.parameters.values())[1:]
@@ -196,13 +196,13 @@ def forwarded_args(
 
 def _names(function: Callable[..., Any] | None, count: int) -> list[str | None]:
     """The names of a function's first arguments after the ids."""
-    signature = None if function is None else _signature(function)
+    signature = None if function is None else signature_of(function)
     parameters = [] if signature is None else list(signature.parameters.values())[1:]
     named = [p.name for p in parameters if p.kind in _POSITIONAL]
     return [*named, *[None] * count][:count]
 
 
-def _signature(forward_func: Callable[..., Any]) -> inspect.Signature | None:
+def signature_of(forward_func: Callable[..., Any]) -> inspect.Signature | None:
     """A forward function's signature, a module's that of its ``forward``; None where it has none.
 
     Traced functions have none.

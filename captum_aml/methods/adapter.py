@@ -22,6 +22,7 @@ from captum_aml._utils.checks import is_integral
 from captum_aml._utils.isolation import ONE_THREAD, seeded
 from captum_aml.exceptions import InvalidInputError, NoGradientError
 from captum_aml.masking.call import Call, parse_call
+from captum_aml.methods.contrast import ContrastForward
 from captum_aml.methods.registry import (
     Family,
     MethodOptions,
@@ -73,27 +74,40 @@ class Adapter(ABC):
         baselines: Tensor,
         *,
         targets: Tensor,
+        foils: Tensor | None = None,
         additional_forward_args: tuple[object, ...] = (),
         feature_mask: Tensor | None = None,
     ) -> Tensor:
         """Scores for several targets of each text; see :func:`captum_aml.methods.each_target`."""
         with ONE_THREAD, torch.inference_mode(False), torch.set_grad_enabled(self.gradients):
             groups = parse_groups(ids, baselines, feature_mask)
-            if targets.dim() != 2 or len(targets) != len(ids):
+            targets = _columns("targets", targets, ids)
+            foils = None if foils is None else _columns("foils", foils, ids)
+            if foils is not None and foils.shape != targets.shape:
                 raise InvalidInputError(
-                    f"targets: expected classes ({len(ids)}, T), got shape {tuple(targets.shape)}"
+                    f"foils: expected one for each target {tuple(targets.shape)}, got shape "
+                    f"{tuple(foils.shape)}"
                 )
-            columns = [_classes(column, ids) for column in targets.unbind(dim=1)]
-            if not ids.numel() or not columns:
-                return torch.zeros(len(ids), len(columns), ids.shape[1], device=ids.device)
+            if not ids.numel() or not targets.numel():
+                return torch.zeros(*targets.shape, ids.shape[1], device=ids.device)
             call = parse_call(ids, baselines, None, additional_forward_args, groups)
-            scores = self._scores_each(call, torch.stack(columns, dim=1))
+            if foils is None:
+                scores = self._scores_each(call, targets)
+            else:
+                scores = self._contrasts_each(call, targets, foils)
         return scores.detach().float() * maskable_of(call)[:, None]
 
     def _scores_each(self, call: Call, targets: Tensor) -> Tensor:
         """Scores (N, T, L) for targets (N, T) of a call without any."""
         columns = targets.split(1, dim=1)
         return torch.stack([self._scores(replace(call, target=c)) for c in columns], dim=1)
+
+    def _contrasts_each(self, call: Call, targets: Tensor, foils: Tensor) -> Tensor:
+        """Scores (N, T, L) for targets (N, T) that are held against foils (N, T).
+
+        By default the difference of scores, since contributions are linear.
+        """
+        return self._scores_each(call, targets) - self._scores_each(call, foils)
 
 
 def each_target(
@@ -102,6 +116,7 @@ def each_target(
     baselines: Tensor,
     *,
     targets: Tensor,
+    foils: Tensor | None = None,
     additional_forward_args: tuple[object, ...] = (),
     feature_mask: Tensor | None = None,
 ) -> Tensor:
@@ -111,11 +126,16 @@ def each_target(
     fitted masker proposes for all from one pass of the model; perturbation methods run each variant
     of a text once. The others take one target after the other.
 
+    With foils it is explained why the target and not the foil, the difference of their outputs.
+    Methods by name are asked for the difference itself, a fitted masker where it was told both in
+    its fit (``contrasts``); of an instance it is the difference of its scores for each.
+
     Args:
         method: The method.
         ids: Token ids (N, L).
-        baselines: As for :class:`TokenMethod`, like the arguments after ``targets``.
+        baselines: As for :class:`TokenMethod`, like the arguments after ``foils``.
         targets: The explained classes of each text (N, T).
+        foils: What each of them is held against (N, T). Default: None
         additional_forward_args: The forward function's further arguments.
         feature_mask: Groups of tokens (N, L). Default: None
 
@@ -130,20 +150,25 @@ def each_target(
             ids,
             baselines,
             targets=targets,
+            foils=foils,
             additional_forward_args=additional_forward_args,
             feature_mask=feature_mask,
         )
-    scores = [
-        method(
-            ids,
-            baselines,
-            target=column,
-            additional_forward_args=additional_forward_args,
-            feature_mask=feature_mask,
-        )
-        for column in targets.unbind(dim=1)
-    ]
-    return torch.stack(scores, dim=1)
+
+    def alone(classes: Tensor) -> Tensor:
+        scores = [
+            method(
+                ids,
+                baselines,
+                target=column,
+                additional_forward_args=additional_forward_args,
+                feature_mask=feature_mask,
+            )
+            for column in classes.unbind(dim=1)
+        ]
+        return torch.stack(scores, dim=1)
+
+    return alone(targets) if foils is None else alone(targets) - alone(foils)
 
 
 def groups_of(call: Call) -> Tensor:
@@ -249,6 +274,17 @@ def _classes(target: Tensor | int, ids: Tensor) -> Tensor:
     if n_examples and int(classes.min()) < 0:
         raise InvalidInputError(f"target: expected classes from 0, got {int(classes.min())}")
     return classes.long().expand(n_examples)
+
+
+def _columns(name: str, classes: Tensor, ids: Tensor) -> Tensor:
+    """Several classes of each example (N, T), checked."""
+    if classes.dim() != 2 or len(classes) != len(ids):
+        raise InvalidInputError(
+            f"{name}: expected classes ({len(ids)}, T), got shape {tuple(classes.shape)}"
+        )
+    if not classes.shape[1]:
+        return classes
+    return torch.stack([_classes(column, ids) for column in classes.unbind(dim=1)], dim=1)
 
 
 def classes_of(call: Call) -> Tensor:
@@ -396,6 +432,17 @@ class ScoringMethod(Adapter):
             method = replace(self, subject=replace(subject, recall=Recall()))
             scores += [method._scores(replace(example, target=t)) for t in own.split(1, dim=1)]
         return torch.cat(scores).reshape(*targets.shape, -1)
+
+    def _contrasts_each(self, call: Call, targets: Tensor, foils: Tensor) -> Tensor:
+        forward = ContrastForward(self.subject.forward_func)
+        subject = replace(self.subject, forward_func=forward, output="logits")
+        method = replace(self, subject=subject)
+        of_fact = torch.ones(call.n_examples, 1, dtype=torch.long, device=targets.device)
+        scores = []
+        for pairs in torch.stack([targets, foils], dim=-1).unbind(dim=1):
+            args = (*call.additional_forward_args, pairs)
+            scores.append(method._scores(replace(call.with_args(args), target=of_fact)))
+        return torch.stack(scores, dim=1)
 
     def _scores(self, call: Call) -> Tensor:
         subject = self.subject

@@ -60,12 +60,18 @@ class MaskMethod(Adapter):
     def _scores_each(self, call: Call, targets: Tensor) -> Tensor:
         return self._explained(call, list(targets.unbind(dim=1)))
 
-    def _explained(self, call: Call, targets: list[Target]) -> Tensor:
-        """Scores (N, T, L) for each of the targets."""
+    def _contrasts_each(self, call: Call, targets: Tensor, foils: Tensor) -> Tensor:
+        return self._explained(call, list(targets.unbind(dim=1)), list(foils.unbind(dim=1)))
+
+    def _explained(
+        self, call: Call, targets: list[Target], foils: list[Target] | None = None
+    ) -> Tensor:
+        """Scores (N, T, L) for each of the targets, which may have foils."""
         groups = groups_of(call)
         results = self.attribution.attribute_each(
             call.inputs[0],
             targets,
+            foils=foils,
             baselines=call.baselines[0],
             additional_forward_args=call.additional_forward_args,
             # What is not maskable has a group of its own there, so that it counts for no other.

@@ -19,15 +19,9 @@ from captum_aml.attr import AMLAttribution, LAAttribution
 from captum_aml.attr.la import LEARNED
 from captum_aml.exceptions import InvalidInputError, NotFittedError
 from captum_aml.maskers.checkpoint import Checkpoint, folder_of
-from captum_aml.methods import MaskerLike, MethodOutput, TokenMethod
+from captum_aml.methods import MaskerLike, TokenMethod
 from captum_aml.text.batches import TextBatches
 from captum_aml.text.columns import Column
-from captum_aml.text.contrast import (
-    AskedContrast,
-    ContrastForward,
-    ContrastMethod,
-    ContrastOfScores,
-)
 from captum_aml.text.explaining import StreamExplainer
 from captum_aml.text.explanation import Explanation
 from captum_aml.text.failing import OnError, check_errors
@@ -42,7 +36,6 @@ from captum_aml.text.segmentation import Segmenter, Unit
 from captum_aml.text.units import TextUnits
 from captum_aml.training.recipes import BATCH_SIZE, EPOCHS
 from captum_aml.training.settings import FitOptions
-from captum_aml.typing import ForwardFunc
 
 _DEFAULT = "aml"
 #: What finds the deciding words best where there is no gradient: of the bundled reviews, with the
@@ -285,7 +278,7 @@ class TextExplainer:
                 where the model takes it, otherwise by blending.
             batch_size: Texts in a batch. Default: 8.
             show_progress: Whether to show a progress bar. Default: False.
-            **options: How to fit, such as ``patience`` or ``checkpoint_dir``: the fields of
+            **options: How to fit, such as ``contrasts`` or ``checkpoint_dir``: the fields of
                 :class:`~captum_aml.training.FitSettings`, with its defaults but for three:
                 ``epochs`` is 6, ``loss`` is ``regression`` for AML and ``objective`` for LA, and
                 ``learning_rate`` is 1e-4, or 1e-3 for a head on hidden states, such as ``shared``.
@@ -438,7 +431,6 @@ class TextExplainer:
         return StreamExplainer(
             self.text_model,
             method,
-            self._contrast(method, n_steps, n_texts),
             name=self.method_name,
             meaning=methods.score_meaning(method, entry),
             units=self.units,
@@ -468,49 +460,20 @@ class TextExplainer:
                 seed=self.seed,
                 batch_size=n_texts or self.batch_size,
             )
-        return self._created(
+        return methods.create(
             self.method,
             self.text_model,
-            n_steps,
-            n_texts,
-            output=self.text_model.output,
+            self.text_model.embedding_layer,
+            n_steps=n_steps,
+            seed=self.seed,
+            batch_size=n_texts or self.batch_size,
             masker=self._fitted,
+            output=self.text_model.output,
         )
 
     @property
     def _fitted(self) -> MaskerLike | None:
         return self.masker if self.attribution_ is None else self.attribution_
-
-    def _created(
-        self,
-        name: str,
-        forward_func: ForwardFunc,
-        n_steps: int | None,
-        n_texts: int | None,
-        *,
-        output: MethodOutput,
-        masker: MaskerLike | None = None,
-    ) -> TokenMethod:
-        return methods.create(
-            name,
-            forward_func,
-            self.text_model.embedding_layer,
-            n_steps=n_steps,
-            seed=self.seed,
-            batch_size=n_texts or self.batch_size,
-            masker=masker,
-            output=output,
-        )
-
-    def _contrast(
-        self, method: TokenMethod, n_steps: int | None, n_texts: int | None
-    ) -> ContrastMethod:
-        """The method for contrasts: asked for the difference itself where it can be."""
-        if self._fitted is not None or not isinstance(self.method, str):
-            return ContrastOfScores(method)
-        n_steps = self.n_steps if n_steps is None else n_steps
-        forward = ContrastForward(self.text_model)
-        return AskedContrast(self._created(self.method, forward, n_steps, n_texts, output="logits"))
 
     def _learned_name(self) -> str:
         """``aml`` or ``la``."""

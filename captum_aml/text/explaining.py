@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteError
 from captum_aml.methods import ScoreMeaning, Setting, TokenMethod, each_target
-from captum_aml.text.contrast import ContrastMethod
 from captum_aml.text.encoding import TextBatch, TokenizedText
 from captum_aml.text.explanation import Explanation
 from captum_aml.text.failing import FailingTexts, OnError, windows
@@ -37,7 +36,6 @@ class StreamExplainer:
     Attributes:
         text_model: The model to explain.
         method: The method.
-        contrast: The same for contrasts.
         name: What results are recorded under.
         meaning: What its scores say.
         units: What is masked and scored as one.
@@ -49,7 +47,6 @@ class StreamExplainer:
 
     text_model: TextModel
     method: TokenMethod
-    contrast: ContrastMethod
     name: str
     meaning: ScoreMeaning
     units: TextUnits
@@ -310,16 +307,11 @@ class StreamExplainer:
                 rows = [row for row, some in enumerate(places) if len(some) == count]
                 part = call.rows(rows)
                 wanted = [[asked[row][place] for place in places[row]] for row in rows]
+                targets = torch.tensor([[t.index for t in some] for some in wanted])
+                foils = None
                 if with_foil:
-                    numbers = [[(t.index, t.foil) for t in some] for some in wanted]
-                    pairs = torch.tensor(numbers, device=part.device)  # (n, count, 2)
-                    columns = [part.contrasted(self.contrast, each) for each in pairs.unbind(1)]
-                    scores = torch.stack(columns, dim=1)
-                else:
-                    targets = torch.tensor(
-                        [[target.index for target in some] for some in wanted], device=part.device
-                    )
-                    scores = part.each_target(self.method, targets)
+                    foils = torch.tensor([[t.foil for t in some] for some in wanted])
+                scores = part.each_target(self.method, targets, foils)
                 for row, found in zip(rows, scores, strict=True):
                     table.update({(row, p): s for p, s in zip(places[row], found, strict=True)})
         return table
@@ -438,15 +430,16 @@ class _TextCall:
         """A method's scores for one target of each text, (n, L)."""
         return method(*self._ids, target=target, **self._named)
 
-    def each_target(self, method: TokenMethod, targets: Tensor) -> Tensor:
-        """A method's scores for T targets of each text, (n, T, L)."""
-        if targets.shape[1] == 1:
+    def each_target(
+        self, method: TokenMethod, targets: Tensor, foils: Tensor | None = None
+    ) -> Tensor:
+        """A method's scores for T targets of each text, which may have foils, (n, T, L)."""
+        targets = targets.to(self.device)
+        if foils is not None:
+            foils = foils.to(self.device)
+        elif targets.shape[1] == 1:
             return self.scores(method, target=targets[:, 0])[:, None]
-        return each_target(method, *self._ids, targets=targets, **self._named)
-
-    def contrasted(self, contrast: ContrastMethod, pairs: Tensor) -> Tensor:
-        """Scores for a contrast of each text, (n, L)."""
-        return contrast(*self._ids, pairs=pairs, **self._named)
+        return each_target(method, *self._ids, targets=targets, foils=foils, **self._named)
 
     @property
     def _ids(self) -> tuple[Tensor, Tensor]:

@@ -173,6 +173,26 @@ def test_variants_of_a_text_are_run_once_for_all_targets(name: str) -> None:
         assert rows[0] == rows[1] > 0
 
 
+@pytest.mark.parametrize("name", named(*ADDITIVE, "saliency", "lime", "la"))
+def test_a_contrast_is_that_of_the_difference_itself(name: str) -> None:
+    model = Additive(WEIGHTS)
+    targets, foils = torch.tensor([[0, 1], [2, 0]]), torch.tensor([[1, 2], [1, 2]])
+    made = methods.create(name, model, model.embedding, n_steps=few(name), seed=1)
+    rest = {"additional_forward_args": (MASK,)}
+    scores = methods.each_target(made, IDS, REFERENCE, targets=targets, foils=foils, **rest)
+    for column in range(2):
+        fact, foil = targets[:, column], foils[:, column]
+
+        def difference(ids: Tensor, mask: Tensor, fact: Tensor, foil: Tensor) -> Tensor:
+            z = model(ids, mask)
+            d = z.gather(1, fact[:, None]) - z.gather(1, foil[:, None])
+            return torch.cat([torch.zeros_like(d), d], dim=1)
+
+        by_hand = methods.create(name, difference, model.embedding, n_steps=few(name), seed=1)
+        wanted = by_hand(IDS, REFERENCE, target=1, additional_forward_args=(MASK, fact, foil))
+        torch.testing.assert_close(scores[:, column], wanted, rtol=0, atol=1e-5)
+
+
 def test_a_method_of_a_users_own_takes_one_target_after_the_other() -> None:
     class Own:
         settings: ClassVar[dict[str, methods.Setting]] = {}
@@ -183,6 +203,10 @@ def test_a_method_of_a_users_own_takes_one_target_after_the_other() -> None:
     targets = torch.tensor([[1, 2, 3], [4, 5, 6]])
     scores = methods.each_target(Own(), IDS, REFERENCE, targets=targets)
     assert torch.equal(scores, IDS[:, None] + 10.0 * targets[..., None])
+    of_contrasts = methods.each_target(
+        Own(), IDS, REFERENCE, targets=targets, foils=targets.flip(1)
+    )
+    assert torch.equal(of_contrasts[0, :, 0], torch.tensor([-20.0, 0.0, 20.0]))
 
 
 def test_targets_of_no_text_or_of_other_texts() -> None:
@@ -192,6 +216,10 @@ def test_targets_of_no_text_or_of_other_texts() -> None:
     assert nothing.shape == (2, 0, 6)
     with pytest.raises(InvalidInputError, match=r"^targets: expected classes \(2, T\), got"):
         methods.each_target(method, IDS, REFERENCE, targets=torch.zeros(3, 1).long())
+    with pytest.raises(InvalidInputError, match=r"^foils: expected one for each target \(2, 1\)"):
+        methods.each_target(
+            method, IDS, REFERENCE, targets=torch.zeros(2, 1).long(), foils=torch.ones(2, 2).long()
+        )
     with pytest.raises(InvalidInputError, match=r"^target: "):
         methods.each_target(
             method,
