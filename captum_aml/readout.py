@@ -428,16 +428,30 @@ class Readout:
         Raises:
             NonFiniteError: One is NaN or infinite.
         """
-        tensor = output_tensor(output)
         if self.foil is not None:
-            fact, foil = (
-                self._log_odds(as_float(select(tensor, index)), where=where)
-                for index in (self.target, self.foil)
-            )
+            fact, foil = self.sides(output, where=where)
             return fact - foil
-        values = as_float(select(tensor, self.target))
+        values = as_float(select(output_tensor(output), self.target))
         check_finite(values, where)
         return values
+
+    def sides(self, output: Any, *, where: str) -> tuple[Tensor, Tensor]:
+        """What a contrast is the difference of: the target's values and the foil's, each (M,).
+
+        Args:
+            output: What the forward function returned for M rows, M a multiple of N.
+            where: Names the pass in an error.
+
+        Raises:
+            NonFiniteError: One is NaN or infinite.
+        """
+        assert self.foil is not None
+        tensor = output_tensor(output)
+        fact, foil = (
+            self._log_odds(as_float(select(tensor, index)), where=where)
+            for index in (self.target, self.foil)
+        )
+        return fact, foil
 
     def _log_odds(self, values: Tensor, *, where: str) -> Tensor:
         """An outcome's values (M,) as its log-odds, up to what all classes of a row share."""

@@ -34,6 +34,13 @@ class AMLAttribution(InputMaskAttribution):
     Examples:
         >>> aml = AMLAttribution(model)
         >>> scores = aml.attribute(embeddings, baselines=reference)
+
+        Which columns of a table speak for one class rather than for another:
+
+        >>> weights = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 1.0], [-1.0, 0.0, 2.0]])
+        >>> aml = AMLAttribution(lambda rows: rows @ weights.T, output="logits")
+        >>> aml.attribute(torch.ones(1, 3), target=0, foil=1)
+        tensor([[ 2., -3.,  0.]])
     """
 
     _method = "aml"

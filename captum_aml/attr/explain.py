@@ -220,8 +220,9 @@ def explain(
     The problems differ in their targets alone, and share passes of the forward function. A fitted
     masker's proposal, and with ``tune`` the averaged mask gradient's, is tuned by ``n_steps``. With
     neither, ``n_steps`` are the masks of the averaged mask gradient. The logits of a masker that
-    was ``regressed`` are contributions, and of any other its mask is shared out. A masker that was
-    not fitted on ``contrasts`` says the difference of what it says of the target and of the foil.
+    was ``regressed`` are contributions, and of any other its mask is shared out. Of a masker that
+    was not fitted on ``contrasts`` it is the difference of contributions to the target's side of a
+    contrast and to the foil's.
 
     Raises:
         InvalidInputError: Such a masker itself is to be tuned for a contrast.
@@ -229,6 +230,15 @@ def explain(
     # Where nothing is maskable there is nothing to tune, and nothing to differentiate.
     steps = n_steps if bool(problems[0].layout.maskable_units.any()) else 0
     tunes = n_steps > 0 and (masker is not None or tune is not None)
+    function, call = problems[0].site.forward_func, problems[0].call
+    with_foil = any(problem.readout.foil is not None for problem in problems)
+    apart = with_foil and masker is not None and not contrasts
+    if apart and tunes and tune == "masker":
+        raise InvalidInputError(
+            "foil: tune='masker' expected a masker that was fitted on contrasts, by "
+            "fit(contrasts=True); this one knows targets by themselves alone"
+        )
+    at_baselines = baselines_output(function, call) if apart else None
     proposals = _proposals(
         problems,
         objective,
@@ -236,15 +246,9 @@ def explain(
         n_masks=DEFAULT_MASKS if tunes and steps else steps,
         to_tune=tunes,
         regressed=regressed,
-        contrasts=contrasts,
+        at_baselines=at_baselines,
         seed=seed,
     )
-    with_foil = any(problem.readout.foil is not None for problem in problems)
-    if tunes and tune == "masker" and with_foil and not contrasts:
-        raise InvalidInputError(
-            "foil: tune='masker' expected a masker that was fitted on contrasts, by "
-            "fit(contrasts=True); this one knows targets by themselves alone"
-        )
     results: list[TuningResult | None] = [None] * len(problems)
     if tunes:
         results = [
@@ -259,9 +263,8 @@ def explain(
             )
             for problem, proposal in zip(problems, proposals, strict=True)
         ]
-    at_baselines = None
-    if with_delta or scores == "contribution":
-        at_baselines = baselines_output(problems[0].site.forward_func, problems[0].call)
+    if at_baselines is None and (with_delta or scores == "contribution"):
+        at_baselines = baselines_output(function, call)
     return [
         _scored(problem, proposal, result, at_baselines, scores=scores, with_delta=with_delta)
         for problem, proposal, result in zip(problems, proposals, results, strict=True)
@@ -291,14 +294,14 @@ def _proposals(
     n_masks: int,
     to_tune: bool,
     regressed: bool,
-    contrasts: bool,
+    at_baselines: Tensor | None,
     seed: int,
 ) -> list[_Proposal]:
     maskable, dtype = problems[0].layout.maskable_units, _mask_dtype(problems[0])
     if masker is not None:
         with torch.no_grad(), evaluating(masker):
             return [
-                _proposed(problem, masker, dtype, regressed=regressed, contrasts=contrasts)
+                _proposed(problem, masker, dtype, regressed=regressed, at_baselines=at_baselines)
                 for problem in problems
             ]
     if n_masks == 0 or not isinstance(objective, LogOddsObjective):
@@ -324,16 +327,28 @@ def _proposed(
     dtype: torch.dtype,
     *,
     regressed: bool,
-    contrasts: bool,
+    at_baselines: Tensor | None = None,
 ) -> _Proposal:
-    if problem.readout.foil is not None and not contrasts:
-        fact, foil = (
-            _proposed(
-                problem.aimed_at(index), masker, dtype, regressed=regressed, contrasts=False
-            ).effects
-            for index in (problem.readout.target, problem.readout.foil)
-        )
-        return _Proposal(as_logits(fact - foil), fact - foil)
+    """A masker's proposal.
+
+    Args:
+        problem: The problem.
+        masker: The masker.
+        dtype: The mask's dtype.
+        regressed: Whether its logits are contributions.
+        at_baselines: What the forward function gives for the baselines, where the masker is to be
+            told the target and the foil of a contrast one after the other. Default: None
+    """
+    readout, maskable = problem.readout, problem.layout.maskable_units
+    if readout.foil is not None and at_baselines is not None:
+        full = readout.sides(problem.capture.output, where="the unmasked inputs")
+        removed = readout.sides(at_baselines, where="the baselines")
+        sides = []
+        for index, high, low in zip((readout.target, readout.foil), full, removed, strict=True):
+            alone = _proposed(problem.aimed_at(index), masker, dtype, regressed=regressed)
+            sides.append(completed(alone.effects, (high - low).to(dtype), maskable))
+        effects = sides[0] - sides[1]
+        return _Proposal(as_logits(effects), effects, torch.ones_like(effects[:, 0]))
     logits = problem.propose(masker).to(dtype)
     return _Proposal(logits, logits - NEUTRAL_LOGIT if regressed else torch.sigmoid(logits))
 

@@ -109,6 +109,15 @@ class Adapter(ABC):
         """
         return self._scores_each(call, targets) - self._scores_each(call, foils)
 
+    def _of_pairs(self, call: Call, targets: Tensor, foils: Tensor) -> Tensor:
+        """The same by a method that was made for a ``ContrastForward``."""
+        of_fact = torch.ones(call.n_examples, 1, dtype=torch.long, device=targets.device)
+        scores = []
+        for pairs in torch.stack([targets, foils], dim=-1).unbind(dim=1):
+            args = (*call.additional_forward_args, pairs)
+            scores.append(self._scores(replace(call.with_args(args), target=of_fact)))
+        return torch.stack(scores, dim=1)
+
 
 def each_target(
     method: TokenMethod,
@@ -436,13 +445,7 @@ class ScoringMethod(Adapter):
     def _contrasts_each(self, call: Call, targets: Tensor, foils: Tensor) -> Tensor:
         forward = ContrastForward(self.subject.forward_func)
         subject = replace(self.subject, forward_func=forward, output="logits")
-        method = replace(self, subject=subject)
-        of_fact = torch.ones(call.n_examples, 1, dtype=torch.long, device=targets.device)
-        scores = []
-        for pairs in torch.stack([targets, foils], dim=-1).unbind(dim=1):
-            args = (*call.additional_forward_args, pairs)
-            scores.append(method._scores(replace(call.with_args(args), target=of_fact)))
-        return torch.stack(scores, dim=1)
+        return replace(self, subject=subject)._of_pairs(call, targets, foils)
 
     def _scores(self, call: Call) -> Tensor:
         subject = self.subject

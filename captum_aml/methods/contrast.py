@@ -16,6 +16,7 @@ Explanation" (1990); Jacovi et al., "Contrastive Explanations for Model Interpre
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -30,7 +31,8 @@ class ContrastForward:
     """A forward function of the difference of two outputs of another one, (N, C).
 
     Its last argument names them for each example, (N, 2), after the arguments of the other. It
-    gives logits (N, 2) of the foil and the fact, 0 and z_a - z_b.
+    gives logits (N, 2) of the foil and the fact, 0 and z_a - z_b, or what the other's method
+    ``difference`` makes of the two where it has one.
 
     Attributes:
         model: The model behind the other forward function.
@@ -64,5 +66,11 @@ class ContrastForward:
                 f"{int(pairs.max())}"
             )
         fact, foil = outputs.gather(1, pairs).unbind(dim=1)
-        difference = fact - foil
-        return torch.stack([torch.zeros_like(difference), difference], dim=1)
+        difference = own_difference(self._forward_func) or torch.sub
+        d = difference(fact, foil)
+        return torch.stack([torch.zeros_like(d), d], dim=1)
+
+
+def own_difference(forward_func: ForwardFunc) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """What a forward function takes for the difference of two outputs (N,), if not z_a - z_b."""
+    return getattr(forward_func, "difference", None)

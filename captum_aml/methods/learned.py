@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -17,6 +17,7 @@ from captum_aml.attr.explain import TuneKind
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import Call
 from captum_aml.methods.adapter import Adapter, classes_of, group_sums, groups_of, shares
+from captum_aml.methods.contrast import ContrastForward, own_difference
 from captum_aml.methods.registry import Factory, MethodOptions, MethodSpec, Setting, register
 from captum_aml.typing import ForwardFunc, Target
 
@@ -61,7 +62,12 @@ class MaskMethod(Adapter):
         return self._explained(call, list(targets.unbind(dim=1)))
 
     def _contrasts_each(self, call: Call, targets: Tensor, foils: Tensor) -> Tensor:
-        return self._explained(call, list(targets.unbind(dim=1)), list(foils.unbind(dim=1)))
+        forward_func = self.attribution.forward_func
+        if own_difference(forward_func) is None:
+            return self._explained(call, list(targets.unbind(dim=1)), list(foils.unbind(dim=1)))
+        attribution = copy.copy(self.attribution)
+        attribution.forward_func, attribution.output = ContrastForward(forward_func), "logits"
+        return replace(self, attribution=attribution)._of_pairs(call, targets, foils)
 
     def _explained(
         self, call: Call, targets: list[Target], foils: list[Target] | None = None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from captum_aml import AMLAttribution, LAAttribution, LayerAMLAttribution
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.maskers import EmbeddingMasker
 
 #: What each of four numbers says for each of three classes.
 WEIGHTS = torch.tensor(
@@ -178,9 +179,30 @@ def agreement(attribution: Any) -> float:
     return float(torch.stack(found).mean())
 
 
-@pytest.mark.parametrize("output", ["logits", "independent_logits"])
-def test_a_masker_that_was_told_both_knows_the_difference(tmp_path: Path, output: str) -> None:
-    told = AMLAttribution(Said(), output=output).fit(
+@pytest.mark.parametrize("softmax", [False, True])
+def test_a_masker_that_was_not_says_the_difference_of_what_it_says_of_each(softmax: bool) -> None:
+    masker = EmbeddingMasker(feature_shapes=[(6, 3)], n_classes=3)
+    masker.fitted = True
+    model, ids = Said(), words(4, seed=2)
+
+    def forward(x: Tensor) -> Tensor:
+        z: Tensor = model(x)
+        return z.softmax(dim=1) if softmax else z
+
+    attribution = AMLAttribution(forward, embedding_layer=model.embedding, masker=masker)
+    scores, delta = attribution.attribute(ids, target=2, foil=0, return_convergence_delta=True)
+    torch.testing.assert_close(delta, torch.zeros(4), rtol=0, atol=1e-5)
+    if not softmax:
+        fact, foil = attribution.attribute_each(ids, [2, 0])
+        torch.testing.assert_close(scores, fact - foil, rtol=0, atol=1e-5)
+    with pytest.raises(InvalidInputError, match=r"^foil: tune='masker' expected a masker that was"):
+        AMLAttribution(
+            forward, embedding_layer=model.embedding, masker=masker, tune="masker"
+        ).attribute(ids, target=2, foil=0, n_steps=2)
+
+
+def test_a_masker_that_was_told_both_knows_the_difference(tmp_path: Path) -> None:
+    told = AMLAttribution(Said(), output="independent_logits").fit(
         list(words(480, seed=0).split(16)),
         epochs=6,
         learning_rate=0.02,

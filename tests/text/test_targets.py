@@ -71,7 +71,8 @@ class TestContrast:
         masker = EmbeddingMasker(feature_shapes=[(6, 3)], n_classes=3)
         texts = [" ".join(words) for words in permutations(WORDS)]
         explainer = TextExplainer(model, tokenizer).fit(texts, masker=masker, epochs=1)
-        (contrast,) = explainer(TEXT, target=(0, 1))
+        fact, foil, contrast = explainer(TEXT, target=[0, 1, (0, 1)])
+        assert contrast.scores == pytest.approx(np.subtract(fact.scores, foil.scores), abs=1e-5)
         assert sum(contrast.scores) == pytest.approx(sum(differences(0, 1)), abs=1e-4)
 
     def test_by_a_masker_that_was_told_both(self, tmp_path: Path) -> None:

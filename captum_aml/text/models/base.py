@@ -388,10 +388,6 @@ class TextModel(ABC):
             return outputs
         return outputs.sigmoid() if self.output == "independent_logits" else outputs.softmax(dim=-1)
 
-    def difference(self, fact: Tensor, foil: Tensor) -> Tensor:
-        """What a contrast explains, by the outputs (N,) of one outcome and of the other."""
-        return fact - foil
-
     def predict(self, texts: Iterable[TextLike], *, batch_size: int = 32) -> Tensor:
         """Probabilities of the outcomes, or values, in batches of similar length.
 
