@@ -220,25 +220,26 @@ def explain(
     The problems differ in their targets alone, and share passes of the forward function. A fitted
     masker's proposal, and with ``tune`` the averaged mask gradient's, is tuned by ``n_steps``. With
     neither, ``n_steps`` are the masks of the averaged mask gradient. The logits of a masker that
-    was ``regressed`` are contributions, and of any other its mask is shared out. Of a masker that
-    was not fitted on ``contrasts`` it is the difference of contributions to the target's side of a
-    contrast and to the foil's.
+    was ``regressed`` are contributions, and of any other its mask is shared out. A masker that was
+    fitted on ``contrasts`` is told target and foil of one, in both orders; of any other it is the
+    difference of contributions to the target's side and to the foil's.
 
     Raises:
-        InvalidInputError: Such a masker itself is to be tuned for a contrast.
+        InvalidInputError: A masker that knows no contrasts itself is to be tuned for one.
     """
     # Where nothing is maskable there is nothing to tune, and nothing to differentiate.
     steps = n_steps if bool(problems[0].layout.maskable_units.any()) else 0
     tunes = n_steps > 0 and (masker is not None or tune is not None)
     function, call = problems[0].site.forward_func, problems[0].call
     with_foil = any(problem.readout.foil is not None for problem in problems)
-    apart = with_foil and masker is not None and not contrasts
-    if apart and tunes and tune == "masker":
+    if with_foil and tunes and tune == "masker" and not contrasts:
         raise InvalidInputError(
             "foil: tune='masker' expected a masker that was fitted on contrasts, by "
             "fit(contrasts=True); this one knows targets by themselves alone"
         )
-    at_baselines = baselines_output(function, call) if apart else None
+    at_baselines = None
+    if with_foil and masker is not None:
+        at_baselines = baselines_output(function, call)
     proposals = _proposals(
         problems,
         objective,
@@ -246,6 +247,7 @@ def explain(
         n_masks=DEFAULT_MASKS if tunes and steps else steps,
         to_tune=tunes,
         regressed=regressed,
+        contrasts=contrasts,
         at_baselines=at_baselines,
         seed=seed,
     )
@@ -294,6 +296,7 @@ def _proposals(
     n_masks: int,
     to_tune: bool,
     regressed: bool,
+    contrasts: bool,
     at_baselines: Tensor | None,
     seed: int,
 ) -> list[_Proposal]:
@@ -301,7 +304,11 @@ def _proposals(
     if masker is not None:
         with torch.no_grad(), evaluating(masker):
             return [
-                _proposed(problem, masker, dtype, regressed=regressed, at_baselines=at_baselines)
+                _proposed(problem, masker, dtype, regressed=regressed)
+                if problem.readout.foil is None
+                else _proposed_contrast(
+                    problem, masker, at_baselines, dtype, regressed=regressed, told_both=contrasts
+                )
                 for problem in problems
             ]
     if n_masks == 0 or not isinstance(objective, LogOddsObjective):
@@ -322,35 +329,56 @@ def _proposals(
 
 
 def _proposed(
+    problem: MaskingProblem, masker: nn.Module, dtype: torch.dtype, *, regressed: bool
+) -> _Proposal:
+    """A masker's proposal, whose logits are contributions if it was ``regressed``."""
+    logits = problem.propose(masker).to(dtype)
+    return _Proposal(logits, logits - NEUTRAL_LOGIT if regressed else torch.sigmoid(logits))
+
+
+def _proposed_contrast(
     problem: MaskingProblem,
     masker: nn.Module,
+    at_baselines: Tensor | None,
     dtype: torch.dtype,
     *,
     regressed: bool,
-    at_baselines: Tensor | None = None,
+    told_both: bool,
 ) -> _Proposal:
-    """A masker's proposal.
+    """A masker's proposal for a contrast, from contributions to both of its sides.
+
+    A masker that is ``told_both`` says what speaks for the target against the foil, and then what
+    speaks for the foil against the target: half of the one minus half of the other is the same for
+    either order, but for its sign. Any other says what speaks for each of them by itself.
 
     Args:
         problem: The problem.
         masker: The masker.
+        at_baselines: What the forward function gives for the baselines.
         dtype: The mask's dtype.
-        regressed: Whether its logits are contributions.
-        at_baselines: What the forward function gives for the baselines, where the masker is to be
-            told the target and the foil of a contrast one after the other. Default: None
+        regressed: Whether the masker's logits are contributions.
+        told_both: Whether it was fitted on contrasts.
     """
-    readout, maskable = problem.readout, problem.layout.maskable_units
-    if readout.foil is not None and at_baselines is not None:
-        full = readout.sides(problem.capture.output, where="the unmasked inputs")
-        removed = readout.sides(at_baselines, where="the baselines")
-        sides = []
-        for index, high, low in zip((readout.target, readout.foil), full, removed, strict=True):
-            alone = _proposed(problem.aimed_at(index), masker, dtype, regressed=regressed)
-            sides.append(completed(alone.effects, (high - low).to(dtype), maskable))
-        effects = sides[0] - sides[1]
-        return _Proposal(as_logits(effects), effects, torch.ones_like(effects[:, 0]))
-    logits = problem.propose(masker).to(dtype)
-    return _Proposal(logits, logits - NEUTRAL_LOGIT if regressed else torch.sigmoid(logits))
+    readout = problem.readout
+    target, foil = readout.target, readout.foil
+    full = readout.sides(problem.capture.output, where="the unmasked inputs")
+    removed = readout.sides(at_baselines, where="the baselines")
+    fact_difference, foil_difference = (a - b for a, b in zip(full, removed, strict=True))
+    if told_both:
+        half = (fact_difference - foil_difference) / 2
+        asked = ((target, foil, half), (foil, target, -half))
+    else:
+        asked = ((target, None, fact_difference), (foil, None, foil_difference))
+    of_fact, of_foil = (
+        completed(
+            _proposed(problem.aimed_at(index, other), masker, dtype, regressed=regressed).effects,
+            difference.to(dtype),
+            problem.layout.maskable_units,
+        )
+        for index, other, difference in asked
+    )
+    effects = of_fact - of_foil
+    return _Proposal(as_logits(effects), effects, torch.ones_like(effects[:, 0]))
 
 
 def _tuned(

@@ -158,9 +158,9 @@ class InputMaskAttribution(MaskAttribution):
                 Default: None
             foil (int, tuple, Tensor or list, optional): What the target is held against, in the
                 forms of ``target``: explained is why a and not b, the log-odds of a against b, of
-                classes their ``z_a - z_b``; see :mod:`captum_aml.readout`. A fitted masker says it
-                in one pass if it was fitted on ``contrasts``, otherwise as the difference of what
-                it says of a and of b. Default: None
+                classes their ``z_a - z_b``; see :mod:`captum_aml.readout`. A masker that was fitted
+                on ``contrasts`` is told both; of any other it is the difference of what it says of
+                a and of b. Default: None
             show_progress (bool, optional): Whether to show a progress bar. Default: False
             skip_tokens (list, optional): Taken from calls of ``LLMAttribution`` written for Captum
                 before 0.9, and without effect: a target's special tokens are left out anyway.

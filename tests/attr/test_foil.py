@@ -215,4 +215,6 @@ def test_a_masker_that_was_told_both_knows_the_difference(tmp_path: Path) -> Non
     ids = words(5, seed=2)
     scores, delta = again.attribute(ids, target=2, foil=0, return_convergence_delta=True)
     assert torch.equal(scores, told.attribute(ids, target=2, foil=0))
+    turned = told.attribute(ids, target=0, foil=2)
+    torch.testing.assert_close(turned, -scores, rtol=0, atol=1e-5)
     torch.testing.assert_close(delta, torch.zeros(5), rtol=0, atol=1e-5)
