@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_aml import AMLAttribution
+from captum_aml.exceptions import InvalidInputError
 from captum_aml.masking.call import parse_call
 from captum_aml.masking.problem import MaskingProblem
 from captum_aml.masking.sites import InputSite
@@ -83,6 +84,40 @@ def test_classes_and_given_targets_stay(output: str, target: int | None) -> None
     ids, _ = texts(3, seed=0)
     given = problem(TwoLabels(), ids, output, target)
     assert with_drawn_targets(given, seed=0) is given
+
+
+def test_half_of_the_batches_are_contrasts_of_two_drawn_outcomes() -> None:
+    neutral = torch.arange(3, 30)
+    ids = torch.cartesian_prod(torch.tensor([DECIDING[0]]), neutral, neutral)
+    n_contrasts = 0
+    batches = ids.split(4)
+    for batch in batches:
+        given = problem(TwoLabels(), batch, "logits", None)
+        drawn = with_drawn_targets(given, seed=0, contrasts=True)
+        again = with_drawn_targets(given, seed=0, contrasts=True)
+        if drawn is given:  # explained for the predicted classes
+            assert again is given
+            continue
+        n_contrasts += 1
+        target, foil = drawn.readout.target, drawn.readout.foil
+        assert target is not None
+        assert foil is not None
+        assert again.readout.foil is not None
+        assert torch.equal(foil, 1 - target)
+        assert torch.equal(foil, again.readout.foil)
+        told = torch.where(target == 0, torch.tensor([[1, -1]]), torch.tensor([[-1, 1]]))
+        assert torch.equal(drawn.readout.condition, told.to(drawn.readout.condition))
+    # Four standard deviations of a half of that many.
+    assert n_contrasts == pytest.approx(len(batches) / 2, abs=2 * len(batches) ** 0.5)
+
+
+def test_one_value_has_no_contrasts() -> None:
+    x, layer = torch.rand(2, 3), nn.Linear(3, 1)
+    given = problem(layer, x, "value", None)
+    with pytest.raises(InvalidInputError, match=r"^contrasts: expected False, since output='val"):
+        with_drawn_targets(given, seed=0, contrasts=True)
+    chosen = problem(layer, x, "value", 0)
+    assert with_drawn_targets(chosen, seed=0, contrasts=True) is chosen
 
 
 @pytest.mark.parametrize("loss", ["objective", "regression"])
