@@ -171,13 +171,15 @@ def _outputs(model: PreTrainedModel, *, with_contradiction: bool) -> tuple[int, 
     Without a label that begins with "contradict", the contradiction is the last output if the first
     is entailment, else the first, as of transformers' pipeline.
     """
+    named = getattr(model.config, "id2label", None) or {}
+    names = {int(number): str(name).lower() for number, name in named.items()}
     numbers = getattr(model.config, "label2id", None) or {}
-    names = {int(number): str(name).lower() for name, number in numbers.items()}
+    names |= {int(number): str(name).lower() for name, number in numbers.items()}
     entailment = next((i for i, name in names.items() if name.startswith("entail")), None)
     if entailment is None:
         raise InvalidInputError(
             "model: expected one of natural language inference, with a label that begins with "
-            f"'entail' in its config.label2id, got {', '.join(names.values()) or 'none'}; a "
+            f"'entail' in its configuration, got {', '.join(names.values()) or 'none'}; a "
             "classifier of labels of its own takes no labels="
         )
     if not with_contradiction:
