@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from captum_aml.text import tasks
-from tests._helpers.planted_tasks import tiny_bert, word_tokenizer
+from tests._helpers.planted_models import tiny_bert, word_tokenizer
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "tasks.md").read_text(encoding="utf-8")

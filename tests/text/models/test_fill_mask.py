@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from transformers import pipeline
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text import MaskFiller, TextExplainer
 from tests._helpers.masked_lms import KINDS, masked_model, masked_tokenizer
-from tests._helpers.planted_tasks import filler, masked_words
 
 TEXTS = ["a film is very [MASK], not bad.", "the [MASK] was good"]
 
@@ -113,15 +111,3 @@ def test_it_is_found_from_folder_and_pipeline(tmp_path: Path) -> None:
     for given in (tmp_path, pipeline("fill-mask", model, tokenizer=tokenizer)):
         explainer = TextExplainer(given, device="cpu")
         assert type(explainer.text_model) is MaskFiller
-
-
-def test_the_word_that_decides_the_mask_is_found() -> None:
-    draw = random.Random(1)
-    texts = [masked_words(draw) for _ in range(60)]
-    explainer = TextExplainer(*filler())
-    explanations = explainer([" ".join(words) for words, _ in texts])
-    hits = [
-        explanation.top(1)[0][0] == words[place]
-        for explanation, (words, place) in zip(explanations, texts, strict=True)
-    ]
-    assert sum(hits) > 0.95 * len(hits)

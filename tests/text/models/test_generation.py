@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text import TextClassifier, TextExplainer, TextGenerator
 from tests._helpers.decoders import bpe_tokenizer, language_model
-from tests._helpers.planted_tasks import prompt_words, writer
 from tests._helpers.text_models import bert_classifier, word_piece_tokenizer
 
 TEXTS = ["a gripping film", "the plot was not good and the film was dull", "a"]
@@ -241,19 +239,3 @@ def test_it_is_found_for_what_writes_and_nothing_else(tmp_path: Path) -> None:
         assert type(by_folder) is TextGenerator
     pipe = pipeline("text-generation", make("gpt2")[0], tokenizer=make("gpt2")[1])
     assert type(TextExplainer(pipe).text_model) is TextGenerator
-
-
-def test_the_words_that_an_answer_repeats_are_found() -> None:
-    draw = random.Random(1)
-    prompts = [prompt_words(draw) for _ in range(60)]
-    model, tokenizer = writer()
-    explainer = TextExplainer(TextGenerator(model, tokenizer, max_new_tokens=5))
-    texts = [" ".join(words) for words, _, _ in prompts]
-    explanations = explainer(texts, target="all")
-    assert len(explanations) == 120, "it stops after two words"
-    hits = [e.top(1)[0][0] == e.target_label.lower() for e in explanations]
-    assert sum(hits) > 0.95 * len(hits)
-    contrasts = [(c.upper(), "RED" if c != "red" else "BLUE") for _, c, _ in prompts]
-    found = explainer(texts, target=contrasts)
-    hits = [e.top(1)[0][0] == c for e, (_, c, _) in zip(found, prompts, strict=True)]
-    assert sum(hits) > 0.95 * len(hits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from transformers import (
 from captum_aml.exceptions import InvalidInputError, NonFiniteError
 from captum_aml.text import Explanation, TextExplainer, TokenClassifier
 from captum_aml.text.models.token_classification import Aggregation
-from tests._helpers.planted_tasks import CUES, tagged_words, tagger
 from tests._helpers.text_models import bert_classifier, word_piece_tokenizer
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -206,30 +204,6 @@ def test_what_fits_no_token_classifier_is_refused(tokenizer: PreTrainedTokenizer
         other.entities(["a film"])
     with pytest.raises(InvalidInputError, match="use entities"):
         other.predict(["a film"])
-
-
-def hits(explanations: list[Explanation], drawn: list[tuple[list[str], str, int]]) -> float:
-    """How often the two highest scores are those of the name and of the cue."""
-    best = [{word for word, _ in e.top(2)} for e in explanations]
-    return sum(
-        e.about in words and bool(words & set(CUES))
-        for e, words in zip(explanations, best, strict=True)
-    ) / len(drawn)
-
-
-def test_the_name_and_the_cue_are_found() -> None:
-    model, tokenizer = tagger()
-    draw = random.Random(1)
-    drawn = [tagged_words(draw) for _ in range(60)]
-    texts = [" ".join(words) for words, _, _ in drawn]
-    explainer = TextExplainer(model, tokenizer)
-    explanations = explainer(texts)
-    assert [(e.row, e.about, e.target_label) for e in explanations] == [
-        (row, words[place], tag) for row, (words, tag, place) in enumerate(drawn)
-    ]
-    assert hits(explanations, drawn) > 0.95
-    contrasts = [("PER", "LOC") if tag == "PER" else ("LOC", "PER") for _, tag, _ in drawn]
-    assert hits(explainer(texts, target=contrasts), drawn) > 0.95
 
 
 @pytest.mark.parametrize("method", ["integrated-gradients", "kernel-shap", "attention", "la-tuned"])
