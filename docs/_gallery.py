@@ -15,6 +15,7 @@ TUTORIALS = (
     "generation",
     "tabular",
     "image",
+    "vision_transformer",
 )
 
 

@@ -206,3 +206,23 @@ def test_image(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept.argmax(dim=-1).tolist() == names["predicted"].tolist()
     complement = model((1 - mask) * chosen + mask * names["mean_image"]).argmax(dim=-1)
     assert not torch.equal(complement, names["predicted"])
+
+
+def test_vision_transformer(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = _run("vision_transformer", monkeypatch)
+    z, empty = (names["logits"](names[each]) for each in ("images", "baseline"))
+    against = (z - empty).gather(1, names["foils"][:, None])[:, 0]
+    for scores, expected in (
+        (names["contributions"], names["difference"]),
+        (names["positions"], names["difference"]),
+        (names["contrast"], names["difference"] - against),
+    ):
+        assert torch.allclose(scores.sum(dim=(1, 2)), expected, atol=1e-3)
+    # Without ink a patch equals its baseline.
+    without_ink = names["by_patch"](names["images"]) == 0
+    assert without_ink.any()
+    assert not names["contributions"][without_ink].any()
+    # The foil is less likely than the class, and some patch speaks for it.
+    assert (names["contrast"].amin(dim=(1, 2)) < 0).any()
+    left = names["probability_without"]
+    assert left(names["contributions"]) < 0.5 * left(torch.rand_like(names["contributions"]))
