@@ -5,7 +5,7 @@ Explain a table, with columns in groups
 AML explains any differentiable forward function, not only language models. Here it is a small
 network that tells malignant from benign tumours by 30 columns (scikit-learn's breast cancer data).
 The columns are 10 measurements, each given as a mean, a standard error and a worst value: a
-``feature_mask`` makes each measurement one unit.
+``feature_mask`` makes each measurement one unit. A second network gives a value instead of a class.
 
 Run it as a script::
 
@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.model_selection import train_test_split
 from torch import nn
 
@@ -139,3 +139,40 @@ for name, ranked in (
 # gradient times its difference from the baseline *is* what it contributes, and AML's averaged
 # gradient agrees with it. The fitted masker is behind what it learned to imitate, and a pass of it
 # is all that an explanation then costs.
+
+# %%
+# A value instead of a class
+# --------------------------
+# A model with one number for each row is explained in the same call, without a target: here how far
+# diabetes has progressed after a year, in the units of the data. Contributions are signed, and sum
+# to the difference from the average patient's value.
+
+diabetes = load_diabetes()
+patients = torch.tensor(diabetes.data / diabetes.data.std(axis=0)).float()
+progression = torch.tensor(diabetes.target).float()
+mean, deviation = progression.mean(), progression.std()
+
+regressor = nn.Sequential(nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 1), nn.Flatten(0))
+optimizer = torch.optim.Adam(regressor.parameters(), lr=0.02, weight_decay=1e-2)
+for _ in range(300):
+    optimizer.zero_grad()
+    nn.functional.mse_loss(regressor(patients), (progression - mean) / deviation).backward()
+    optimizer.step()
+regressor.requires_grad_(False).eval()
+
+
+def predicted_progression(rows):
+    """The value (N,) of rows (N, 10)."""
+    return mean + deviation * regressor(rows)
+
+
+shown = patients[:3]
+by_value = AMLAttribution(predicted_progression).attribute(shown, baselines=0.0)
+average = predicted_progression(torch.zeros(1, 10)).item()
+for value, contributions in zip(predicted_progression(shown), by_value, strict=True):
+    largest = contributions.abs().topk(3).indices.tolist()
+    reasons = ", ".join(f"{diabetes.feature_names[i]} {contributions[i]:+.0f}" for i in largest)
+    print(
+        f"{value:.0f} instead of {average:.0f}: {reasons}, others "
+        f"{contributions.sum() - contributions[largest].sum():+.0f}"
+    )

@@ -183,6 +183,8 @@ def test_tabular(monkeypatch: pytest.MonkeyPatch) -> None:
     both = outputs.gather(2, names["predicted"].expand(2, -1)[..., None])[..., 0]
     assert torch.allclose(names["measured"].sum(dim=1), both[0] - both[1], atol=1e-3)
     assert left(names["proposed"][:, :10]) < by_chance
+    difference = names["predicted_progression"](names["shown"]) - names["average"]
+    assert torch.allclose(names["by_value"].sum(dim=1), difference, atol=0.1)
 
 
 def test_image(monkeypatch: pytest.MonkeyPatch) -> None:
