@@ -30,30 +30,31 @@ class Plan:
         texts: The tokenized texts, in that order.
         indices: The number of each in the data.
         batch_size: The most texts in a batch.
-        pads: Whether texts of different lengths may share a batch.
+        runs: The numbers of texts, one after the other, that may share a batch.
         digest: Of the texts' ids and numbers in that order; batches are checked apart.
     """
 
     texts: Sequence[TokenizedText]
     indices: Sequence[int]
     batch_size: int
+    runs: Sequence[int]
     digest: str
-    pads: bool = True
 
     @classmethod
     def of(cls, text_model: TextModel, texts: Sequence[str], *, batch_size: int) -> Plan:
         """The plan for texts."""
         tokenized = text_model.tokenize(texts)
         indices = length_order(tokenized)
+        ordered = [tokenized[index] for index in indices]
         digest = hashlib.sha256()
         for index in indices:
             digest.update(f"{index}:{tokenized[index].model_inputs['input_ids']}\n".encode())
         return cls(
-            texts=[tokenized[i] for i in indices],
+            texts=ordered,
             indices=indices,
             batch_size=batch_size,
+            runs=[len(list(run)) for _, run in groupby(ordered, key=text_model.shared_key)],
             digest=digest.hexdigest(),
-            pads=text_model.batches_any,
         )
 
     @property
@@ -67,11 +68,7 @@ class Plan:
         return self._cut(self.batch_size * _BATCHES_PER_WINDOW)
 
     def _cut(self, size: int) -> list[int]:
-        if self.pads:
-            runs = [len(self.texts)]
-        else:
-            runs = [len(list(run)) for _, run in groupby(self.texts, key=len)]
-        return [min(size, total - start) for total in runs for start in range(0, total, size)]
+        return [min(size, total - start) for total in self.runs for start in range(0, total, size)]
 
 
 def ranges(sizes: Sequence[int]) -> Iterator[range]:

@@ -145,7 +145,7 @@ class TestResults:
         assert rows["aml"].cost.forward_passes == 3
         # The text, its baselines, each mask, and as many subsets, all tokens and none; and in the
         # first call what "auto" tries out.
-        assert rows["mask-gradient"].cost.forward_passes == 2 + 4 + (4 + 2) + 3
+        assert rows["mask-gradient"].cost.forward_passes == 2 + 4 + (4 + 2) + 4
         assert rows["mask-gradient"].cost.backward_passes == 4
         assert rows["aml"].cells["token-f1"].comparison is not None
         assert rows["random"].seeds == [4]

@@ -344,8 +344,12 @@ class TextModel(ABC):
 
     @property
     def batches_any(self) -> bool:
-        """Whether any texts may share a batch."""
-        return type(self).batch_key is TextModel.batch_key and self.padding_side is not None
+        """Whether any texts may share a batch, whatever their keys."""
+        return self.padding_side is not None
+
+    def shared_key(self, text: TokenizedText) -> Hashable:
+        """The key, and the length where padding would change outputs."""
+        return self.batch_key(text), None if self.padding_side is not None else len(text)
 
     def batches(self, texts: Sequence[TokenizedText], batch_size: int) -> list[list[int]]:
         """Batches of texts of similar length that may share one, as their numbers.
@@ -354,9 +358,9 @@ class TextModel(ABC):
         outputs, only texts of the same length share one.
         """
         together: dict[Hashable, list[int]] = {}
-        alike = len({len(text) for text in texts}) < 2 or self.padding_side is not None
+        alike = len({len(text) for text in texts}) < 2
         for number, text in enumerate(texts):
-            key = (self.batch_key(text), None if alike else len(text))
+            key = self.batch_key(text) if alike else self.shared_key(text)
             together.setdefault(key, []).append(number)
         return [
             [numbers[place] for place in rows]

@@ -82,6 +82,11 @@ class TextClassifier(TextModel):
         tokenized = super().tokenize(texts)
         return tokenized if self._end is None else [with_end(t, self._end) for t in tokenized]
 
+    @property
+    def batches_any(self) -> bool:
+        """Whether any texts may share a batch."""
+        return self._end is None and super().batches_any
+
     def batch_key(self, text: TokenizedText) -> Hashable:
         """The number of tokens at which the model could read the text.
 

@@ -117,6 +117,11 @@ class PromptClassifier(PromptedModel):
         """The token ids of each class's word."""
         return tuple(word.ids for word in self._words)
 
+    @property
+    def batches_any(self) -> bool:
+        """Whether any texts may share a batch."""
+        return (self._writes or not self._branches.shape[1]) and super().batches_any
+
     def batch_key(self, text: TokenizedText) -> int:
         """The length of prompts that words of several tokens follow, otherwise nothing.
 

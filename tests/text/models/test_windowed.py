@@ -160,7 +160,7 @@ def test_every_task_of_classification() -> None:
     # Windows "good bad" and "good good": the mean is 1.5, -5.5 and 5.5.
     found = explainer("good bad good good")
     assert [each.target for each in found] == [2, 0]
-    assert found[1].probability == pytest.approx(torch.tensor(5.5).sigmoid().item())
+    assert found[0].probability == pytest.approx(torch.tensor(5.5).sigmoid().item())
     assert found[1].target_probability == pytest.approx(torch.tensor(1.5).sigmoid().item())
     strict = WindowedMultiLabelClassifier(model, tokenizer, max_length=4, stride=0, threshold=0.9)
     assert [e.target for e in TextExplainer(strict, method="ig")("good bad good good")] == [2]
