@@ -315,12 +315,14 @@ def _refined(
         for values, each in zip(passes, problems, strict=True):
             v = each.readout.values(output, where=_WHERE)
             if objective is not None:
-                v = each.readout.log_odds_terms(output, where=_WHERE)[0].exp()
+                v = each.readout.log_odds_terms(output, where=_WHERE)[0]
             values.append(v.reshape(len(part), -1))
-    return [
-        _posterior(torch.cat(values), kept, each)
-        for values, each in zip(passes, averaged, strict=True)
-    ]
+    joined = [torch.cat(values) for values in passes]
+    if objective is not None:
+        # Relative to an example's largest, which changes no effect: of a long answer all
+        # probabilities may be too small for a number.
+        joined = [(log_p - log_p.amax(dim=0)).exp() for log_p in joined]
+    return [_posterior(values, kept, each) for values, each in zip(joined, averaged, strict=True)]
 
 
 def _posterior(values: Tensor, kept: Tensor, averaged: _Averaged) -> UnitEffects:
@@ -352,7 +354,8 @@ def _posterior(values: Tensor, kept: Tensor, averaged: _Averaged) -> UnitEffects
     solution, strong = _likeliest(z @ loadings, y - scale * (z @ mean))
     effects = mean + loadings @ solution / _positive(scale)
     # Values that may be noise alone say nothing of the gradients.
-    effects = torch.where(falls & ~strong[:, None, None], prior, effects)
+    strong = strong[:, None, None] & (y != 0).any(dim=1, keepdim=True)
+    effects = torch.where(falls & ~strong, prior, effects)
     return UnitEffects(effects[..., 0].to(averaged.mean), averaged.slope)
 
 

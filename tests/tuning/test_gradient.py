@@ -254,6 +254,21 @@ def test_of_a_class_with_linear_log_odds_each_unit_has_what_it_adds_to_them() ->
     torch.testing.assert_close(one.effects, WEIGHTS * (x - b), rtol=1e-9, atol=1e-12)
 
 
+def test_odds_too_small_for_a_probability_are_regressed_as_larger_ones() -> None:
+    # Of small probabilities odds and probabilities are proportional, however small they are.
+    x, b = torch.ones(1, 3, dtype=DOUBLE), torch.zeros(1, 3, dtype=DOUBLE)
+
+    def effects(bias: float) -> Tensor:
+        def forward(t: Tensor) -> Tensor:
+            z = 3 * t[:, 0] * t[:, 1] + t[:, 2].square() - bias
+            return torch.stack([torch.zeros_like(z), z], dim=1)
+
+        problem = problem_for(forward, x, baselines=b, target=1, output="logits")
+        return effects_of(problem).effects
+
+    torch.testing.assert_close(effects(900.0), effects(40.0), rtol=1e-9, atol=1e-12)
+
+
 def test_values_that_fall_where_gradients_rise_decide_which_way() -> None:
     # Rounding has no gradient: its jumps are in the values alone, and turn them. Of two units with
     # jumps the higher one has the larger effect, and none has the one without a gradient.
