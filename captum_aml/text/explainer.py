@@ -72,8 +72,8 @@ class TextExplainer:
             order, or names the package that does, such as "jieba", see
             :mod:`captum_aml.text.segmenters`. Default: None, by
             :mod:`captum_aml.text.segmentation`.
-        n_sentences: The sentences of a text whose words are explained with "sentence+word".
-            Default: 3.
+        n_sentences (int, optional): The sentences of a text whose words are explained with
+            "sentence+word". Default: None, 3.
         n_steps (int, optional): Steps or samples. Default: None, the method's own number.
         template (str, optional): The prompt of a language model, with its slot ``{text}``.
         labels (optional): The label words of a language model, by the names of their classes.
@@ -117,7 +117,7 @@ class TextExplainer:
         masker: str | os.PathLike[str] | nn.Module | None = None,
         unit: Unit = "token",
         segmenter: Segmenter | str | None = None,
-        n_sentences: int = 3,
+        n_sentences: int | None = None,
         n_steps: int | None = None,
         template: str | None = None,
         labels: Mapping[str, str] | Sequence[str] | None = None,
@@ -348,7 +348,7 @@ class TextExplainer:
             Path(folder),
             self.text_model,
             method=self.method_name,
-            unit=self.units.unit,
+            units=self.units,
             n_steps=self.n_steps,
         )
 
@@ -359,10 +359,11 @@ class TextExplainer:
         model: ModelLike,
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
+        task: str | None = None,
         method: str | None = None,
         unit: Unit | None = None,
         segmenter: Segmenter | str | None = None,
-        n_sentences: int = 3,
+        n_sentences: int | None = None,
         n_steps: int | None = None,
         batch_size: int = 32,
         seed: int = 0,
@@ -373,35 +374,42 @@ class TextExplainer:
 
         Also a folder that an attribution class or ``captum-aml fit`` wrote; texts are then
         explained as usual. All arguments but the first are those of the class; the model is that
-        which the masker was fitted for, and where ``method``, ``unit`` or ``n_steps`` is None, it
-        is as saved. No segmenter is saved.
+        which the masker was fitted for, and where ``task``, ``method``, ``unit``, ``n_sentences``
+        or ``n_steps`` is None, it is as saved. Template, labels, ``baseline`` and ``max_length``
+        are always the saved ones, since the masker was fitted with them. No segmenter and no
+        other option of a task's class is saved: give such a class instead of the model.
 
         Raises:
-            CheckpointError: The folder is missing, damaged, or of another model, or a given text
-                model has another prompt or baseline token.
+            CheckpointError: The folder is missing, damaged, or of another model, or of another
+                task, prompt or baseline token.
             InvalidInputError: See the class.
         """
         place = folder_of(folder, FILE)
         saved = read_saved(place)
         prompt = saved.get("prompt")
         if isinstance(model, TextModel):
-            check_same(model, saved)
+            model = text_model(model, tokenizer, task=task)
         else:
             model = text_model(
                 model,
                 tokenizer,
+                task=saved.get("task") if task is None else task,
                 prompt=None if prompt is None else PromptConfig.from_dict(prompt),
                 baseline=saved.get("baseline"),
                 max_length=saved.get("max_length"),
                 device=device,
                 dtype=dtype,
             )
+        check_same(model, saved)
         name = method or saved.get("method") or Checkpoint.load(place).method
+        unit = unit or saved.get("unit", "token")
+        if n_sentences is None and unit == saved.get("unit"):
+            n_sentences = saved.get("n_sentences")
         explainer = cls(
             model,
             method=name,
             masker=None if methods.spec(name).requires_masker is False else place,
-            unit=unit or saved.get("unit", "token"),
+            unit=unit,
             segmenter=segmenter,
             n_sentences=n_sentences,
             batch_size=batch_size,

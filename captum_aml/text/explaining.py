@@ -229,7 +229,7 @@ class StreamExplainer:
                 scores_of_groups(groups.sentences, each.values.tolist())
                 for groups, each in zip(nested, some, strict=True)
             ]
-            chosen = [highest(scores, self.units.n_sentences) for scores in sentences]
+            chosen = [highest(scores, self.units.n_opened) for scores in sentences]
             inside = [
                 [groups.parents[word] in open_ for word in groups.words.members]
                 for groups, open_ in zip(nested, chosen, strict=True)

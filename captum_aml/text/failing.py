@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -23,6 +24,7 @@ _T = TypeVar("_T")
 #: They say something of the model or the installation, whatever the text.
 _OF_NO_TEXT = (ImportError, CheckpointError, LayerNotReachedError, NoGradientError, NotFittedError)
 _SHOWN = 10
+_PLACE = re.compile(r"at position \d+")
 
 
 def check_errors(errors: object) -> None:
@@ -145,8 +147,9 @@ def windows(items: Iterable[_T], size: int) -> Iterator[tuple[list[_T], Exceptio
 
 
 def _at(error: Exception, row: int) -> Exception:
-    """The error, with the row in its message."""
+    """The error, with the row in its message in place of the number in a batch, or at the end."""
     place, message = f"at position {row}", str(error)
-    if error.args == (message,) and not message.endswith(place):
-        error.args = (f"{message}, {place}",)
+    if error.args == (message,):
+        there, n_found = _PLACE.subn(place, message, count=1)
+        error.args = (there if n_found else f"{message}, {place}",)
     return error

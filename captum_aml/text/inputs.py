@@ -96,10 +96,12 @@ class Text:
         if hasattr(given, "tolist"):
             given = given.tolist()
         if isinstance(given, tuple):
-            if len(given) != 2:
+            if len(given) != 2 or not isinstance(given[1], str):
+                kinds = ", ".join(type(item).__name__ for item in given)
                 raise InvalidInputError(
                     "texts: expected strings, pairs of two strings, or lists of words, got a "
-                    f"tuple of {len(given)} at position {position}"
+                    f"tuple ({kinds}) at position {position}; rows with a label are mappings, "
+                    "{'text': ..., 'label': ...}, or those of a table"
                 )
             return cls._pair(given, position)
         if is_chat(given):

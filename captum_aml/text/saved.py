@@ -1,4 +1,4 @@
-"""Settings kept beside a fitted masker: prompt, baseline and length of the texts it is for."""
+"""Settings kept beside a fitted masker: task, prompt, baseline and length of its texts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from captum_aml._utils.files import read_signed, signed_json, write_file
 from captum_aml.exceptions import CheckpointError
 from captum_aml.maskers.checkpoint import folder_of
 from captum_aml.text.models.base import TextModel
+from captum_aml.text.units import TextUnits
 
 FILE = "explainer.json"
 _FORMAT = "captum_aml.explainer"
@@ -26,16 +27,19 @@ def write_saved(
     model: TextModel,
     *,
     method: str,
-    unit: str = "token",
+    units: TextUnits | None = None,
     n_steps: int | None = None,
 ) -> None:
     """Writes the file into a folder with a masker that explains a model by a method.
 
-    ``unit`` is what is masked as one, ``n_steps`` the steps, None for the method's number.
+    ``units`` are what is masked as one, None for tokens, ``n_steps`` the steps, None for the
+    method's number.
     """
+    units = TextUnits() if units is None else units
     content = {
         "method": method,
-        "unit": unit,
+        "unit": units.unit,
+        "n_sentences": units.n_sentences,
         "max_length": model.max_length,
         "n_steps": n_steps,
         **_identity(model),
@@ -65,7 +69,7 @@ def check_masker(model: TextModel, folder: str | os.PathLike[str]) -> None:
 
 
 def check_same(model: TextModel, saved: Mapping[str, Any]) -> None:
-    """Checks that a text model has the prompt and the baseline that a masker was fitted for.
+    """Checks that a text model has the task, prompt and baseline that a masker was fitted for.
 
     Raises:
         CheckpointError: It does not.
@@ -83,6 +87,7 @@ def _identity(model: TextModel) -> dict[str, Any]:
     """Identity of a masker's model beside its weights, ready for JSON."""
     prompt = model.prompt_config
     return {
+        "task": model.task,
         "baseline": model.baseline.token,
         "prompt": None if prompt is None else prompt.to_dict(),
     }

@@ -20,6 +20,8 @@ from captum_aml.text.nesting import NestedGroups, nest
 from captum_aml.text.segmentation import Segmenter, Unit
 from captum_aml.text.segmenters import check_segmenter_name
 
+_N_SENTENCES = 3
+
 
 @dataclass(frozen=True)
 class TextUnits:
@@ -32,16 +34,18 @@ class TextUnits:
             highest of them, see :mod:`captum_aml.text.nesting`.
         segmenter: Finds the units of a text, with "sentence+word" its words, as spans in order; or
             the name of one; None for the usual ones.
-        n_sentences: The number of sentences whose words are units, with "sentence+word".
+        n_sentences: The number of sentences whose words are units, with "sentence+word"; None for
+            3, and with other units.
 
     Raises:
-        InvalidInputError: The unit is unknown, or there is a segmenter for tokens.
+        InvalidInputError: The unit is unknown, or has no use for the segmenter or the number of
+            sentences.
         ImportError: The package of a segmenter that is named is not installed.
     """
 
     unit: Unit = "token"
     segmenter: Segmenter | str | None = None
-    n_sentences: int = 3
+    n_sentences: int | None = None
 
     def __post_init__(self) -> None:
         if self.unit not in get_args(Unit):
@@ -52,23 +56,34 @@ class TextUnits:
             )
         if isinstance(self.segmenter, str):
             check_segmenter_name(self.segmenter, self.unit)
-        as_count("n_sentences", self.n_sentences, least=1)
+        if self.n_sentences is not None:
+            as_count("n_sentences", self.n_sentences, least=1)
+            if not self.nested:
+                raise InvalidInputError(
+                    f"n_sentences: expected none with unit={self.unit!r}; it goes with "
+                    "'sentence+word'"
+                )
 
     @property
     def settings(self) -> dict[str, Setting]:
         """What decides scores beside the unit."""
         named = {"segmenter": self.segmenter} if isinstance(self.segmenter, str) else {}
-        return {**named, "n_sentences": self.n_sentences} if self.nested else {**named}
+        return {**named, "n_sentences": self.n_opened} if self.nested else {**named}
 
     @property
     def of_fit(self) -> TextUnits:
         """The units that a masker is fitted on: of nested ones the words."""
-        return replace(self, unit="word") if self.nested else self
+        return replace(self, unit="word", n_sentences=None) if self.nested else self
 
     @property
     def nested(self) -> bool:
         """Whether words are units inside some sentences only."""
         return self.unit == "sentence+word"
+
+    @property
+    def n_opened(self) -> int:
+        """The number of sentences whose words are units, of nested ones."""
+        return _N_SENTENCES if self.n_sentences is None else self.n_sentences
 
     def groups(self, text: TokenizedText) -> TokenGroups | None:
         """The units of a text and which of them each maskable token belongs to.

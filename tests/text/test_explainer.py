@@ -370,6 +370,7 @@ class TestUnits:
         [
             ({"unit": "paragraph"}, "unit: expected one of"),
             ({"segmenter": str.split}, "segmenter: expected none with unit='token'"),
+            ({"n_sentences": 2, "unit": "word"}, "n_sentences: expected none with unit='word'"),
         ],
     )
     def test_wrong_units(self, model: Any, options: dict[str, Any], message: str) -> None:
@@ -432,6 +433,21 @@ class TestFit:
         assert [e.scores for e in loaded(TEXTS)] == [e.scores for e in expected]
         tuned = TextExplainer.from_pretrained(tmp_path, model, TOKENIZER, method="aml-tuned")
         assert tuned(TEXTS[0])[0].settings["n_steps"] == 10
+
+    def test_the_task_is_saved_with_its_masker(self, model: Any, tmp_path: Path) -> None:
+        task = "multi-label-classification"
+        explainer = TextExplainer(
+            model, TOKENIZER, task=task, unit="sentence+word", n_sentences=2
+        ).fit(TEXTS, epochs=1, n_subsets=2)
+        explainer.save_pretrained(tmp_path)
+        loaded = TextExplainer.from_pretrained(tmp_path, model, TOKENIZER)
+        assert loaded(TEXTS[2]) == explainer(TEXTS[2])
+        assert (loaded.text_model.task, loaded.units.n_sentences) == (task, 2)
+        assert TextExplainer.from_pretrained(tmp_path, model, TOKENIZER, unit="word") is not None
+        with pytest.raises(CheckpointError, match=f"fitted with task='{task}', but the Text"):
+            TextExplainer(model, TOKENIZER, masker=tmp_path)
+        with pytest.raises(CheckpointError, match="but the TextClassifier has 'text-class"):
+            TextExplainer.from_pretrained(tmp_path, model, TOKENIZER, task="text-classification")
 
     def test_a_prompt_is_saved_with_its_masker(self, tmp_path: Path) -> None:
         tokenizer = bpe_tokenizer(eos_token="</s>")
@@ -592,7 +608,7 @@ class TestTexts:
         [
             (["a good film", None], "expected strings, got NoneType at position 1"),
             ([3], "expected strings, got int at position 0"),
-            ([("a", None)], "got NoneType inside the text at position 0"),
+            ([("a", 1)], r"got a tuple \(str, int\) at position 0; rows with a label are mapp"),
             ([["a", 3]], "got int inside the text at position 0"),
             (
                 [{"one": "a", "two": "b"}],

@@ -95,7 +95,7 @@ class TestContrast:
             assert np.corrcoef(found.scores, wanted)[0, 1] > 0.8
             assert sum(found.scores) == pytest.approx(sum(wanted), abs=1e-4)
 
-    @pytest.mark.parametrize("target", [(0, 0), (0, 1, 2), (0, "happy"), (0, (1, 2))])
+    @pytest.mark.parametrize("target", [[], [[]], (0, 0), (0, 1, 2), (0, "happy"), (0, (1, 2))])
     def test_what_is_none(self, explainer: TextExplainer, target: object) -> None:
         with pytest.raises(InvalidInputError, match="target: expected"):
             explainer(TEXT, target=target)  # type: ignore[arg-type]

@@ -59,7 +59,11 @@ def targets_of_texts(
         return repeat(given)  # type: ignore[arg-type]
     each = list(given)
     for item in each:
+        if isinstance(item, list) and not item:
+            raise _no_target()
         check(item)
+    if one_text and not each:
+        raise _no_target()
     if one_text and not any(isinstance(item, list) for item in each):
         return repeat(each)
     if isinstance(texts, Sized) and len(texts) != len(each):
@@ -68,6 +72,12 @@ def targets_of_texts(
             f"{len(each)}"
         )
     return iter(each)
+
+
+def _no_target() -> InvalidInputError:
+    return InvalidInputError(
+        "target: expected one or several, or None for what the task explains, got an empty list"
+    )
 
 
 # What is given may be of any type, which is checked by what it is compared with.
