@@ -4,10 +4,10 @@
 ``(ids, baselines, target=..., additional_forward_args=...) -> scores (N, L)``. ``output=`` says
 what the forward function gives. The learned methods explain this number itself at the target; all
 others the same probability: the softmax of ``logits``, the sigmoid of ``independent_logits``, whose
-classes are labels, or a ``value`` as it is. What they leave alone is the same too: positions whose
-id equals the baseline id score 0. A ``feature_mask=`` groups tokens: to words, sentences, or
-whatever should have one score. :func:`each_target` explains several targets of each text, and
-shares the passes of the model where the method can.
+classes are labels, or ``log_odds`` or a ``value`` as they are. What they leave alone is the same
+too: positions whose id equals the baseline id score 0. A ``feature_mask=`` groups tokens: to words,
+sentences, or whatever should have one score. :func:`each_target` explains several targets of each
+text, and shares the passes of the model where the method can.
 
 An example's scores depend neither on the rest of its batch nor on padding, a seed gives the same
 scores again, and the global random state is left as it was. Users add their own with ``register``.

@@ -389,9 +389,9 @@ class Subject:
         return function(ids, *args)
 
     def probabilities(self, ids: Tensor, *args: object) -> Tensor:
-        """What all methods explain (N, C): probabilities of classes or labels, or the values."""
+        """What is explained (N, C): probabilities of classes or labels, log-odds, or the value."""
         logits = self.logits(ids, *args)
-        if self.output == "value":
+        if self.output in ("log_odds", "value"):
             return logits
         return logits.softmax(dim=-1) if self.output == "logits" else logits.sigmoid()
 
@@ -444,7 +444,8 @@ class ScoringMethod(Adapter):
 
     def _contrasts_each(self, call: Call, targets: Tensor, foils: Tensor) -> Tensor:
         forward = ContrastForward(self.subject.forward_func)
-        subject = replace(self.subject, forward_func=forward, output="logits")
+        output: MethodOutput = "log_odds" if self.output == "log_odds" else "logits"
+        subject = replace(self.subject, forward_func=forward, output=output)
         return replace(self, subject=subject)._of_pairs(call, targets, foils)
 
     def _scores(self, call: Call) -> Tensor:

@@ -5,7 +5,7 @@
 What is explained is the probability p_c of the class c, as by every method here. It is written as
 the sigmoid of the margin m, which the Rescale rule takes apart exactly and one example at a time;
 Captum's rule for a softmax would mix the examples of a batch. Of independent labels m is the logit
-of the label, and of a value there is no sigmoid.
+of the label, and of a value, or of log-odds that are explained themselves, there is no sigmoid.
 
 Captum knows the activations ``nn.ReLU``, ``nn.Tanh``, ``nn.Sigmoid`` and a few more. Those of
 transformers, GELU and its kin, are added here; the rule for them is the same. Whatever else is not
@@ -88,7 +88,7 @@ class ExplainedOutput(nn.Module):
         logits = self.logits(ids, *args)
         chosen = target[:, None]
         margin = logits.gather(1, chosen)
-        if self.output == "value":
+        if self.output in ("log_odds", "value"):
             return margin
         if self.output == "logits":
             others = logits.scatter(1, chosen, -torch.inf)

@@ -346,8 +346,10 @@ def score_meaning(method: TokenMethod, entry: MethodSpec | None = None) -> Score
     if isinstance(attribution, MaskAttribution):
         return mask_meaning(attribution, "logit")  # which by their names methods explain
     if entry is not None:
-        is_value = getattr(method, "output", None) == "value"
-        return entry.meaning.of_value() if is_value else entry.meaning
+        output = getattr(method, "output", None)
+        if output == "log_odds":
+            return entry.meaning.of_log_odds()
+        return entry.meaning.of_value() if output == "value" else entry.meaning
     return ScoreMeaning(signed=bool(getattr(method, "signed", True)))
 
 

@@ -140,7 +140,7 @@ def _factory(
         attribution: _TokenMask
         made: dict[str, Any] = {
             "embedding_layer": embedding_layer,
-            "output": options.output,
+            "output": "independent_logits" if options.output == "log_odds" else options.output,
             "tune": tune,
             "seed": options.seed,
         }

@@ -25,8 +25,8 @@ MaskerLike: TypeAlias = "str | os.PathLike[str] | nn.Module | AMLAttribution | L
 
 
 #: What the forward function gives (N, C): scores of classes that exclude each other, log-odds of
-#: labels that do not, or one value.
-MethodOutput: TypeAlias = Literal["logits", "independent_logits", "value"]
+#: labels that do not, log-odds that are explained themselves, or one value.
+MethodOutput: TypeAlias = Literal["logits", "independent_logits", "log_odds", "value"]
 
 #: What a method goes by. A user's own may be "other".
 Family: TypeAlias = Literal["learned", "gradient", "perturbation", "attention", "random", "other"]
@@ -88,7 +88,8 @@ class MethodOptions:
 Factory: TypeAlias = Callable[[ForwardFunc, nn.Module, MethodOptions], TokenMethod]
 
 
-_QUANTITY = re.compile("the (probability|logit|output) of the explained class")
+_OF_CLASS = "the {} of the explained class"
+_QUANTITY = re.compile(_OF_CLASS.format("(probability|logit|log-odds|output)"))
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,28 @@ class ScoreMeaning:
     def of_value(self) -> ScoreMeaning:
         """The same for a forward function that gives a value, which is of no class."""
         score = _QUANTITY.sub("the value", self.score).removesuffix(" for the explained class")
+        return replace(self, score=score)
+
+    def of_log_odds(self) -> ScoreMeaning:
+        """The same where log-odds are explained in place of the probability."""
+        return replace(self, score=_QUANTITY.sub(_OF_CLASS.format("log-odds"), self.score))
+
+    def of_contrast(self, compared: str = "") -> ScoreMeaning:
+        """The same where it is explained why the explained class and not another, the foil.
+
+        Args:
+            compared: What the two are compared by, where it is not what the scores are of.
+                Default: "".
+        """
+
+        def of_both(found: re.Match[str]) -> str:
+            quantity = found[1] if found[1] == "output" or not compared else compared
+            how = "rather than the foil" if quantity == "probability" else "less that of the foil"
+            return f"{_OF_CLASS.format(quantity)} {how}"
+
+        score = _QUANTITY.sub(of_both, self.score)
+        if score.endswith(" for the explained class"):
+            score += " rather than the foil"
         return replace(self, score=score)
 
 
@@ -237,8 +260,9 @@ def create(
             was fitted for this very forward function, for the methods that learn a mask.
             Default: None.
         output: What the numbers are. ``logits``: scores of C classes that exclude each other;
-            ``independent_logits``: log-odds of C labels that do not; ``value``: a value, C = 1.
-            Default: ``logits``.
+            ``independent_logits``: log-odds of C labels that do not; ``log_odds``: the same of C
+            outcomes whose probabilities are next to 0 or 1, so that log-odds themselves are
+            explained by every method; ``value``: a value, C = 1. Default: ``logits``.
 
     Raises:
         InvalidInputError: The name or the output is unknown, or the method has no use for an

@@ -192,9 +192,10 @@ class TextExplainer:
                 ``text``, or the only one with strings.
             target (optional): What to explain: a label or an index; a pair of them for why the
                 first and not the second, ``("joy", "fear")``; a list of these for several of one
-                text, or "all"; of token classification also words with one of these each,
-                ``{"Paris": "LOC"}``. For many texts one for all, or a list with one, or a list, for
-                each. Default: None, what the task explains: of a classifier the predicted class.
+                text, or "all", where classes are few; of token classification also words with one
+                of these each, ``{"Paris": "LOC"}``. For many texts one for all, or a list with one,
+                or a list, for each. Default: None, what the task explains: of a classifier the
+                predicted class.
             n_steps (int, optional): Steps or samples. Default: None, the constructor's.
             errors: What to do with a text that cannot be explained, such as None: "raise" ends
                 there with an error that names its position; "skip" leaves it out, and a warning at
@@ -476,7 +477,7 @@ class TextExplainer:
             seed=self.seed,
             batch_size=n_texts or self.batch_size,
             masker=self._fitted,
-            output=self.text_model.output,
+            output=self.text_model.method_output,
         )
 
     @property

@@ -195,7 +195,7 @@ class StreamExplainer:
             if self.units.nested:
                 scored = self._with_words(texts, scored)
         # One transfer from the device for the whole batch.
-        outputs = self.text_model.read(outputs.float()).cpu()
+        outputs = self.text_model.read(outputs.float().cpu())
         made: list[list[Explanation]] = [[] for _ in questions]
         for each in scored:
             asked, row = questions[each.row], outputs[each.row]
@@ -353,6 +353,9 @@ class StreamExplainer:
             else:
                 tokens = tuple(text.text[start:end] for start, end in offsets)
         is_value = self.text_model.output == "value"
+        meaning = self.meaning
+        if target.foil is not None:
+            meaning = meaning.of_contrast(self.text_model.compared)
         return Explanation(
             text=text.text,
             tokens=tokens,
@@ -373,7 +376,7 @@ class StreamExplainer:
             parts=text.parts,
             given_words=text.words,
             relative=self.meaning.relative,
-            score=self.meaning.score,
+            score=meaning.score,
             row=row,
             task=self.text_model.task,
             value=float(outputs[predicted]) if is_value else None,

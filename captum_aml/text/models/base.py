@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ from captum_aml.text.models.targets import Target, TargetsLike, targets_of_text
 from captum_aml.text.models.template import PromptConfig
 from captum_aml.text.models.trial import PaddingSide, tried_entry, tried_padding
 from captum_aml.text.models.wrapped import transformers_model
+
+if TYPE_CHECKING:
+    from captum_aml.methods.registry import MethodOutput
 
 #: How the outputs of a text model are read; see :mod:`captum_aml.readout`.
 TextOutput: TypeAlias = Literal["logits", "independent_logits", "value"]
@@ -98,6 +101,8 @@ class TextModel(ABC):
     #: How the C outputs of ``forward`` are read: classes that exclude each other, each the log-odds
     #: of something by itself, or one value.
     output: TextOutput = "logits"
+    #: What outcomes are compared by in a contrast, where it is not the outputs themselves.
+    compared: ClassVar[str] = ""
     #: Whether it gives the model embeddings of its own making, instead of ids.
     embeds_ids: ClassVar[bool] = False
     #: Template and label words of a model that is prompted.
@@ -250,6 +255,11 @@ class TextModel(ABC):
         # Of a model with a device map: where the layer runs, which need not be where weights wait.
         runs_on = getattr(getattr(layer, "_hf_hook", None), "execution_device", None)
         return next(layer.parameters()).device if runs_on is None else torch.device(runs_on)
+
+    @property
+    def method_output(self) -> MethodOutput:
+        """What methods take the outputs for."""
+        return self.output
 
     @property
     def n_classes(self) -> int:

@@ -32,9 +32,9 @@ class MaskFiller(TextModel):
 
     Texts have the tokenizer's mask token in them, ``"The film was [MASK]."`` for BERT. What is
     explained is the likeliest word there, or ``target="good"``, or ``target=("good", "bad")`` for
-    why the one and not the other. A word is one entry of the vocabulary, given as it is written,
-    as the vocabulary spells it, or by its number. A pass is one pass of the model, whose last
-    layer is run at the mask token only.
+    why the one and not the other; "all" is the word. A word is one entry of the vocabulary, given
+    as it is written, as the vocabulary spells it, or by its number. A pass is one pass of the
+    model, whose last layer is run at the mask token only.
 
     Args:
         model: A masked language model.

@@ -17,9 +17,10 @@ Explanations" (EMNLP 2022), there for single tokens.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,9 @@ from captum_aml.text.models.registry import register_text_model
 from captum_aml.text.models.targets import Target, TargetsLike
 from captum_aml.text.models.written import Answer, continued, written_answers
 
+if TYPE_CHECKING:
+    from captum_aml.methods.registry import MethodOutput
+
 # The tokens of a prompt that say how what follows it is tokenized.
 _CONTEXT = 8
 
@@ -61,13 +65,15 @@ class TextGenerator(TextModel):
     that is the assistant's.
 
     Targets are parts of the answer: 0, the default, for all of it; 1, 2, ... for its tokens;
-    ``slice(1, 3)`` for the first two as one; a string in it, ``"Paris"``, for its tokens as one;
+    ``slice(1, 3)`` for tokens 1 and 2 as one; a string in it, ``"Paris"``, for its tokens as one;
     "all" for each token by itself. A pair is a contrast, ``("Paris", "London")``: why the first
     rather than the second at the place of the first, or, where it is not in the answer, right after
     the prompt.
 
     One pass of prompt and answer gives the outputs of all parts; of a contrast, one of two rows.
-    The answer itself is never masked.
+    The answer itself is never masked. Every method explains log-odds, since the probability of a
+    long answer is next to 0. A prompt after which the model writes nothing has no explanation,
+    which a warning says.
 
     Args:
         model: A causal or sequence-to-sequence language model.
@@ -101,6 +107,7 @@ class TextGenerator(TextModel):
     embeds_ids = True
     own_inputs = ("answer", "other", "parts")
     output: TextOutput = "independent_logits"
+    compared = "log-probability"
 
     def __init__(
         self,
@@ -141,6 +148,15 @@ class TextGenerator(TextModel):
     def is_decoder(self) -> bool:
         """True: text is written."""
         return True
+
+    @property
+    def method_output(self) -> MethodOutput:
+        """Log-odds as they are: probabilities of long answers are next to 0."""
+        return "log_odds"
+
+    def read(self, outputs: Tensor) -> Tensor:
+        """Probabilities in float64 on the CPU, which has room for those of long answers."""
+        return outputs.cpu().double().sigmoid()
 
     @property
     def settings(self) -> dict[str, str]:
@@ -275,10 +291,12 @@ class TextGenerator(TextModel):
     ) -> list[list[Question]]:
         """The parts of what is given or written; nothing where the model writes nothing."""
         answers = self._answers(texts, batch_size)
-        return [
+        found = [
             self._questions(text, answer, asked)
             for text, answer, asked in zip(texts, answers, targets, strict=True)
         ]
+        _warn_of_silence([text.text for text, some in zip(texts, found, strict=True) if not some])
+        return found
 
     def batch_key(self, text: TokenizedText) -> tuple[bool, int]:
         """Contrasts, which take twice the work, and prompts of a decoder by their length.
@@ -386,6 +404,19 @@ class TextGenerator(TextModel):
             )
         completed = completed_text(text, answer.lead, own, other, parts, names)
         return Question(completed, (target,), predicted=None if found is None else 0)
+
+
+def _warn_of_silence(prompts: Sequence[str]) -> None:
+    """Warns of prompts after which the model writes nothing, if any."""
+    if prompts:
+        first = prompts[0] if len(prompts[0]) <= 60 else f"{prompts[0][:60]}..."
+        which = f"the prompt {first!r}"
+        if len(prompts) > 1:
+            which = f"{len(prompts)} prompts, the first of which is {first!r}"
+        warnings.warn(
+            f"texts: the model writes nothing after {which}; there is no answer to explain",
+            stacklevel=3,
+        )
 
 
 def _parts(text: Text) -> tuple[Text, Span | None]:

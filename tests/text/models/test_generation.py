@@ -186,6 +186,42 @@ def test_parts_of_an_answer_are_explained_as_one() -> None:
     assert sum(found[1].scores) == pytest.approx(before - after, abs=1e-3)
 
 
+@torch.no_grad()
+def test_long_answers_are_explained_by_their_log_odds() -> None:
+    model, tokenizer = make("llama")
+    generator = TextGenerator(model, tokenizer, max_new_tokens=60)
+    pair = (TEXTS[0], "good plot was not dull awful negative " * 3)
+    (text,) = generator.tokenize([pair])
+    prompt, answer = text.model_inputs["input_ids"], list(text.own_inputs["answer"])
+    whole = sum(log_probs(model, prompt, answer))
+    assert whole < -120
+    expected = []
+    for place in (i for i, maskable in enumerate(text.maskable) if maskable):
+        changed = [*prompt[:place], generator.baseline.id, *prompt[place + 1 :]]
+        expected.append(whole - sum(log_probs(model, changed, answer)))
+    (found,) = TextExplainer(generator, method="occlusion")(pair)
+    assert found.scores == pytest.approx(expected, abs=1e-3)
+    assert found.score == "drop in the log-odds of the explained class when replaced alone"
+    assert found.target_probability == pytest.approx(math.exp(whole), rel=1e-3)
+    for method in ("lime", "integrated-gradients", "deep-lift"):
+        (other,) = TextExplainer(generator, method=method, n_steps=None)(pair)
+        assert max(map(abs, other.scores)) > 0.01
+    # Where the one is all but certain against the other, too.
+    (contrast,) = TextExplainer(generator, method="occlusion")(pair, target=("good", "dull"))
+    assert contrast.score.startswith(
+        "drop in the log-probability of the explained class less that of the foil when"
+    )
+
+
+def test_prompts_after_which_nothing_is_written_are_named() -> None:
+    model, tokenizer = make("llama")
+    model.generation_config.eos_token_id = list(range(len(tokenizer)))
+    explainer = TextExplainer(model, tokenizer, method="occlusion")
+    with pytest.warns(UserWarning, match="writes nothing after the prompt 'a film'") as caught:
+        (found,) = explainer(["a film", ("a film", "good")])
+    assert (found.row, len(caught)) == (1, 1)
+
+
 def test_chats_are_rendered_by_the_template_and_users_are_masked() -> None:
     model, tokenizer = make("llama")
     tokenizer.chat_template = TEMPLATE
