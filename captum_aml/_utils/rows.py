@@ -118,7 +118,8 @@ def table_rows(
             if len(row) != len(names):
                 yield lines.error(f"expected {len(names)} columns, got {len(row)}")
             else:
-                yield dict(zip(reversed(names), reversed(row), strict=True))
+                last_first = dict(zip(reversed(names), reversed(row), strict=True))
+                yield dict(reversed(last_first.items()))
     except csv.Error as error:
         raise lines.error(f"broken table row ({error})") from None
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from captum_aml._utils.options import comma_separated
+from captum_aml.cli.apart import check_apart
 from captum_aml.cli.console import duration, show_table, shows_progress
 from captum_aml.cli.options import (
     Limit,
@@ -136,10 +137,12 @@ def benchmark(
     start = time.perf_counter()
     from captum_aml import methods as registry
     from captum_aml.benchmark.run import run_benchmark
+    from captum_aml.benchmark.store import REPORT_FILES
     from captum_aml.metrics.conventions import resolve_convention
     from captum_aml.metrics.registry import bind
     from captum_aml.text.data import TextSource
 
+    check_apart("out", [out / name for name in REPORT_FILES], [data])
     settings = options.settings(
         methods=None if methods is None else comma_separated(methods),
         seeds=_numbers(seeds, "--seeds"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from captum_aml.cli.apart import check_apart
 from captum_aml.cli.console import shows_progress, warnings_in_lines
 from captum_aml.cli.options import ModelOptions, PassSize, Seed, list_methods, with_options
 
@@ -38,7 +39,15 @@ def explain(
         list[str] | None,
         typer.Option(
             help="The column of --file that holds the text; given twice, those of pairs.",
-            show_default="text",
+            show_default="by their names, as text, or question and context; or the only one with "
+            "strings",
+        ),
+    ] = None,
+    pair: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The second text of a pair, such as a question's context; once for each text.",
+            show_default=False,
         ),
     ] = None,
     method: Annotated[
@@ -76,16 +85,17 @@ def explain(
         ),
     ] = None,
     target: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Class to explain, by label or index; 'all' for each of them.",
-            show_default="what the model predicts",
+            help="What to explain of each text: a label or its index, a word at a mask, words of "
+            "an answer, 'start' or 'end' of it; 'all' for each of them. May be repeated.",
+            show_default="what the model says",
         ),
     ] = None,
     against: Annotated[
         str | None,
         typer.Option(
-            help="The class that --target is held against: why the one and not the other.",
+            help="What --target is held against: why the one and not the other.",
             show_default=False,
         ),
     ] = None,
@@ -126,9 +136,11 @@ def explain(
     """
     from captum_aml.exceptions import InvalidInputError
 
-    if against is not None and target is None:
+    if against is not None and not target:
         raise InvalidInputError("against: expected --target, which it is held against, got none")
-    source = _texts(texts or [], file, column or ["text"], errors)
+    if output is not None:
+        check_apart("output", [output], [file, None if texts else sys.stdin])
+    source = _texts(texts or [], pair or [], file, column or [], errors)
     if limit is not None:
         source = islice(source, limit)
     # The first text is read before the model is loaded: a wrong file should not cost a minute.
@@ -159,9 +171,11 @@ def explain(
         batch_size=batch_size,
         seed=seed,
     )
+    asked = [one if against is None else (one, against) for one in target or ()]
     results = explainer.stream(
         _Sized(chain(first, source), total) if total else chain(first, source),
-        target=target if target is None or against is None else (target, against),
+        # A list would be of a target for each text.
+        target=repeat(asked) if len(asked) > 1 else next(iter(asked), None),
         errors=errors,
         show_progress=shows_progress() and not to_terminal,
     )
@@ -196,7 +210,11 @@ class _Sized(Iterable[Any]):
 
 
 def _texts(
-    arguments: Sequence[str], file: Path | None, columns: Sequence[str], errors: OnError
+    arguments: Sequence[str],
+    pair: Sequence[str],
+    file: Path | None,
+    columns: Sequence[str],
+    errors: OnError,
 ) -> Iterator[Any]:
     from captum_aml._utils.rows import Lines, text_rows
     from captum_aml.exceptions import InvalidInputError
@@ -206,11 +224,16 @@ def _texts(
         raise InvalidInputError(f"column: expected one, or two for pairs, got {len(columns)}")
     if arguments and file is not None:
         raise InvalidInputError("texts: expected texts as arguments or --file, got both")
+    if pair and len(pair) != len(arguments):
+        raise InvalidInputError(
+            f"pair: expected one for each text, which are arguments beside it, got {len(pair)} and "
+            f"{len(arguments)}"
+        )
     if file is not None:
-        column = (columns[0], columns[1]) if len(columns) == 2 else columns[0]
+        column = (columns[0], columns[1]) if len(columns) == 2 else next(iter(columns), None)
         return read_rows(file, column=column, errors=errors)
     if arguments:
-        return iter(arguments)
+        return zip(arguments, pair, strict=True) if pair else iter(arguments)
     if sys.stdin.isatty():
         raise InvalidInputError(
             "texts: expected texts as arguments, with --file, or on standard input, got none"

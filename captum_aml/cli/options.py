@@ -17,6 +17,21 @@ from captum_aml.cli.console import quiet_libraries
 if TYPE_CHECKING:
     from captum_aml.text import TextModel
 
+#: The names of the tasks, known here without loading what does them.
+TASKS = (
+    "fill-mask",
+    "multi-label-classification",
+    "multiple-choice",
+    "prompt-classification",
+    "question-answering",
+    "sentence-similarity",
+    "text-classification",
+    "text-generation",
+    "text-regression",
+    "token-classification",
+    "zero-shot-classification",
+)
+
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Take the first N texts.", show_default="all")
 ]
@@ -45,8 +60,8 @@ class ModelOptions:
     task: Annotated[
         str | None,
         typer.Option(
-            help="What the model does, by the names of transformers' pipelines, where it cannot "
-            "be told from the model, such as sentence-similarity.",
+            help="What the model does, where it cannot be told from the model, such as "
+            f"sentence-similarity: {', '.join(TASKS)}; or the name of a pipeline of transformers.",
             show_default="told from the model",
         ),
     ] = None
@@ -54,15 +69,17 @@ class ModelOptions:
         str | None,
         typer.Option(
             help="The prompt of a language model that classifies by it, as in "
-            "'Text: {text} Label:'; \\n stands for a line break.",
+            "'Text: {text} Label:', or the hypothesis of a model of natural language inference, "
+            "as in 'It is about {}.'; \\n stands for a line break.",
             show_default=False,
         ),
     ] = None
     labels: Annotated[
         str | None,
         typer.Option(
-            help="The label words after the prompt, separated by commas, as in "
-            "'negative,positive', or with the classes' names, as in 'negative=bad,positive=good'.",
+            help="The label words of a prompt, or labels of your own for a model of natural "
+            "language inference, separated by commas, as in 'negative,positive', or with the "
+            "classes' names, as in 'negative=bad,positive=good'.",
             show_default=False,
         ),
     ] = None

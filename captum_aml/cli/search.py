@@ -15,6 +15,7 @@ import typer
 from captum_aml._utils.files import write_file
 from captum_aml._utils.optional import require
 from captum_aml._utils.run_folder import RunFolder
+from captum_aml.cli.apart import check_apart
 from captum_aml.cli.config import ConfigFile, FitConfig, config_flags, config_text
 from captum_aml.cli.console import say, show_table, warnings_in_lines
 from captum_aml.exceptions import InvalidInputError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from captum_aml.cli.fit_setup import FitSetup
     from captum_aml.training import SearchResult, Trial
 
-BEST = "best.yaml"
+BEST, JSON, TABLE = "best.yaml", "search.json", "search.csv"
 _SHOWN = 10
 #: What a trial has of its own, and a fit on all texts does not take over.
 _OF_TRIALS = ("limit", "epochs", "validations_per_epoch")
@@ -105,6 +106,9 @@ def search(
         trials=trials, learning_rates=(lowest_rate, highest_rate), prune=prune, seed=chosen.seed
     )
     RunFolder.check_path(out)
+    read = [chosen.data, chosen.validation, config]
+    check_apart("out", [out / BEST, out / JSON, out / TABLE], read)
+    check_apart("storage", [] if storage is None else [storage], read)
     refuse_several_processes()
     setup = prepare(chosen)
     score = setup.score
@@ -175,8 +179,8 @@ def _write(out: Path, result: SearchResult, setup: FitSetup) -> None:
     writer.writerows({**trial, **trial["weights"], **trial["values"]} for trial in trials)
     files = {
         BEST: config_text(best_config(setup, best), comment=comment),
-        "search.json": json.dumps(content, indent=2, allow_nan=False) + "\n",
-        "search.csv": table.getvalue(),
+        JSON: json.dumps(content, indent=2, allow_nan=False) + "\n",
+        TABLE: table.getvalue(),
     }
     for name, text in files.items():
         write_file(out / name, text.encode())

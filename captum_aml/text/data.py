@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -19,13 +22,16 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from captum_aml._utils.optional import require
 from captum_aml._utils.rows import Lines, json_row, missing_column, shown, table_rows, text_rows
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.columns import Column
+from captum_aml.text.choices import has_options
+from captum_aml.text.columns import Column, choose_columns, is_missing
 from captum_aml.text.failing import OnError
 from captum_aml.text.inputs import Span, Unreadable, without_surrogates
 
 _DEFAULT_SPLIT = "validation"
 _FEATURE = "a data set of the hub"
 _PARQUET_ROWS = 256
+#: The first rows of a file, which tell its columns.
+_SAMPLED = 64
 
 
 @dataclass(frozen=True)
@@ -184,13 +190,15 @@ def read_texts(path: str | os.PathLike[str], *, column: str = "text") -> Iterato
 
 
 def read_rows(
-    path: str | os.PathLike[str], *, column: Column = "text", errors: OnError = "raise"
-) -> Iterator[str | tuple[str, str] | Unreadable]:
+    path: str | os.PathLike[str], *, column: Column | None = "text", errors: OnError = "raise"
+) -> Iterator[str | tuple[str, str] | Mapping[str, Any] | Unreadable]:
     """Texts of a file, as ``read_texts`` reads them, or pairs.
 
     Args:
         path: The file.
-        column: The column with the texts, or the two with the texts of pairs. Default: "text".
+        column: The column with the texts, or the two with the texts of pairs. None: those that
+            :func:`~captum_aml.text.columns.choose_columns` takes, told from the first rows; rows
+            with options to choose from are given as mappings. Default: "text".
         errors: Whether a broken row is an error, or with "skip" an element that says what is wrong
             with it. Default: "raise".
 
@@ -204,11 +212,12 @@ def read_rows(
         raise InvalidInputError(
             f"file: expected one of the formats {', '.join(_FORMATS)}, got {os.fspath(path)!r}"
         )
-    rows = _file_rows(file, _Columns(column))
+    columns = _told_columns(file) if column is None else _Columns(column)
+    rows = _file_rows(file, columns)
 
-    def texts() -> Iterator[str | tuple[str, str] | Unreadable]:
+    def texts() -> Iterator[str | tuple[str, str] | Mapping[str, Any] | Unreadable]:
         for row in rows:
-            text = _text_of(row, (column,) if isinstance(column, str) else column)
+            text = _text_of(row, columns.texts)
             if isinstance(text, Unreadable) and errors == "raise":
                 raise InvalidInputError(text.reason)
             yield text
@@ -216,9 +225,56 @@ def read_rows(
     return texts()
 
 
-def _text_of(row: _Row, names: tuple[str, ...]) -> str | tuple[str, str] | Unreadable:
+def _told_columns(file: Path) -> _Columns:
+    """The columns that texts are taken from where nobody names one."""
+    # A pipe can be read once.
+    if file.suffix.lower() == ".txt" or (file.exists() and not file.is_file()):
+        return _Columns("text")
+    found: list[Mapping[str, Any]] = []
+    # What is wrong with a row is said when texts are taken.
+    with suppress(InvalidInputError):
+        for row in islice(_file_rows(file, _EveryColumn(())), _SAMPLED):
+            if row.problem is None:
+                found.append(row.text)
+    if not found:
+        return _Columns("text")
+    there = Counter(name for row in found for name in row)
+    names = [name for name, count in there.items() if 2 * count >= len(found)]
+    if has_options(names):
+        return _EveryColumn(())
+    is_delimited = file.suffix.lower() in (".csv", ".tsv")
+
+    def sample(name: str) -> object:
+        """The first string of a column, which numbers in a delimited file are not."""
+        cells = [row[name] for row in found if not is_missing(row.get(name)) and row[name] != ""]
+        strings = [cell for cell in cells if isinstance(cell, str)]
+        texts = [cell for cell in strings if not (is_delimited and _is_number(cell))]
+        return texts[0] if texts else math.inf if strings else next(iter(cells), None)
+
+    try:
+        chosen = choose_columns(names, None, sample)
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            f"{os.fspath(file)}: {error} (--column, given twice for pairs)"
+        ) from None
+    return _Columns(chosen[0] if len(chosen) == 1 else chosen)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _text_of(
+    row: _Row, names: tuple[str, ...]
+) -> str | tuple[str, str] | Mapping[str, Any] | Unreadable:
     if row.problem is not None:
         return Unreadable(str(row.problem))
+    if isinstance(row.text, Mapping) and not names:
+        return row.text
     cells = tuple(map(_joined, row.text if isinstance(row.text, tuple) else (row.text,)))
     for name, cell in zip(names, cells, strict=True):
         if not isinstance(cell, str):
@@ -305,7 +361,7 @@ def is_text_file(source: str | os.PathLike[str]) -> bool:
 # Cells hold values of any type, which those who take the row check.
 class _Row(NamedTuple):
     place: str
-    text: Any  # a tuple of two cells for a pair
+    text: Any  # a tuple of two cells for a pair, a mapping of all
     label: Any = None
     rationale: Any = None
     id: Any = None
@@ -314,7 +370,7 @@ class _Row(NamedTuple):
 
 @dataclass(frozen=True)
 class _Columns:
-    text: Column
+    text: str | tuple[str, ...]
     label: str | None = None
     rationale: str | None = None
     id: str | None = None
@@ -349,11 +405,26 @@ class _Columns:
     def row_of_strings(self, place: str, cells: Mapping[str, str]) -> _Row:
         """From a row of a table that holds nothing but strings."""
         row = self.row(place, {name: cell or None for name, cell in cells.items()})
-        return row._replace(text=self.cells(cells), rationale=_rationale_cell(row.rationale))
+        return row._replace(text=self.cells(cells), rationale=_list_cell(row.rationale))
 
 
-def _rationale_cell(cell: str | None) -> Any:
-    """A rationale written as JSON or Python writes a list; another string as it is."""
+@dataclass(frozen=True)
+class _EveryColumn(_Columns):
+    """All columns of a file, none by its name: rows as mappings."""
+
+    def wanted(self, there: Iterable[str], name: str) -> list[str]:
+        return list(there)
+
+    def cells(self, row: Mapping[str, Any]) -> Any:
+        return row
+
+    def row_of_strings(self, place: str, cells: Mapping[str, str]) -> _Row:
+        lists = {n: _list_cell(c) for n, c in cells.items() if c.lstrip().startswith("[")}
+        return _Row(place, {**cells, **lists})
+
+
+def _list_cell(cell: str | None) -> Any:
+    """A list, as of a rationale, written as in JSON or Python; another string as it is."""
     if cell is None or not cell.strip():
         return None
     for read in (json.loads, ast.literal_eval):

@@ -172,7 +172,7 @@ class TextExplainer:
         text_pair: str | Iterable[str] | None = None,
         *,
         column: Column | None = None,
-        target: TargetsLike | Sequence[TargetsLike] = None,
+        target: TargetsLike | Sequence[TargetsLike] | Iterator[TargetsLike] = None,
         n_steps: int | None = None,
         errors: OnError = "raise",
         show_progress: bool = False,
@@ -193,9 +193,10 @@ class TextExplainer:
             target (optional): What to explain: a label or an index; a pair of them for why the
                 first and not the second, ``("joy", "fear")``; a list of these for several of one
                 text, or "all", where classes are few; of token classification also words with one
-                of these each, ``{"Paris": "LOC"}``. For many texts one for all, or a list with one,
-                or a list, for each. Default: None, what the task explains: of a classifier the
-                predicted class.
+                of these each, ``{"Paris": "LOC"}``. For many texts one for all,
+                ``itertools.repeat`` of a list for several of all, or a list with one, or a list,
+                for each. Default: None, what the task explains: of a classifier the predicted
+                class.
             n_steps (int, optional): Steps or samples. Default: None, the constructor's.
             errors: What to do with a text that cannot be explained, such as None: "raise" ends
                 there with an error that names its position; "skip" leaves it out, and a warning at
@@ -228,7 +229,7 @@ class TextExplainer:
         text_pair: str | Iterable[str] | None = None,
         *,
         column: Column | None = None,
-        target: TargetsLike | Sequence[TargetsLike] = None,
+        target: TargetsLike | Sequence[TargetsLike] | Iterator[TargetsLike] = None,
         n_steps: int | None = None,
         errors: OnError = "raise",
         show_progress: bool = False,

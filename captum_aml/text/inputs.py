@@ -36,6 +36,9 @@ TextLike: TypeAlias = (
 #: Between the two texts of a pair.
 PAIR_SEPARATOR = "\n"
 
+#: How pairs are given elsewhere, for errors.
+AS_OPTIONS = "on the command line: --pair, or --file with --column twice"
+
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 

@@ -16,6 +16,8 @@ import pytest
 from captum_aml import methods
 from captum_aml._version import __version__
 from captum_aml.cli import main as cli
+from captum_aml.cli.options import TASKS
+from captum_aml.text import tasks
 from tests._helpers.methods import all_names
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -202,6 +204,30 @@ class TestResults:
         assert "*" in shown or "~" in shown
         assert "\x1b[" not in out
 
+    def test_several_targets_of_each_text(self, run: Run, model: str) -> None:
+        several = ["--target", "negative", "--target", "positive"]
+        rows = explain(run, model, "good", "a bad film", "--method", "occlusion", *several).rows
+        assert [(row["row"], row["target"]) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+    def test_columns_known_by_their_names_and_pairs_of_arguments(
+        self, run: Run, model: str, tmp_path: Path
+    ) -> None:
+        table = tmp_path / "pairs.csv"
+        table.write_text("id,question,context\n1,good,a film\n2,bad,1984\n")
+        given = (
+            ["--file", str(table)],
+            ["good", "bad", "--pair", "a film", "--pair", "1984"],
+        )
+        first, second = (explain(run, model, *some, "--method", "occlusion").rows for some in given)
+        assert first == second
+        assert [row["text"] for row in first] == ["good\na film", "bad\n1984"]
+
+    def test_the_only_column_with_words(self, run: Run, model: str, tmp_path: Path) -> None:
+        table = tmp_path / "reviews.csv"
+        table.write_text("review,stars\n7,7\na good film,9\n")
+        rows = explain(run, model, "--file", str(table), "--method", "occlusion").rows
+        assert [row["text"] for row in rows] == ["7", "a good film"]
+
 
 class TestMistakes:
     """Each is told in one line on standard error, with exit code 2 and nothing on output."""
@@ -225,6 +251,8 @@ class TestMistakes:
             (["--file", "missing.jsonl"], "missing.jsonl: No such file"),
             (["--file", "data.xlsx"], "file: expected one of the formats"),
             (["x", "--file", "data.txt"], "got both"),
+            (["x", "--pair", "y", "--pair", "z"], "pair: expected one for each text"),
+            (["x", "--target", "0", "--target", "7"], "target: expected an index from 0 to 1"),
             ([], "texts: expected texts as arguments"),
             (["x", "--stride", "64"], "stride: expected fewer than the 62 tokens"),
             (["x", "--unit", "word", "--segmenter", "spacy"], "segmenter: expected one of jieba"),
@@ -252,6 +280,27 @@ class TestMistakes:
         assert result.code == 2
         assert f"{source}, line 2: expected a JSON object" in result.err
         assert sorted(os.listdir(tmp_path)) == ["in.jsonl"], "no half result"
+
+    def test_its_own_input(self, run: Run, model: str, tmp_path: Path) -> None:
+        source, link = tmp_path / "in.jsonl", tmp_path / "link.jsonl"
+        source.write_text('{"text": "good"}\n')
+        link.symlink_to(source)
+        for output in (source, link):
+            result = run(
+                "explain", "--model", model, "--file", str(source), "--output", str(output)
+            )
+            assert result.code == 2
+            assert "output: expected another file than the one that is read" in result.err
+            assert source.read_text() == '{"text": "good"}\n'
+
+    def test_columns_that_could_both_be_the_text(
+        self, run: Run, model: str, tmp_path: Path
+    ) -> None:
+        source = tmp_path / "in.csv"
+        source.write_text("review,label\ngood,yes\n")
+        result = run("explain", "--model", model, "--file", str(source))
+        assert result.code == 2
+        assert "there are 'review', 'label' (--column" in result.err
 
     def test_input_that_is_not_utf8(self, run: Run, model: str) -> None:
         result = run("explain", "--model", model, stdin=b"caf\xe9\n")
@@ -359,6 +408,10 @@ class TestProgram:
 
 @pytest.mark.shared
 @needs_shared
+def test_tasks_that_the_help_lists() -> None:
+    assert tasks() == TASKS
+
+
 def test_a_real_classifier_on_real_data(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     result = explain(

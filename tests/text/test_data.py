@@ -19,7 +19,7 @@ from captum_aml.benchmark.plan import label_indices
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text import LabelledText, TextSource, read_texts
 from captum_aml.text.data import read_rows
-from captum_aml.text.inputs import Unreadable
+from captum_aml.text.inputs import Text, Unreadable
 
 parquet = pytest.importorskip("pyarrow.parquet")
 pyarrow = pytest.importorskip("pyarrow")
@@ -527,3 +527,26 @@ class TestBadStrings:
     def test_stream_that_is_not_utf8(self) -> None:
         with pytest.raises(InvalidInputError, match=r"^standard input, line 2: expected UTF-8"):
             list(text_rows(Lines(io.BytesIO(b"a\n\xff"), "standard input")))
+
+
+class TestColumnsByTheirNames:
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("a.csv", "id,context,choices\nx,it rained,\"['wet', 'dry']\"\n"),
+            ("a.jsonl", '{"id": "x", "context": "it rained", "choices": ["wet", "dry"]}\n'),
+            ("a.tsv", "context\tending0\tending1\nit rained\twet\tdry\n"),
+        ],
+    )
+    def test_options_to_choose_from(self, tmp_path: Path, name: str, content: str) -> None:
+        (row,) = read_rows(write(tmp_path, name, content), column=None)
+        text = Text.of(row)
+        assert (text.pieces, text.n_options) == (("it rained", "wet", "dry"), 2)
+
+    def test_a_row_that_lacks_the_column_is_broken(self, tmp_path: Path) -> None:
+        path = write(tmp_path, "a.jsonl", '{"sentence": "a", "label": "x"}\n{"label": "y"}\n')
+        first, broken = read_rows(path, column=None, errors="skip")
+        assert first == "a"
+        assert isinstance(broken, Unreadable)
+        with pytest.raises(InvalidInputError, match="line 2: expected a column 'sentence'"):
+            list(read_rows(path, column=None))

@@ -77,7 +77,8 @@ class MultipleChoiceModel(StackedTextModel):
         if not text.n_options:
             raise InvalidInputError(
                 "texts: expected a context with its options, such as ('a context', ['an option', "
-                f"'another']), got {text.text[:60]!r}"
+                "'another']) (on the command line: --file with columns such as 'context' and "
+                f"'choices', or 'ending0' and 'ending1'), got {text.text[:60]!r}"
             )
         parts = [
             (string, start) for string, (start, _) in zip(text.pieces, text.parts, strict=True)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from captum_aml._utils.checks import as_count
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import TextBatch, TokenizedText
-from captum_aml.text.inputs import Text, TextLike, each_text
+from captum_aml.text.inputs import AS_OPTIONS, Text, TextLike, each_text
 from captum_aml.text.models.answers import Answer, AnswerPart, FoundAnswer, wishes
 from captum_aml.text.models.base import Question, TextModel
 from captum_aml.text.models.loading import load_question_answerer
@@ -101,8 +101,8 @@ class QuestionAnswerer(TextModel):
         for text in each_text(texts):
             if not text.parts:
                 raise InvalidInputError(
-                    "texts: expected pairs of question and context, such as ('Who?', 'I did.'), "
-                    f"got {text.text[:60]!r}"
+                    "texts: expected pairs of question and context, such as ('Who?', 'I did.') "
+                    f"({AS_OPTIONS}), got {text.text[:60]!r}"
                 )
             question, context = text.pieces
             pairs.append(text if self._context_part else Text.of((context, question)))

@@ -30,7 +30,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import TextBatch, TokenizedText
-from captum_aml.text.inputs import Text
+from captum_aml.text.inputs import AS_OPTIONS, Text
 from captum_aml.text.models._sparse import kept_sparse
 from captum_aml.text.models.base import TextOutput
 from captum_aml.text.models.loading import load_encoder
@@ -142,7 +142,7 @@ class SimilarityModel(StackedTextModel):
         if len(text.parts) != 2 or text.n_options:
             raise InvalidInputError(
                 "texts: expected pairs, whose similarity is explained, such as ('a text', 'another "
-                f"one'), got {text.text[:60]!r}"
+                f"one') ({AS_OPTIONS}), got {text.text[:60]!r}"
             )
         return [
             Sequenced.of([(prompt, None), (self._written(piece), start)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from copy import copy
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, TypeAlias
@@ -22,6 +23,9 @@ PlacesLike: TypeAlias = "Mapping[str | Span, TargetLike | list[TargetLike] | Non
 #: What is explained of one text: one target, a list of several, "all" of them, or None for what
 #: the task explains by default; of tasks with places also what is explained at which.
 TargetsLike: TypeAlias = "TargetLike | PlacesLike | Sequence[TargetLike | PlacesLike] | None"
+
+#: The most texts whose targets an error writes out.
+_MOST_SHOWN = 2
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def targets_of_texts(
 
     Args:
         given: One target for all texts, or a list with one, or a list of several, for each text;
-            of one text a list of several.
+            of one text a list of several. ``itertools.repeat`` gives several for all texts.
         texts: The texts.
         check: Refuses what cannot be a target of a text.
         one_text: Whether it is one text that was given.
@@ -54,6 +58,9 @@ def targets_of_texts(
     """
     if hasattr(given, "tolist"):  # an array or a tensor
         given = given.tolist()
+    if isinstance(given, repeat):
+        check(next(copy(given)))
+        return given
     if isinstance(given, str | tuple | Mapping) or not isinstance(given, Iterable):
         check(given)  # type: ignore[arg-type]  # what it is is found out there
         return repeat(given)  # type: ignore[arg-type]
@@ -67,9 +74,11 @@ def targets_of_texts(
     if one_text and not any(isinstance(item, list) for item in each):
         return repeat(each)
     if isinstance(texts, Sized) and len(texts) != len(each):
+        nested = [each] * len(texts)
+        hint = f"; several of every text are {nested!r}" if len(nested) <= _MOST_SHOWN else ""
         raise InvalidInputError(
             f"target: expected one class, or one for each of the {len(texts)} texts, got "
-            f"{len(each)}"
+            f"{len(each)}{hint}"
         )
     return iter(each)
 
