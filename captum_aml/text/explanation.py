@@ -26,8 +26,8 @@ from captum_aml.visualization import (
     shows_colors,
     terminal_text,
 )
-from captum_aml.visualization.cards import number_of
-from captum_aml.visualization.segments import printable
+from captum_aml.visualization.cards import number_of, rather_than
+from captum_aml.visualization.segments import shortened
 
 if TYPE_CHECKING:
     from captum.attr._utils.visualization import VisualizationDataRecord
@@ -69,7 +69,8 @@ class Explanation:
         relative: Whether unsigned scores are to be read relative to the text's largest; else they
             are in [0, 1].
         score: What a score is and in which unit, such as "contribution to the logit of the
-            explained class"; "" where the method does not say.
+            explained class", in a contrast "less that of the foil" or of its probability "rather
+            than the foil"; "" where the method does not say.
         row: The number of the text among those of the call, from 0.
         task: The name of the task.
         value: The model's value, where it gives one rather than probabilities.
@@ -105,6 +106,19 @@ class Explanation:
     foil_label: str = ""
     place: Span | None = None
 
+    def __repr__(self) -> str:
+        shown = {
+            "label": repr(shortened(self.target_label)),
+            "foil": repr(shortened(self.foil_label)) if self.foil_label else "",
+            "value" if self.value is not None else "probability": number_of(
+                self.target_probability, self.value
+            ),
+            "method": repr(self.method),
+            "top": ", ".join(repr(token) for token, _ in self.top(1)),
+        }
+        named = (f"{name}={said}" for name, said in shown.items() if said)
+        return f"{type(self).__name__}({', '.join([repr(shortened(self.text)), *named])})"
+
     @property
     def about(self) -> str:
         """What of the text the prediction is about, as it is written; "" for all of it."""
@@ -113,8 +127,7 @@ class Explanation:
     @property
     def explained_label(self) -> str:
         """The explained class's name, with the one that it is held against."""
-        foil = f" rather than {self.foil_label}" if self.foil_label else ""
-        return f"{self.target_label}{foil}"
+        return rather_than(self.target_label, self.foil_label)
 
     @property
     def truncated(self) -> bool:
@@ -290,20 +303,23 @@ class Explanation:
 
 
 def headline(explanation: Explanation) -> str:
-    """Predicted class, method, and the explained class if it is another one."""
+    """Predicted class, method, and the explained class if it is another one, in short."""
     other = explanation.target != explanation.predicted or explanation.foil is not None
-    explained = f", explains {explanation.explained_label}" if other else ""
+    target, foil = shortened(explanation.target_label), shortened(explanation.foil_label)
+    explained = f", explains {rather_than(target, foil)}" if other else ""
     number = number_of(explanation.probability, explanation.value)
-    prediction = f"{explanation.predicted_label} {number}"
-    named = _place_to_name(explanation)
+    prediction = f"{shortened(explanation.predicted_label)} {number}"
+    named = shortened(_place_to_name(explanation))
     about = f"{named}: " if named else ""
-    return printable(f"{about}{prediction}{explained} [{explanation.method}]")
+    return f"{about}{prediction}{explained} [{shortened(explanation.method)}]"
 
 
 def _place_to_name(explanation: Explanation) -> str:
-    """What the prediction is about; "" where the label is, or ends with, its very words."""
-    about, label = explanation.about, explanation.target_label
-    return "" if label == about or label.endswith(f" {about}") else about
+    """What the prediction is about; "" where a label is, or ends with, its very words."""
+    about = " ".join(explanation.about.split())
+    labels = (explanation.target_label, explanation.predicted_label)
+    said = any(label == about or label.endswith(f" {about}") for label in labels)
+    return "" if said else explanation.about
 
 
 def print_explanation(
@@ -357,10 +373,11 @@ def text_card(explanations: Sequence[Explanation]) -> TextCard:
                 offsets=explanation.offsets,
                 scores=explanation.scores,
                 signed=explanation.signed,
-                target=explanation.explained_label,
+                target=explanation.target_label,
                 detail="" if explanation.unit == "token" else f"by {explanation.unit}",
                 relative=explanation.relative,
                 score=explanation.score,
+                foil=explanation.foil_label,
             )
             for explanation in explanations
         ],

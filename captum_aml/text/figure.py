@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captum_aml._utils.files import atomic_file
-from captum_aml._utils.graphemes import grapheme_spans
 from captum_aml._utils.optional import require
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.visualization import TextCard
 from captum_aml.visualization.legend import legends
 from captum_aml.visualization.palette import PALETTE, hex_color
-from captum_aml.visualization.segments import printable
+from captum_aml.visualization.segments import n_columns, printable, shortened
 
 if TYPE_CHECKING:
     from matplotlib import font_manager
@@ -30,6 +29,8 @@ _PER_COLUMN = 50
 _MOST = 2000
 _FONT_SIZE = 9.0
 _LINE = 0.2  # inches for each token
+_CHARACTER = 0.075  # inches
+_WIDE_CHARACTER = 0.09  # of titles
 _LONGEST = {"token": 24, "word": 24, "sentence": 60, "sentence+word": 60}
 _DPI = 150
 _BLANKS = {" ": "\N{OPEN BOX}", "\n": "\N{RETURN SYMBOL}", "\t": "\N{RIGHTWARDS ARROW TO BAR}"}
@@ -74,24 +75,26 @@ def draw(
     if ax is None:
         n_columns = max(1, math.ceil(n / _PER_COLUMN))
         per_column = max(1, math.ceil(n / n_columns))
-        width = 2.8 + 0.075 * _LONGEST[unit]
+        width = 2.8 + _CHARACTER * _LONGEST[unit]
         size = (max(6.0, width * n_columns), 1.2 + _LINE * max(3, per_column))
         figure = Figure(figsize=size, layout="constrained")
         columns = list(figure.subplots(1, n_columns, squeeze=False)[0])
         font_size = _FONT_SIZE
+        room = size[0], size[0] / n_columns - _CHARACTER * _LONGEST[unit]
     else:
         root = ax.get_figure(root=True)
         assert root is not None, "axes stand in a figure"
         figure, columns, per_column = root, [ax], max(1, n)
         inches = ax.bbox.height / figure.dpi
         font_size = min(_FONT_SIZE, max(3.0, 0.75 * 72 * inches / per_column))
+        room = 1.25 * ax.bbox.width / figure.dpi, ax.bbox.width / figure.dpi
 
     labels = [
         _label(card.text[slice(*span)], token, _LONGEST[unit])
         for span, token in zip(card.rows[0].offsets, tokens, strict=True)
     ]
     (legend,) = legends([card.rows[0]])
-    title = "\n".join(filter(None, [title, legend.score]))
+    title = _wrapped("\n".join(filter(None, [title, legend.score])), room[0])
     fonts, missing = _fonts(title, legend.target, *labels)
     if missing:
         _logger.warning(
@@ -106,9 +109,8 @@ def draw(
         _draw_column(column, card, part, [labels[i].translate(safe) for i in part])
         if legend.scale == "signed":
             target = legend.target.translate(safe)
-            column.set_xlabel(
-                f"against {target} \N{LEFTWARDS ARROW} score \N{RIGHTWARDS ARROW} for it"
-            )
+            sides = f"against {target} \N{LEFTWARDS ARROW} score \N{RIGHTWARDS ARROW} for it"
+            column.set_xlabel(_wrapped(sides, room[1]))
         else:
             column.set_xlabel("score")
         column.xaxis.label.set(family=fonts, parse_math=False, usetex=False)
@@ -120,6 +122,19 @@ def draw(
         with atomic_file(Path(path)) as stream:
             figure.savefig(stream, format=extension, dpi=_DPI)
     return figure
+
+
+def _wrapped(text: str, inches: float) -> str:
+    """A text whose lines are not longer than there is room for."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        lines.append("")
+        for word in line.split():
+            if lines[-1] and n_columns(f"{lines[-1]} {word}") > inches / _WIDE_CHARACTER:
+                lines.append(word)
+            else:
+                lines[-1] = f"{lines[-1]} {word}".lstrip()
+    return "\n".join(lines)
 
 
 def _draw_column(ax: Axes, card: TextCard, part: Sequence[int], labels: Sequence[str]) -> None:
@@ -155,11 +170,7 @@ def _label(written: str, token: str, longest: int) -> str:
     if not written.strip():
         blanks = "".join(_BLANKS.get(c, _BLANKS[" "]) for c in written)
         return blanks or printable(token)
-    line = " ".join(printable(written).split())
-    if len(line) <= longest:
-        return line
-    fitting = [end for _, end in grapheme_spans(line) if end < longest]
-    return line[: max(fitting, default=0)] + "\N{HORIZONTAL ELLIPSIS}"
+    return shortened(written, longest)
 
 
 def _extension(path: str | os.PathLike[str]) -> str:

@@ -15,7 +15,7 @@ from captum_aml._utils.files import atomic_file
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.explanation import Explanation, headline, text_card
 from captum_aml.visualization import legend_text, page, plain_text
-from captum_aml.visualization.cards import number_of
+from captum_aml.visualization.cards import number_of, score_text
 from captum_aml.visualization.segments import printable
 
 _COLUMNS = ("predicted", "probability", "target", "method", "score", "top tokens", "text")
@@ -108,11 +108,14 @@ def legend_of(explanation: Explanation, *, colored: bool) -> str:
 
 
 def _cells(explanation: Explanation) -> list[str]:
-    number = "{} {:+.3f}" if explanation.signed else "{} {:.3f}"
-    top = ", ".join(number.format(token, score) for token, score in explanation.top(_TOP))
+    largest, signed = max(map(abs, explanation.scores), default=0.0), explanation.signed
+    top = ", ".join(
+        f"{token} {score_text(score, largest, signed=signed)}"
+        for token, score in explanation.top(_TOP)
+    )
     return [
         explanation.predicted_label,
-        number_of(explanation.probability, explanation.value, "{:.4f}"),
+        number_of(explanation.probability, explanation.value, 4),
         explanation.explained_label,
         explanation.method,
         explanation.score,

@@ -25,8 +25,10 @@ class ScoredText:
             they are in [0, 1], and coloured as they are. Signed ones always are by their share.
         target: The label of the explained class.
         score: What a score is, such as "contribution to the logit of the explained class". Displays
-            put the label in the place of these last three words.
+            put the label in the place of these last three words, and the foil's in that of "the
+            foil".
         detail: One line more about how it was made.
+        foil: The label of what it is held against, in a contrast.
     """
 
     method: str
@@ -37,6 +39,7 @@ class ScoredText:
     detail: str = ""
     relative: bool = False
     score: str = ""
+    foil: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,14 +77,46 @@ class TextCard:
     @property
     def certainty(self) -> str:
         """The probability as a percentage, or the value."""
-        return number_of(self.probability, self.value, "{:.1%}").replace("%", " %")
+        if self.probability is None:
+            return number_of(None, self.value)
+        return f"{_digits(100 * self.probability, 1, small=100 * _SMALL)} %"
 
 
-def number_of(probability: float | None, value: float | None, form: str = "{:.2f}") -> str:
-    """A probability in the given form, or the value where there is none."""
+#: Numbers below have two significant digits.
+_SMALL = 0.005
+
+
+def number_of(probability: float | None, value: float | None, n_decimals: int = 2) -> str:
+    """A probability, or the value where there is none.
+
+    Args:
+        probability: The probability; below 0.005 it has two significant digits.
+        value: The value.
+        n_decimals: Decimals of other probabilities. Default: 2.
+    """
     if probability is not None:
-        return form.format(probability)
+        return _digits(probability, n_decimals)
     return "" if value is None else f"{value:.3g}"
+
+
+def score_text(score: float, largest: float, *, signed: bool = True) -> str:
+    """A score with three decimals, or two significant digits where all of its text are small.
+
+    Args:
+        score: The score.
+        largest: The largest absolute score of the text.
+        signed: Whether a plus is written. Default: True.
+    """
+    return f"{score:{'+' if signed else ''}{'.2g' if 0 < largest < _SMALL else '.3f'}}"
+
+
+def rather_than(target: str, foil: str) -> str:
+    """What is explained, with what it is held against where there is a foil."""
+    return f"{target} rather than {foil}" if foil else target
+
+
+def _digits(number: float, n_decimals: int, *, small: float = _SMALL) -> str:
+    return f"{number:.2g}" if 0 < number < small else f"{number:.{n_decimals}f}"
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
-from captum_aml.visualization.cards import ScoredText
-from captum_aml.visualization.segments import printable
+from captum_aml.visualization.cards import ScoredText, rather_than
+from captum_aml.visualization.segments import LONGEST_LABEL, n_columns, printable, shortened
 
 #: How the class stands in what a method says of its scores, and where it is not one alone.
 EXPLAINED_CLASS = "the explained class"
+#: How what it is held against stands there.
+FOIL = "the foil"
 #: What has to be said where no class is named.
 WHICH_CLASS = "The explained class is the predicted one unless another is named."
+WHICH_FOIL = "The foil is the class that it is held against."
 
 #: Of a row's scores: in [0, 1]; of no side, relative to the largest; for and against, relative to
 #: the largest.
@@ -25,18 +28,21 @@ class Legend:
 
     Attributes:
         scale: Their scale.
-        target: The explained class, quoted, or ``EXPLAINED_CLASS`` where there are several.
+        target: The explained class, quoted, and its foil, or ``EXPLAINED_CLASS`` where there are
+            several.
+        again: What it is called once it is named: the same, or "it" if it is long.
         scores: What the scores are, for each kind the methods that have it.
     """
 
     scale: Scale
     target: str
+    again: str
     scores: dict[str, list[str]] = field(default_factory=dict, hash=False)
 
     @property
     def low(self) -> str:
         """The words at the low end of the colours."""
-        return f"against {self.target} (underlined)" if self.scale == "signed" else "unimportant"
+        return f"against {self.again} (underlined)" if self.scale == "signed" else "unimportant"
 
     @property
     def high(self) -> str:
@@ -83,13 +89,19 @@ def legends(rows: Iterable[ScoredText], *, name_class: bool = True) -> list[Lege
         name_class: Whether the explained class is named where it is one alone. Default: True.
     """
     rows = list(rows)
-    targets = {row.target for row in rows}
-    target = quoted(targets.pop()) if name_class and len(targets) == 1 else EXPLAINED_CLASS
-    found = {scale: Legend(scale, target) for scale in get_args(Scale)}
+    outcomes = {(row.target, row.foil) for row in rows}
+    label, foil_label = outcomes.pop() if name_class and len(outcomes) == 1 else ("", "")
+    target, foil = quoted(label), quoted(foil_label) if foil_label else ""
+    is_long = any(n_columns(each) > LONGEST_LABEL for each in (label, foil_label))
+    named = rather_than(target, foil)
+    found = {scale: Legend(scale, named, "it" if is_long else named) for scale in get_args(Scale)}
     for row in rows:
         scores = found[scale_of(row)].scores
         if row.score:
-            methods = scores.setdefault(printable(row.score.replace(EXPLAINED_CLASS, target)), [])
+            said = printable(row.score).replace(EXPLAINED_CLASS, "it" if is_long else target)
+            if foil and not is_long:
+                said = said.replace(FOIL, foil)
+            methods = scores.setdefault(said, [])
             if (name := printable(row.method)) not in methods:
                 methods.append(name)
     used = {scale_of(row) for row in rows}
@@ -97,9 +109,11 @@ def legends(rows: Iterable[ScoredText], *, name_class: bool = True) -> list[Lege
 
 
 def legend_note(found: Sequence[Legend]) -> str:
-    """A sentence on which class is explained, "" where it is named or plays no part."""
+    """What is said of which class is explained, "" where it is named or plays no part."""
     said = " ".join(f"{legend.high} {legend.score}" for legend in found)
-    return WHICH_CLASS if EXPLAINED_CLASS in said else ""
+    if EXPLAINED_CLASS not in said:
+        return ""
+    return f"{WHICH_CLASS} {WHICH_FOIL}" if FOIL in said else WHICH_CLASS
 
 
 def legend_text(rows: Iterable[ScoredText], *, colored: bool, name_class: bool = True) -> str:
@@ -118,4 +132,4 @@ def legend_text(rows: Iterable[ScoredText], *, colored: bool, name_class: bool =
 
 def quoted(label: str) -> str:
     """A class's label in quotes, or ``EXPLAINED_CLASS`` where there is none."""
-    return f"'{printable(label)}'" if label else EXPLAINED_CLASS
+    return f"'{shortened(label)}'" if label else EXPLAINED_CLASS

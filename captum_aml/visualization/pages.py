@@ -11,10 +11,10 @@ from functools import cache
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from captum_aml.visualization.cards import ScoredText, Table, TextCard
+from captum_aml.visualization.cards import ScoredText, Table, TextCard, rather_than
 from captum_aml.visualization.legend import legend_note, legends
 from captum_aml.visualization.palette import INK, PALETTE
-from captum_aml.visualization.segments import card_segments, printable
+from captum_aml.visualization.segments import card_segments, printable, shortened
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -74,7 +74,8 @@ def legend_values(rows: Iterable[ScoredText], *, name_class: bool = True) -> dic
 def template(name: str) -> Template:
     """A template of this package, which escapes what it shows.
 
-    Templates find the palette, the ink, ``card_segments`` and ``printable`` under these names.
+    Templates find the palette, the ink, ``card_segments``, ``printable``, ``rather_than`` and
+    ``shortened`` under these names.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -86,6 +87,11 @@ def template(name: str) -> Template:
         lstrip_blocks=True,
     )
     environment.globals.update(
-        palette=PALETTE, ink=INK, card_segments=card_segments, printable=printable
+        palette=PALETTE,
+        ink=INK,
+        card_segments=card_segments,
+        printable=printable,
+        rather_than=rather_than,
+        shortened=shortened,
     )
     return environment.get_template(name)

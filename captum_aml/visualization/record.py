@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from captum_aml.visualization.cards import ScoredText, TextCard
+from captum_aml.visualization.cards import ScoredText, TextCard, rather_than
 from captum_aml.visualization.segments import printable
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def captum_record(
         # Captum's annotation says int; it shows whatever it is given.
         pred_class=_escaped(card.prediction),
         true_class=_escaped(true_class),
-        attr_class=_escaped(row.target),
+        attr_class=_escaped(rather_than(row.target, row.foil)),
         attr_score=float(scores.sum()),
         raw_input_ids=[_escaped(token) for token in tokens],
         convergence_score=0.0,

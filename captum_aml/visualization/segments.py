@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
 from typing import Literal
+from unicodedata import east_asian_width
 
 from captum_aml._utils.graphemes import Span, grapheme_spans
-from captum_aml.visualization.cards import ScoredText, TextCard
+from captum_aml.visualization.cards import ScoredText, TextCard, score_text
 
 #: Scores below this share of the strongest colour are not told from the ground everywhere.
 FAINT = 0.1
+
+#: The most columns of a label in headlines, legends and figures.
+LONGEST_LABEL = 40
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,9 @@ class Segment:
         """Text shown on hover."""
         if self.kind == "unseen":
             return "beyond the model's maximum length"
-        return "" if self.score is None else f"{self.score:+.3f}"
+        if self.score is None:
+            return ""
+        return score_text(self.score, abs(self.score / self.strength) if self.strength else 1.0)
 
 
 def card_segments(card: TextCard, row: ScoredText) -> list[list[Segment]]:
@@ -139,6 +145,26 @@ class _Clusters:
 def printable(text: str) -> str:
     """The text with control characters made visible, character for character."""
     return text.translate(_control_pictures())
+
+
+def n_columns(text: str) -> int:
+    """How wide a text is, in characters of ordinary width; Chinese ones, say, are twice as wide."""
+    return len(text) + sum(east_asian_width(character) in "FW" for character in text)
+
+
+def shortened(text: str, longest: int = LONGEST_LABEL) -> str:
+    """The text on one printable line of bounded width, with an ellipsis if it is cut.
+
+    Args:
+        text: The text.
+        longest: The most columns. Default: those of a label.
+    """
+    line = " ".join(printable(text).split())
+    if n_columns(line) <= longest:
+        return line
+    ends = (end for _, end in grapheme_spans(line[: longest + 1]))
+    fitting = [end for end in ends if n_columns(line[:end]) < longest]
+    return line[: max(fitting, default=0)].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
 
 @cache

@@ -133,6 +133,24 @@ def test_every_known_wording_has_one_for_a_value() -> None:
     assert given.meaning.score == "contribution to the value"
 
 
+@pytest.mark.parametrize(
+    ("score", "contrast"),
+    [
+        ("contribution to the logit of {}", "contribution to the logit of {} less that of {}"),
+        ("attribution to the output of {}", "attribution to the output of {} less that of {}"),
+        (
+            "drop in the probability of {} when replaced alone",
+            "drop in the probability of {} rather than {} when replaced alone",
+        ),
+        ("value of the mask for {}", "value of the mask for {} rather than {}"),
+        ("attention paid to the token", "attention paid to the token"),
+    ],
+)
+def test_scores_of_a_contrast_are_of_both(score: str, contrast: str) -> None:
+    meaning = ScoreMeaning(score=score.format("the explained class")).of_contrast()
+    assert meaning.score == contrast.format("the explained class", "the foil")
+
+
 def test_an_unknown_output_is_named() -> None:
     model = Additive(WEIGHTS)
     with pytest.raises(InvalidInputError, match=r"^output: expected one of logits, .*'numbers'"):

@@ -261,7 +261,7 @@ class TestHtml:
         )  # fmt: skip
         html = explanation.to_html()
         assert "<script" not in html
-        assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;&amp;amp;&#34;&#39; onload") == 5
+        assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;&amp;amp;&#34;&#39; onload") == 4
         assert "\x00" not in html
         assert "\u202e" not in html
 
@@ -278,6 +278,49 @@ class TestHtml:
         # A letter and its accent are one stretch.
         assert long.to_html().count('title="+0.500"') == 20_000
         assert readable(long).count("*") == 2
+
+
+class TestLongLabels:
+    #: As of an answer that a model has written, for a text of which it knows the end.
+    LONG = replace(
+        CONTRIBUTIONS, predicted_label="the answer is " * 9 + "42", predicted=0,
+        target_label="the answer is " * 9 + "42", probability=5.4e-5,
+    )  # fmt: skip
+
+    def test_are_shown_in_short_and_once_in_a_terminal(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.LONG.show()
+        short = "the answer is the answer is the answer…"
+        assert capsys.readouterr().out == (
+            f"{short} 5.4e-05 [aml] Unbeliev*ably* ~good~!\n*for '{short}'*, ~against it~, from "
+            "half of the text's largest score on; score: contribution to the logit of it\n"
+        )
+        html = self.LONG.to_html()
+        assert html.count(self.LONG.target_label) == 1
+        assert "0.0054 %" in html
+
+    def test_of_a_contrast_stand_in_quotes_each(self, capsys: pytest.CaptureFixture[str]) -> None:
+        score = "contribution to the logit of the explained class less that of the foil"
+        replace(CONTRIBUTIONS, foil=1, foil_label="positive", score=score).show()
+        head, legend = capsys.readouterr().out.splitlines()
+        assert head.startswith("positive 0.97, explains negative rather than positive [aml] ")
+        assert legend.startswith("*for 'negative' rather than 'positive'*, ~against it~, ")
+        said = "; score: contribution to the logit of 'negative' less that of 'positive'"
+        assert legend.endswith(said)
+
+
+class TestRepr:
+    def test_is_one_short_line(self) -> None:
+        assert repr(replace(MASKED, foil=1, foil_label="positive")) == (
+            "Explanation('Unbelievably good!', label='negative', foil='positive', "
+            "probability=0.03, method='aml', top='good')"
+        )
+        long = replace(MASKED, text="a\nb " * 999, probability=None, value=1.5, offsets=())
+        long = replace(long, target_probability=None, target_label="x" * 99, scores=(), tokens=())
+        assert len(repr(long)) < 160
+        assert "\n" not in repr(long)
+        assert "value=1.5" in repr(long)
 
 
 class TestShow:

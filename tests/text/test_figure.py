@@ -221,6 +221,23 @@ class TestFiles:
         assert [entry.name for entry in tmp_path.iterdir()] == ["figure.png"]
 
 
+@pytest.mark.parametrize(
+    "label", ["the committee has not decided yet, and " * 2, "委员会还没有" * 9]
+)
+def test_long_labels_stay_inside_the_figure(label: str) -> None:
+    score = "contribution to the logit of the explained class less that of the foil"
+    figure = replace(
+        MASKED, predicted_label=label, target_label=label, foil=2, foil_label=label.upper(),
+        signed=True, score=score,
+    ).plot()  # fmt: skip
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    for text in (figure._suptitle, axes.xaxis.label):
+        box = text.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.x1
+
+
 class TestAxes:
     def test_are_drawn_into(self) -> None:
         figure = Figure(figsize=(8, 3))

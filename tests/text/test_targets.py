@@ -41,6 +41,8 @@ class TestContrast:
         assert found.scores == pytest.approx(differences(0, 1), abs=1e-5)
         assert (found.target, found.foil) == (0, 1)
         assert found.explained_label == "LABEL_0 rather than LABEL_1"
+        said = "contribution to the logit of the explained class less that of the foil"
+        assert found.score == said
 
     def test_it_is_of_either_order(self, explainer: TextExplainer) -> None:
         there, back = explainer([TEXT, TEXT], target=[(0, 2), (2, 0)])

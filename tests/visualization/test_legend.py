@@ -8,7 +8,7 @@ import pytest
 
 from captum_aml import methods
 from captum_aml.visualization import ScoredText, TextCard, fragment, legend_text, page
-from captum_aml.visualization.legend import EXPLAINED_CLASS, WHICH_CLASS, legends
+from captum_aml.visualization.legend import EXPLAINED_CLASS, WHICH_CLASS, WHICH_FOIL, legends
 
 LOGIT = "contribution to the logit of the explained class"
 SIGNED = ScoredText("ig", [(0, 1)], [0.5], signed=True, target="positive", score=LOGIT)
@@ -55,6 +55,11 @@ class TestLine:
         # Scores that have nothing to do with a class need no note.
         of_none = [MASK, replace(MASK, target="negative")]
         assert legend_text(of_none, colored=True).count("\n") == 0
+
+    def test_of_several_contrasts_says_what_a_foil_is(self) -> None:
+        score = f"{LOGIT} less that of the foil"
+        rows = [replace(SIGNED, foil=foil, score=score) for foil in ("negative", "neutral")]
+        assert legend_text(rows, colored=True).splitlines()[1] == f"{WHICH_CLASS} {WHICH_FOIL}"
 
     def test_kinds_of_scores_are_told_by_their_methods(self) -> None:
         rows = [SIGNED, replace(SIGNED, method="lime", score="weight"), MASK]
