@@ -151,6 +151,19 @@ class TextModel(ABC):
         return {}
 
     @classmethod
+    def pipeline_option(cls, name: str, value: Any) -> dict[str, Any] | None:
+        """The keyword arguments of the class that a setting of a transformers pipeline stands for.
+
+        Args:
+            name: The setting's name.
+            value: Its value.
+
+        Returns:
+            {} for a setting that changes nothing here; None for one that is not known.
+        """
+        return None
+
+    @classmethod
     def from_pretrained(
         cls,
         source: str | os.PathLike[str],

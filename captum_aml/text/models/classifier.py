@@ -68,6 +68,14 @@ class TextClassifier(TextModel):
         self._end = end_token(model)
         super().__init__(model, tokenizer, baseline=baseline, max_length=max_length)
 
+    @classmethod
+    def pipeline_option(cls, name: str, value: Any) -> dict[str, Any] | None:
+        """The length of texts, and whether outputs become probabilities as they do here."""
+        if name == "max_length":
+            return {"max_length": value}
+        known = {"logits": "softmax", "independent_logits": "sigmoid", "value": "none"}
+        return {} if name == "function_to_apply" and value == known[cls.output] else None
+
     @property
     def label_names(self) -> tuple[str, ...]:
         """The names of the C classes, in order."""

@@ -147,7 +147,10 @@ def check_causal(model: PreTrainedModel) -> None:
     if not torch.allclose(first, second, rtol=1e-2, atol=1e-2 * float(first.abs().max())):
         raise InvalidInputError(
             f"model: expected one whose tokens see only those before them, got a "
-            f"{type(model).__name__}, whose tokens see later ones too"
+            f"{type(model).__name__}, whose tokens see later ones too; an encoder of the kind of "
+            "BERT is loaded as a decoder with is_decoder=True, or explained at a mask with "
+            "AutoModelForMaskedLM, and any other model as a forward function with "
+            "captum_aml.LayerAMLAttribution"
         )
 
 

@@ -139,6 +139,13 @@ class TextGenerator(TextModel):
         """Loads a language model and its tokenizer from a folder or the hub."""
         return load_language_model(source, dtype=dtype)
 
+    @classmethod
+    def pipeline_option(cls, name: str, value: Any) -> dict[str, Any] | None:
+        """How much is written; one beam, say, and a factor of 1 are as here."""
+        if name == "max_new_tokens":
+            return {"max_new_tokens": value}
+        return {} if value == 1 else None
+
     @property
     def label_names(self) -> tuple[str, ...]:
         """No name: outputs are parts of each text's own answer."""

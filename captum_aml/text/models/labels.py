@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from captum_aml._utils.isolation import evaluating
 from captum_aml.exceptions import InvalidInputError
+from captum_aml.text.models.entry import input_embeddings
 
 
 # Keys are integers, or their digits.
@@ -100,11 +101,11 @@ def n_outputs(model: PreTrainedModel) -> int:
     said = int(model.config.num_labels or 0)
     if any(getattr(layer, "out_features", None) == said for layer in model.modules()):
         return said
-    table = model.get_input_embeddings()
+    table = input_embeddings(model)
     # BART and T5 read their output at this token.
-    token = model.config.get_text_config().eos_token_id
+    token = getattr(model.config.get_text_config(), "eos_token_id", None)
     ids = torch.tensor([[token if isinstance(token, int) else 0]])
-    device = next((weight.device for weight in table.parameters()), None)
+    device = next((weight.device for weight in (table or model).parameters()), None)
     try:
         with evaluating(model), torch.no_grad():
             return int(model(input_ids=ids.to(device)).logits.shape[-1])

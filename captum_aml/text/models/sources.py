@@ -13,9 +13,9 @@ from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.models.base import TextModel
-from captum_aml.text.models.classifier import TextClassifier
 from captum_aml.text.models.loading import describe, describe_model, resolve_device
-from captum_aml.text.models.registry import pipeline_task, text_model_kind
+from captum_aml.text.models.pipelines import options_of_settings, settings_of, task_of
+from captum_aml.text.models.registry import text_model_kind
 from captum_aml.text.models.sentence_encoder import (
     is_a,
     is_sentence_encoder,
@@ -25,7 +25,7 @@ from captum_aml.text.models.sentence_encoder import (
 from captum_aml.text.models.similarity import SimilarityModel
 from captum_aml.text.models.template import PromptConfig
 from captum_aml.text.models.windowed import windowed_kind
-from captum_aml.text.models.wrapped import model_behind
+from captum_aml.text.models.wrapped import check_reads_text, model_behind
 
 #: What a model is given as.
 ModelLike = nn.Module | TextModel | Pipeline | str | os.PathLike[str]
@@ -58,11 +58,13 @@ def text_model(
                 f"{unused[0]}: a {type(model).__name__} has its own; give it there"
             )
         return model
+    settings: dict[str, Any] = {}
     if isinstance(model, Pipeline):
+        settings = settings_of(model)
         tokenizer = model.tokenizer if tokenizer is None else tokenizer
-        if task is None and model.task != TextClassifier.task:  # how it classifies the model says
-            task = pipeline_task(model.task)
+        task = task_of(model, settings) if task is None else task
         model = model.model
+    with_labels = prompt is not None or "candidate_labels" in settings
     options: dict[str, Any] = {}
     if is_a(model, "SentenceTransformer"):
         task, options = task or SimilarityModel.task, options_of_object(model)
@@ -73,7 +75,7 @@ def text_model(
         description = describe(source)
         if task is None and prompt is None and is_sentence_encoder(source, description):
             task = SimilarityModel.task
-        kind = text_model_kind(description, task=task, with_labels=prompt is not None)
+        kind = text_model_kind(description, task=task, with_labels=with_labels)
         options = kind.options_of(source)
         loaded, beside = kind.load(source, dtype=dtype)
         loaded.eval().requires_grad_(False).to(resolve_device(device))
@@ -81,16 +83,20 @@ def text_model(
     else:
         if isinstance(model, nn.Module):
             model = model_behind(model)
-        kind = text_model_kind(describe_model(model), task=task, with_labels=prompt is not None)
+        if isinstance(model, PreTrainedModel):
+            check_reads_text(model)
+        kind = text_model_kind(describe_model(model), task=task, with_labels=with_labels)
     if not isinstance(model, PreTrainedModel):
         raise InvalidInputError(
-            "model: expected a model of transformers, a pipeline, a folder, a hub id, a "
-            f"TextClassifier or a PromptClassifier, got {type(model).__name__}"
+            "model: expected a model of transformers, a pipeline, a folder, a hub id or a text "
+            f"model such as TextClassifier, got {type(model).__name__}"
         )
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         came = "None" if tokenizer is None else type(tokenizer).__name__
         raise InvalidInputError(f"tokenizer: expected the model's tokenizer, got {came}")
-    fields = options if prompt is None else {**options, **prompt.arguments}
+    fields = {**options, **options_of_settings(kind, settings)}
+    if prompt is not None:
+        fields |= {name: value for name, value in prompt.arguments.items() if value is not None}
     own_length = fields.pop("max_length", None)
     max_length = own_length if max_length is None else max_length
     if stride is not None:

@@ -117,6 +117,13 @@ class TokenClassifier(TextModel):
         """Loads a token classifier and its tokenizer from a folder or the hub."""
         return load_token_classifier(source, dtype=dtype)
 
+    @classmethod
+    def pipeline_option(cls, name: str, value: Any) -> dict[str, Any] | None:
+        """How tokens become entities, where it is known here, and which labels make none."""
+        if name == "aggregation_strategy" and value in get_args(Aggregation):
+            return {"aggregation": value}
+        return {"ignore": tuple(value)} if name == "ignore_labels" else None
+
     @property
     def label_names(self) -> tuple[str, ...]:
         """The C tags: names of labels without prefixes, in the order of the labels."""

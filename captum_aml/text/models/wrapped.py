@@ -66,7 +66,22 @@ def transformers_model(model: nn.Module) -> PreTrainedModel:
         raise InvalidInputError(
             f"model: expected a model of transformers, got {type(model).__name__}"
         )
+    check_reads_text(found)
     return found
+
+
+def check_reads_text(model: PreTrainedModel) -> None:
+    """Refuses a model that takes no token ids.
+
+    Raises:
+        InvalidInputError: It reads images, say.
+    """
+    if "input_ids" not in inspect.signature(model.forward).parameters:
+        raise InvalidInputError(
+            f"model: expected a model of texts, got {type(model).__name__}, which takes "
+            f"{model.main_input_name}; captum_aml.AMLAttribution and LayerAMLAttribution explain "
+            "models of images and of other inputs"
+        )
 
 
 def _inner(module: nn.Module) -> nn.Module | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from string import Formatter
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -101,6 +101,14 @@ class ZeroShotClassifier(StackedTextModel):
         self.output: TextOutput = "independent_logits" if multi_label else "logits"
         longest = max(len(tokenizer("", each)["input_ids"]) for each in self.hypotheses)
         checked_length(model, tokenizer, self.max_length, least=longest + 1)
+
+    @classmethod
+    def pipeline_option(cls, name: str, value: Any) -> dict[str, Any] | None:
+        """Labels, hypothesis, and whether several labels may be true."""
+        if name == "multi_label":
+            return {name: value}
+        known = {"candidate_labels": "labels", "hypothesis_template": "template"}
+        return {known[name]: value} if name in known else None
 
     @property
     def label_names(self) -> tuple[str, ...]:
