@@ -8,7 +8,8 @@ between the two steps.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Literal, TypeAlias
 
 import torch
@@ -316,6 +317,27 @@ def own_tensors(
         name: pad_sequence(values, batch_first=True, padding_value=-1).to(device)
         for name, values in rows.items()
     }
+
+
+def sequences_of(text: TokenizedText) -> list[TokenizedText]:
+    """The R sequences of a tokenized text, each a text of its own; the text itself if it is one."""
+    if not text.sequences:
+        return [text]
+    ends = accumulate(text.sequences)
+    parts = [slice(end - length, end) for end, length in zip(ends, text.sequences, strict=True)]
+    return [
+        replace(
+            text,
+            model_inputs={name: values[part] for name, values in text.model_inputs.items()},
+            tokens=text.tokens[part],
+            offsets=text.offsets[part],
+            maskable=text.maskable[part],
+            own_inputs={"lengths": (length,)},
+            sequences=(length,),
+            copies=None,
+        )
+        for part, length in zip(parts, text.sequences, strict=True)
+    ]
 
 
 def require_offsets(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -6,11 +6,8 @@ have more of them than the one that its tokenizer adds, when their characters st
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
-import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from captum_aml.exceptions import InvalidInputError
@@ -47,26 +44,3 @@ def with_end(text: TokenizedText, token: int) -> TokenizedText:
         return text
     maskable = tuple(can and place != last for place, can in enumerate(text.maskable))
     return replace(text, maskable=maskable)
-
-
-def in_groups(
-    forward: Callable[..., Tensor], token: int, ids: Tensor, *others: Tensor | None
-) -> Tensor:
-    """A forward function's outputs (N, C), in a call for each number of such tokens in a row.
-
-    Args:
-        forward: Ids and further arguments to outputs.
-        token: The token.
-        ids: (N, L).
-        *others: The further arguments, N rows each, or None.
-    """
-    counts = (ids == token).sum(dim=1)
-    different = counts.unique()
-    if len(different) < 2:
-        return forward(ids, *others)
-    groups = [(counts == count).nonzero().flatten() for count in different]
-    outputs = [
-        forward(ids[rows], *(None if each is None else each[rows] for each in others))
-        for rows in groups
-    ]
-    return torch.cat(outputs)[torch.cat(groups).argsort()]

@@ -223,16 +223,13 @@ class TextModel(ABC):
         """See ``forward``."""
         # It is found out when something is to replace its output.
         entry: TokenEntry | None = self.__dict__.get("entry")
-        rows = self.given_rows(input_ids, extra_inputs)
-        serving = (
-            nullcontext() if entry is None else entry.serving(input_ids, extra_inputs, rows=rows)
-        )
+        serving = nullcontext() if entry is None else entry.serving(input_ids, extra_inputs)
         with kept_sparse(self._sparse), serving:
             return self.forward(input_ids, attention_mask, *extra_inputs)
 
-    def given_rows(self, input_ids: Tensor, extra_inputs: Sequence[Tensor]) -> Tensor:
-        """The ids of ``forward`` in the rows in which the model itself is given them."""
-        return input_ids
+    def tried(self, batch: TextBatch) -> Tensor:
+        """What trials compare for texts of one sequence each, (N, ...)."""
+        return self(batch.input_ids, *batch.forward_args)
 
     @property
     def is_decoder(self) -> bool:

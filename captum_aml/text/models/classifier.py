@@ -15,7 +15,8 @@ from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import TokenizedText
 from captum_aml.text.inputs import TextLike
 from captum_aml.text.models._causal import last_tokens, positions, shown_tokens
-from captum_aml.text.models._ends import count_ends, end_token, in_groups, with_end
+from captum_aml.text.models._ends import count_ends, end_token, with_end
+from captum_aml.text.models._groups import in_groups
 from captum_aml.text.models.base import TextModel
 from captum_aml.text.models.labels import class_names, n_outputs
 from captum_aml.text.models.registry import register_text_model
@@ -110,7 +111,8 @@ class TextClassifier(TextModel):
     ) -> Tensor:
         """Logits for token ids, see :meth:`TextModel.forward`."""
         if self._end is not None:
-            return in_groups(self._logits, self._end, input_ids, attention_mask, *extra_inputs)
+            ends = (input_ids == self._end).sum(dim=1)
+            return in_groups(self._logits, ends, input_ids, attention_mask, *extra_inputs)
         if self._scores is None:
             return self._logits(input_ids, attention_mask, *extra_inputs)
         named: dict[str, Any] = dict(zip(self._extra_inputs, extra_inputs, strict=False))

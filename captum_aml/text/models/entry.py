@@ -59,6 +59,7 @@ class TokenEntry(nn.Module):
         # The tables are in the mode of their model, which is left as it is.
         self.training = self.tables.training = False
         self._layers = tuple(layers)
+        self._given: Tensor | None = None
 
     @property
     def num_embeddings(self) -> int | None:
@@ -77,17 +78,13 @@ class TokenEntry(nn.Module):
         return torch.cat([_embedded(table, ids) for table in self.tables], dim=-1)
 
     @contextmanager
-    def serving(
-        self, ids: Tensor, others: Sequence[Tensor] = (), *, rows: Tensor | None = None
-    ) -> Iterator[None]:
+    def serving(self, ids: Tensor, others: Sequence[Tensor] = ()) -> Iterator[None]:
         """While open, the model's layers give this one's embeddings of a pass's ids.
 
         Args:
             ids: The ids (N, L).
             others: What else the model is given and may embed by the same layers, such as token
                 types.
-            rows: The ids as the model is given them, in rows of another length. Default: None, as
-                they are
 
         Raises:
             NoGradientError: The model embeds them in another order than is known.
@@ -96,21 +93,23 @@ class TokenEntry(nn.Module):
             yield
             return
         parts = self(ids).flatten(0, 1).split(self._widths, dim=-1)
-        given_ids = ids if rows is None else rows
+        everything = torch.arange(ids.numel(), device=ids.device).reshape(ids.shape)
 
         def answer(part: Tensor) -> Callable[..., Any]:
             def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
                 asked = _ids_in(args, kwargs)
-                places = None if asked is None else places_of(asked, given_ids)
-                if places is None:
-                    if self._is_other(asked, others):
+                rows = everything if self._given is None else self._given
+                found = None if asked is None else places_of(asked, ids.flatten()[rows])
+                if found is None:
+                    alike = [each.flatten()[rows] for each in others if each.shape == ids.shape]
+                    if self._is_other(asked, alike):
                         return None
                     raise NoGradientError(self._refusal("embeds tokens in an order of its own"))
                 (own,) = tensors_in(output)
-                places = places.to(own.device)[..., None]
                 # An indexed copy, which the model may change in place.
-                given = part.to(own)[places[..., 0].clamp(min=0)]
-                return with_tensors(output, iter([torch.where(places < 0, own, given)]))
+                given = part.to(own)[rows.flatten()[found.clamp(min=0)].to(own.device)]
+                is_own = (found < 0).to(own.device)[..., None]
+                return with_tensors(output, iter([torch.where(is_own, own, given)]))
 
             return hook
 
@@ -119,6 +118,19 @@ class TokenEntry(nn.Module):
                 handle = layer.register_forward_hook(answer(parts[table]), with_kwargs=True)
                 stack.callback(handle.remove)
             yield
+
+    @contextmanager
+    def given(self, places: Tensor) -> Iterator[None]:
+        """While open, the model is given some of the ids that are served.
+
+        Args:
+            places: Which, in the rows that it is given: their places in ``ids.flatten()``.
+        """
+        before, self._given = self._given, places
+        try:
+            yield
+        finally:
+            self._given = before
 
     def _is_other(self, asked: Tensor | None, others: Sequence[Tensor]) -> bool:
         """Whether what is embedded is another input, or padding alone."""

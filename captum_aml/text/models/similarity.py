@@ -37,7 +37,7 @@ from captum_aml.text.models.loading import load_encoder
 from captum_aml.text.models.pooling import checked_modes, pooled, token_shares
 from captum_aml.text.models.registry import register_text_model
 from captum_aml.text.models.sentence_encoder import encoder_of, options_of_folder
-from captum_aml.text.models.stacked import Sequenced, StackedTextModel, flat_rows
+from captum_aml.text.models.stacked import Sequenced, StackedTextModel
 from captum_aml.text.models.trial import PaddingSide
 
 _MEASURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -171,7 +171,7 @@ class SimilarityModel(StackedTextModel):
         *others, intact, intact_mask = extra_inputs
         # By a pass of its own, in which nothing is in the place of tokens.
         with torch.no_grad():
-            as_given = self._embedded_once(intact, intact_mask, *others[:-1])
+            as_given = self._embedded_once(intact, intact_mask, *others)
         removed = super().__call__(input_ids, attention_mask, *others)
         (a, b), (without_a, without_b) = as_given.unbind(dim=1), removed.unbind(dim=1)
         measure = _MEASURES[self.similarity]
@@ -192,12 +192,11 @@ class SimilarityModel(StackedTextModel):
 
     def _embedded_once(self, input_ids: Tensor, attention_mask: Tensor, *extra: Tensor) -> Tensor:
         """The embeddings of both texts of N pairs, (N, 2, D), equal pairs by one pass."""
-        parts = torch.stack([input_ids, attention_mask, *extra], dim=1)
-        different, back = torch.unique(parts, dim=0, return_inverse=True)
-        ids, mask, *others = (flat_rows(part, 2) for part in different.unbind(dim=1))
+        given = [input_ids, attention_mask, *extra]
+        different, back = torch.unique(torch.cat(given, dim=1), dim=0, return_inverse=True)
+        ids, mask, *others = different.split([part.shape[1] for part in given], dim=1)
         with kept_sparse(self._sparse):
-            found = self.run(ids, mask, *others).to(input_ids.device)
-        return found.reshape(-1, 2, found.shape[-1])[back]
+            return self.forward(ids, mask, *others)[back]
 
     def _written(self, text: str) -> str:
         """A text in lower case where the model reads it so, each character in its place."""

@@ -4,7 +4,8 @@ A context with each of several options, a premise with each hypothesis, two text
 the model is run on :math:`R` sequences for one example. Their ids stand one after the other in one
 row, :math:`(N, R L')`, each padded to :math:`L'`, and are embedded together, so that a mask over
 the row is one over all sequences. For the model the row is then cut into its sequences,
-:math:`(N R, L')`. Tokens that several sequences repeat are copies of one token: they share a mask
+:math:`(N R, L')`, and where padding changes what it says of one, without their padding, in a pass
+for each length. Tokens that several sequences repeat are copies of one token: they share a mask
 value and a score.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Hashable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from typing import ClassVar
@@ -20,9 +22,20 @@ import torch
 from torch import Tensor
 
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.encoding import Cut, TextBatch, TokenizedText, collate, own_tensors, tokenize
+from captum_aml.text.encoding import (
+    Cut,
+    TextBatch,
+    TokenizedText,
+    collate,
+    own_tensors,
+    sequences_of,
+    tokenize,
+)
 from captum_aml.text.inputs import Span, Text, TextLike, each_text
+from captum_aml.text.models._groups import in_groups
+from captum_aml.text.models._sparse import kept_sparse
 from captum_aml.text.models.base import TextModel
+from captum_aml.text.models.entry import TokenEntry
 from captum_aml.text.models.trial import PaddingSide
 
 
@@ -97,32 +110,13 @@ def stack(text: Text, given: Sequence[Sequenced], found: Sequence[TokenizedText]
     )
 
 
-def sequences_of(text: TokenizedText) -> list[TokenizedText]:
-    """The R sequences of a tokenized text, each a text of its own."""
-    ends = list(accumulate(text.sequences))
-    parts = [
-        slice(end - length, end) for end, length in zip(ends, text.sequences, strict=True)
-    ] or [slice(None)]
-    return [
-        replace(
-            text,
-            model_inputs={name: values[part] for name, values in text.model_inputs.items()},
-            tokens=text.tokens[part],
-            offsets=text.offsets[part],
-            maskable=text.maskable[part],
-            sequences=(),
-            copies=None,
-        )
-        for part in parts
-    ]
-
-
 class MultiSequenceModel(TextModel):
     """A model that is run on several sequences for one text, and its tokenizer.
 
     A subclass says by ``tokenize`` which they are, by ``run`` what the model gives for each, and
     by ``joined`` how that becomes the outputs for the text. A pass over a text is one pass of the
-    model over its R sequences. Texts with different numbers of sequences share no batch.
+    model over its R sequences, or one for each of their lengths where padding changes outputs.
+    Texts with different numbers of sequences share no batch, nor with different lengths then.
 
     Args:
         model: The model.
@@ -155,15 +149,20 @@ class MultiSequenceModel(TextModel):
     def collate(
         self, texts: Sequence[TokenizedText], *, padding_side: PaddingSide | None = None
     ) -> TextBatch:
-        """Pads the sequences of N texts to the longest one, (N, R L'); see the base class."""
+        """Pads the sequences of N texts to the longest one, (N, R L'); see the base class.
+
+        The lengths in the batch are those that the model is given the sequences in: without their
+        padding where it has no padding side.
+        """
         if len({len(text.sequences) for text in texts}) > 1:
             raise InvalidInputError(
                 "texts: expected as many sequences of each text in a batch, got "
                 f"{sorted({len(text.sequences) for text in texts})}"
             )
         flat = [sequence for text in texts for sequence in sequences_of(text)]
-        if padding_side is None and len({len(sequence) for sequence in flat}) > 1:
-            padding_side = self.padding_side
+        if padding_side is None:
+            alike = len({len(sequence) for sequence in flat}) == 1
+            padding_side = "right" if alike else self.padding_side
         batch = collate(
             self.tokenizer,
             flat,
@@ -172,24 +171,29 @@ class MultiSequenceModel(TextModel):
             device=self.device,
         )
         n = len(texts)
+        own = own_tensors(texts, self.own_inputs, self.device)
+        if padding_side is not None:
+            own["lengths"].fill_(batch.input_ids.shape[1])
         return TextBatch(
             texts=tuple(texts),
             input_ids=batch.input_ids.reshape(n, -1),
             attention_mask=batch.attention_mask.reshape(n, -1),
             extra_inputs={
                 **{name: values.reshape(n, -1) for name, values in batch.extra_inputs.items()},
-                **own_tensors(texts, self.own_inputs, self.device),
+                **own,
             },
             maskable=batch.maskable.reshape(n, -1),
         )
 
     def batch_key(self, text: TokenizedText) -> Hashable:
-        """The number of sequences."""
-        return len(text.sequences)
+        """The number of sequences, and where padding changes outputs their lengths."""
+        return text.sequences if self.padding_side is None else len(text.sequences)
 
-    def given_rows(self, input_ids: Tensor, extra_inputs: Sequence[Tensor]) -> Tensor:
-        """The ids of the sequences, (N R, L')."""
-        return input_ids.reshape(extra_inputs[-1].numel(), -1)
+    def tried(self, batch: TextBatch) -> Tensor:
+        """What the model gives for sequences."""
+        extra = [v for name, v in batch.extra_inputs.items() if name in self._extra_inputs]
+        with kept_sparse(self._sparse):
+            return self.run(batch.input_ids, batch.attention_mask, *extra)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *extra_inputs: Tensor
@@ -200,20 +204,37 @@ class MultiSequenceModel(TextModel):
             input_ids: (N, R L').
             attention_mask: (N, R L'); or what is added to attention logits, (N, 1, Q, R L') with a
                 Q of 1 or R L'. Default: None, tokens everywhere.
-            *extra_inputs: What else the model takes, (N, R L') each, and at last the lengths of the
-                sequences, (N, R).
+            *extra_inputs: What else the model takes, (N, R L') each, and at last the lengths that
+                the model is given the sequences in, (N, R).
         """
         *extra, lengths = extra_inputs
         n, r = lengths.shape
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        # The model embeds the ids in this other shape; see `TextModel.entry`.
-        found = self.run(
-            self.given_rows(input_ids, extra_inputs),
+        places = torch.arange(input_ids.numel(), device=input_ids.device)
+        found = in_groups(
+            self._run_alike,
+            lengths.flatten(),
+            lengths.flatten(),
+            places.reshape(n * r, -1),
+            flat_rows(input_ids, r),
             sequence_masks(attention_mask, r),
             *(flat_rows(values, r) for values in extra),
         )
         return self.joined(found.reshape(n, r, *found.shape[1:])).to(input_ids.device)
+
+    def _run_alike(
+        self, lengths: Tensor, places: Tensor, ids: Tensor, mask: Tensor, *extra: Tensor
+    ) -> Tensor:
+        """What the model gives for rows of one length, without what is behind it."""
+        length = int(lengths[0])
+        mask = mask[..., :length]
+        if mask.dim() == 4:  # Q is 1 or L'
+            mask = mask[:, :, :length]
+        # The model embeds the ids in this other shape.
+        entry: TokenEntry | None = self.__dict__.get("entry")
+        with nullcontext() if entry is None else entry.given(places[:, :length]):
+            return self.run(ids[:, :length], mask, *(values[:, :length] for values in extra))
 
 
 class StackedTextModel(MultiSequenceModel):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from captum_aml._utils.isolation import isolated_rng
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.text.encoding import TextBatch, TokenizedText
+from captum_aml.text.encoding import TextBatch, TokenizedText, sequences_of
 from captum_aml.text.inputs import TextLike
 from captum_aml.text.models._sparse import kept_sparse, sparse_parts
 from captum_aml.text.models.entry import TokenEntry, find_entry
@@ -40,22 +40,22 @@ def tried_entry(text_model: TextModel) -> TokenEntry | None:
     if not texts:
         return None
     batch = text_model.collate(texts[:1])
-    others = batch.forward_args[1:]
-    rows = text_model.given_rows(batch.input_ids, others)
+    ids, others = batch.input_ids, batch.forward_args[1:]
 
     def run(entry: TokenEntry | None) -> Tensor:
-        ids = batch.input_ids
-        with nullcontext() if entry is None else entry.serving(ids, others, rows=rows):
+        with nullcontext() if entry is None else entry.serving(ids, others):
             return _outputs(text_model, batch)
 
-    # Block-sparse attention pads inside, and rows of sequences are cut, which no short text shows.
+    # Block-sparse attention pads inside, and rows of sequences are cut, which no such text shows.
     always = bool(sparse_parts(text_model.model) or texts[0].sequences)
     with text_model.evaluating(), isolated_rng(0):
-        return find_entry(text_model.model, run, rows, always=always)
+        return find_entry(text_model.model, run, ids, always=always)
 
 
 def tried_padding(text_model: TextModel) -> PaddingSide | None:
     """The side on which padding leaves texts' outputs as they are; None where neither does.
+
+    Of a model that takes several sequences for a text it is that of single sequences.
 
     It takes four or five passes: of texts of three lengths, each alone and all together.
     """
@@ -92,7 +92,7 @@ def _trial_texts(text_model: TextModel) -> list[TokenizedText]:
     model takes only short texts there are fewer, and none where the task's are of another form.
     """
     tokenizer = text_model.tokenizer
-    texts = _tokenized(text_model)
+    texts = [sequences_of(text)[0] for text in _tokenized(text_model)]
     if not texts:
         return []
     odd = [text for text in texts if len(text) % 2 and len(text) >= 5]
@@ -144,7 +144,7 @@ def _outputs(text_model: TextModel, batch: TextBatch) -> Tensor:
     token.
     """
     if not _has_positions(batch.texts):
-        return text_model(batch.input_ids, *batch.forward_args).flatten()
+        return text_model.tried(batch).flatten()
     named = {k: v for k, v in batch.extra_inputs.items() if k not in text_model.own_inputs}
     with kept_sparse(sparse_parts(text_model.model)):
         output = text_model.model(

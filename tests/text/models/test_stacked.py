@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from captum_aml.text.encoding import tokenize
+from captum_aml.text.encoding import sequences_of, tokenize
 from captum_aml.text.inputs import Text
-from captum_aml.text.models.stacked import Sequenced, sequence_masks, sequences_of, stack
+from captum_aml.text.models.stacked import Sequenced, sequence_masks, stack
 from tests._helpers.text_models import byte_level_tokenizer, word_piece_tokenizer
 
 
