@@ -31,7 +31,6 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import TextBatch, TokenizedText
 from captum_aml.text.inputs import AS_OPTIONS, Text
-from captum_aml.text.models._sparse import kept_sparse
 from captum_aml.text.models.base import TextOutput
 from captum_aml.text.models.loading import load_encoder
 from captum_aml.text.models.pooling import checked_modes, pooled, token_shares
@@ -195,8 +194,7 @@ class SimilarityModel(StackedTextModel):
         given = [input_ids, attention_mask, *extra]
         different, back = torch.unique(torch.cat(given, dim=1), dim=0, return_inverse=True)
         ids, mask, *others = different.split([part.shape[1] for part in given], dim=1)
-        with kept_sparse(self._sparse):
-            return self.forward(ids, mask, *others)[back]
+        return self.forward(ids, mask, *others)[back]
 
     def _written(self, text: str) -> str:
         """A text in lower case where the model reads it so, each character in its place."""

@@ -233,7 +233,8 @@ class MultiSequenceModel(TextModel):
             mask = mask[:, :, :length]
         # The model embeds the ids in this other shape.
         entry: TokenEntry | None = self.__dict__.get("entry")
-        with nullcontext() if entry is None else entry.given(places[:, :length]):
+        given = nullcontext() if entry is None else entry.given(places[:, :length])
+        with given, kept_sparse(self._sparse):
             return self.run(ids[:, :length], mask, *(values[:, :length] for values in extra))
 
 
