@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from captum_aml._utils.hub import check_source
 from captum_aml.attr.aml import AMLAttribution
 from captum_aml.attr.la import LEARNED, LAAttribution
 from captum_aml.exceptions import InvalidInputError
@@ -71,9 +72,8 @@ def text_recipe(
         seed: The seed of first weights. Default: 0.
 
     Raises:
-        InvalidInputError: The model has no such masker.
+        InvalidInputError: The model has no such masker, or there is no such encoder.
         CheckpointError: The fitted masker is of another model.
-        OSError: There is no such encoder.
     """
     if not text_model.fits:
         raise InvalidInputError(
@@ -182,9 +182,8 @@ def first_masker(
         seed: The seed of first weights. Default: 0.
 
     Raises:
-        InvalidInputError: The model has no such masker.
+        InvalidInputError: The model has no such masker, or there is no such encoder.
         CheckpointError: The fitted masker is of another model.
-        OSError: There is no such encoder.
     """
     if isinstance(given, nn.Module):
         return given
@@ -242,10 +241,11 @@ def _encoder_masker(
     Where there is no tokenizer beside it, it takes the model's.
 
     Raises:
-        InvalidInputError: It has neither a tokenizer of its own nor the model's vocabulary.
-        OSError: There is no such encoder.
+        InvalidInputError: There is none, or it has neither a tokenizer of its own nor the model's
+            vocabulary.
     """
     name = os.fspath(source)
+    check_source(name, "an encoder (a local folder or a hub id)", argument="masker")
     own = _tokenizer(name)
     if own is not None and own.get_vocab() != text_model.tokenizer.get_vocab():
         return AlignedMasker.from_pretrained(

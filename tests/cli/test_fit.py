@@ -338,7 +338,7 @@ class TestMistakes:
         [
             (["--data", "/nowhere/texts.jsonl"], "/nowhere/texts.jsonl: No such file"),
             (["--data", __file__], "data: expected one of the formats .jsonl, .csv"),
-            (["--model", "./nowhere"], "model: expected a sequence-classification model"),
+            (["--model", "./nowhere"], "model: expected a model of transformers"),
             (["--text-column", "body"], "line 1: expected a column 'body', got 'text'"),
             (["--limit", "1"], "limit: expected 2 or more, got 1"),
             (["--limit", "0"], "Invalid value for '--limit'"),

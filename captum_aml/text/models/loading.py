@@ -25,9 +25,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from captum_aml._utils.hub import check_source
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.models.adapters import Adapter
 from captum_aml.text.models.labels import n_outputs
+
+#: What is expected where the task is not known yet.
+_ANY = "a model of transformers (a local folder or a hub id)"
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -160,14 +164,20 @@ class ModelDescription:
 
 
 def describe(source: str) -> ModelDescription:
-    """What a folder or hub id says of its model; nothing where it cannot be read."""
+    """What a folder or hub id says of its model.
+
+    Raises:
+        InvalidInputError: There is none, or its configuration is damaged.
+    """
+    adapter = _checked(source, _ANY)
     try:
-        adapter = Adapter.find(source)
         if adapter is not None:
             return ModelDescription(adapter.architectures, adapter.config())
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except Exception:  # loading the model says what is wrong
-        return ModelDescription(())
+    except (ImportError, InvalidInputError):
+        raise
+    except Exception as error:  # transformers raises errors of many types here
+        raise _not_loaded(source, _ANY, error) from error
     return ModelDescription(config.architectures or (), config)
 
 
@@ -191,19 +201,7 @@ def _load(
     unused: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Loads a model of a class and its tokenizer; weights of the part ``unused`` may be missing."""
-    adapter = Adapter.find(source)
-    plain = os.path.isdir(source) and adapter is None
-    if plain and not os.path.isfile(os.path.join(source, "config.json")):
-        raise InvalidInputError(
-            f"model: expected {expected}, got the folder {source!r} without a config.json"
-        )
-    if adapter is not None and _is_no_folder(adapter.base):
-        raise InvalidInputError(
-            f"model: expected {expected}, but there is no folder {adapter.base!r}, the base model "
-            f"that the adapter_config.json in {source!r} names"
-        )
-    if _is_no_folder(source):
-        raise InvalidInputError(f"model: expected {expected}, but there is no folder {source!r}")
+    adapter = _checked(source, expected)
     try:
         if adapter is None:
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -218,10 +216,7 @@ def _load(
     except (ImportError, InvalidInputError):
         raise
     except Exception as error:  # transformers and safetensors raise errors of many types here
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidInputError(
-            f"model: expected {expected}, but {source!r} cannot be loaded: {reason}"
-        ) from error
+        raise _not_loaded(source, expected, error) from error
     missing = [name for name in missing if unused is None or unused not in name.split(".")]
     if missing:
         # transformers would classify with these weights drawn at random.
@@ -238,11 +233,30 @@ def _load(
     return model, tokenizer
 
 
-def _is_no_folder(source: str) -> bool:
-    """Whether a name can only be that of a folder, and there is none."""
-    if os.path.exists(source):
-        return False
-    return source.startswith((".", "~", os.sep)) or source.count("/") > 1
+def _checked(source: str, expected: str) -> Adapter | None:
+    """The adapter of a folder or hub id, None for a whole model; refuses what is neither.
+
+    Raises:
+        InvalidInputError: It is neither, or an adapter without its base model.
+    """
+    check_source(source, expected)
+    adapter = Adapter.find(source)
+    plain = os.path.isdir(source) and adapter is None
+    if plain and not os.path.isfile(os.path.join(source, "config.json")):
+        raise InvalidInputError(
+            f"model: expected {expected}, got the folder {source!r} without a config.json"
+        )
+    if adapter is not None:
+        base = f"{expected}, whose base model the adapter_config.json in {source!r} names"
+        check_source(adapter.base, base)
+    return adapter
+
+
+def _not_loaded(source: str, expected: str, error: Exception) -> InvalidInputError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return InvalidInputError(
+        f"model: expected {expected}, but {source!r} cannot be loaded: {reason}"
+    )
 
 
 def _tokenizer(source: str, adapter: Adapter | None) -> PreTrainedTokenizerBase:
