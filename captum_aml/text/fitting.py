@@ -245,7 +245,11 @@ def _encoder_masker(
             vocabulary.
     """
     name = os.fspath(source)
-    check_source(name, "an encoder (a local folder or a hub id)", argument="masker")
+    expected = (
+        f"{', '.join(masker_names())}, a folder with a fitted masker, or an encoder (a folder or a "
+        "hub id)"
+    )
+    check_source(name, expected, argument="masker")
     own = _tokenizer(name)
     if own is not None and own.get_vocab() != text_model.tokenizer.get_vocab():
         return AlignedMasker.from_pretrained(
