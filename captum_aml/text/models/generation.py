@@ -206,6 +206,11 @@ class TextGenerator(TextModel):
         given: tuple[int, ...] = ()
         if answer is not None:
             word = text.text[slice(*answer)]
+            if not word.strip():
+                raise InvalidInputError(
+                    "texts: expected an answer with the prompt, got an empty one; give the prompt "
+                    "alone to explain what the model writes"
+                )
             given = (*self._lead, *self._continuation(tokens, (), word))
         self._check_length(tokens, len(given))
         return replace(

@@ -257,6 +257,8 @@ def test_what_cannot_be_explained_is_said() -> None:
     ]:
         with pytest.raises(InvalidInputError, match=message):
             explainer(pair, target=target)
+    with pytest.raises(InvalidInputError, match="an answer with the prompt, got an empty one"):
+        explainer(("a film", " "))
     with pytest.raises(InvalidInputError, match="at most 108 tokens, got"):
         explainer("film " * 120)
     with pytest.raises(InvalidInputError, match="no chat template"):
