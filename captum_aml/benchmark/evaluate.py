@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from captum_aml._utils.rows import shown
 from captum_aml.benchmark.explain import Record
 from captum_aml.benchmark.explanations import GivenExplanation, scores_for_tokens
 from captum_aml.benchmark.plan import Plan, data_fingerprint
@@ -102,7 +103,7 @@ def _by_run(
         if number in explained:
             raise InvalidInputError(
                 f"explanations: expected one of a text by a method with a seed, got two by "
-                f"{key.method!r} for {example.text[:60]!r}; tell equal texts apart by a field 'id'"
+                f"{key.method!r} for {shown(example.text)}; tell equal texts apart by a field 'id'"
             )
         explained[number] = given
     return texts, by_run
@@ -124,7 +125,7 @@ def _merged(first: LabelledText, second: LabelledText) -> LabelledText:
         if None not in (known, given) and known != given:
             raise InvalidInputError(
                 f"{name}: expected the same for all explanations of a text, got {known!r} and "
-                f"{given!r} for {first.text[:60]!r}"
+                f"{given!r} for {shown(first.text)}"
             )
     return replace(
         first,
@@ -148,14 +149,14 @@ def _targets(
         if chosen.setdefault(key, target) != target:
             raise InvalidInputError(
                 "target: expected one class for all explanations of a text, got "
-                f"{chosen[key]} and {target} for {given.example.text[:60]!r}"
+                f"{chosen[key]} and {target} for {shown(given.example.text)}"
             )
     if not chosen:
         return None
     missing = [item.text for item in texts if (item.text, item.id) not in chosen]
     if missing:
         raise InvalidInputError(
-            f"target: expected a class for every text or for none, got none for {missing[0][:60]!r}"
+            f"target: expected a class for every text or for none, got none for {shown(missing[0])}"
         )
     return [chosen[item.text, item.id] for item in texts]
 

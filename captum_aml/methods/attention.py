@@ -144,8 +144,8 @@ def _transformer(name: str, forward_func: ForwardFunc) -> PreTrainedModel:
     model = underlying_model(forward_func)
     if not isinstance(model, PreTrainedModel):
         raise InvalidInputError(
-            f"forward_func: {name} expects a TextClassifier or a transformers model, which can "
-            f"give its attention, got {type(forward_func).__name__}"
+            f"forward_func: {name} expects a model of transformers or a text model, which can give "
+            f"its attention, got {type(forward_func).__name__}"
         )
     return model
 

@@ -50,11 +50,19 @@ class TextExplainer:
     ``explainer(texts)`` gives an :class:`~captum_aml.text.Explanation` for each text. Texts are
     batched by length, and the model is left as it is.
 
+    What is explained is that which the model is for: the class of a text or of a pair of texts,
+    each of several labels, a value; the entities in a text; the answer to a question, or the option
+    that is chosen; how similar two texts are; the word at a mask; what a language model writes
+    after a prompt or in a chat, or, with ``template`` and ``labels``, how it classifies. See
+    ``captum_aml.text.tasks()``; each task has a class, such as
+    :class:`~captum_aml.text.TextGenerator`, with its targets and its own options.
+
     Args:
-        model: A sequence classifier, encoder or decoder; a language model, with ``template`` and
-            ``labels``; a ``transformers`` pipeline; a local folder or a hub id; or a
-            :class:`~captum_aml.text.TextClassifier` or
-            :class:`~captum_aml.text.PromptClassifier`. Code that comes with a model is never run.
+        model: A model of ``transformers``, or of ``sentence-transformers``; a ``transformers``
+            pipeline, whose settings are read, and named by a warning where they are not used; a
+            local folder or a hub id; or an instance of a task's class, such as
+            ``TokenClassifier(model, tokenizer, aggregation="simple")``. Code that comes with a
+            model is never run.
         tokenizer: The model's fast tokenizer. Default: None, the pipeline's, or the one in the
             model's folder.
         method: A name of ``captum_aml.methods.available()``, or an instance of any of Captum's
@@ -75,8 +83,10 @@ class TextExplainer:
         n_sentences (int, optional): The sentences of a text whose words are explained with
             "sentence+word". Default: None, 3.
         n_steps (int, optional): Steps or samples. Default: None, the method's own number.
-        template (str, optional): The prompt of a language model, with its slot ``{text}``.
-        labels (optional): The label words of a language model, by the names of their classes.
+        template (str, optional): The prompt of a language model, with its slot ``{text}``; of a
+            model of natural language inference the hypothesis.
+        labels (optional): The label words of a language model, by the names of their classes; or
+            labels of one's own for a model of natural language inference.
         baseline (str, optional): The vocabulary entry that stands for a removed token. Default:
             None, the first that the tokenizer has of: mask, unknown, end of sequence, padding.
         max_length (int, optional): Texts are cut to this many tokens. Default: None, to what the

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from transformers import PreTrainedModel
 
+from captum_aml._utils.rows import shown
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import TokenizedText
 
@@ -34,10 +35,9 @@ def with_end(text: TokenizedText, token: int) -> TokenizedText:
     """
     ids = text.model_inputs["input_ids"]
     if token not in ids:
-        shown = text.text if len(text.text) <= 60 else f"{text.text[:60]}..."
         raise InvalidInputError(
             f"texts: expected the end-of-sequence token with id {token}, at which the model reads "
-            f"its answer, got none for the text {shown!r}; its tokenizer has to add it"
+            f"its answer, got none for the text {shown(text.text)}; its tokenizer has to add it"
         )
     last = len(ids) - 1 - ids[::-1].index(token)
     if not text.maskable[last]:

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from captum_aml._utils.isolation import evaluating
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.models._causal import extended_mask, last_tokens, positions, shown_tokens
+from captum_aml.text.models.checks import first_position
 
 
 def decoder_logits(
@@ -121,14 +122,6 @@ def encoder_decoder_logits(
     )
     logits: Tensor = output.logits
     return logits.float().reshape(n, n_branches, n_more + 1, -1)
-
-
-def first_position(model: PreTrainedModel) -> int:
-    """The number of the first position: of RoBERTa and its kin, the padding index plus one."""
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return 0 if module.padding_idx is None else module.padding_idx + 1
-    return 0
 
 
 def check_causal(model: PreTrainedModel) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from captum_aml._utils.checks import as_count
+from captum_aml._utils.rows import shown
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import TokenizedText
 from captum_aml.text.inputs import TextLike
@@ -98,10 +99,9 @@ class MaskFiller(TextModel):
             wanted = "one" if self.mask_number is None else f"number {number} from 0"
             cut = f" within the {len(text)} tokens that it is cut to" if text.n_tokens_cut else ""
             which = "; MaskFiller(..., mask_number=0) names one" if several else ""
-            shown = text.text if len(text.text) <= 60 else f"{text.text[:60]}..."
             raise InvalidInputError(
                 f"texts: expected the mask token {token!r}, {wanted}, got {len(found)}{cut} in "
-                f"{shown!r}{which}"
+                f"{shown(text.text)}{which}"
             )
         place = found[number]
         start, end = text.offsets[place]  # some mask tokens take in the space before them

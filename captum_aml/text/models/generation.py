@@ -29,12 +29,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from captum_aml._utils.batching import length_batches
 from captum_aml._utils.checks import as_count
+from captum_aml._utils.rows import shown
 from captum_aml._utils.tokenizers import has_beginning
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import TokenizedText
 from captum_aml.text.inputs import Span, Text, TextLike, each_text
-from captum_aml.text.models.base import Question, TextModel, TextOutput, checked_length
+from captum_aml.text.models.base import Question, TextModel, TextOutput
 from captum_aml.text.models.chat import rendered_chat
+from captum_aml.text.models.checks import checked_length
 from captum_aml.text.models.continuation import (
     check_causal,
     decoder_logits,
@@ -421,10 +423,9 @@ class TextGenerator(TextModel):
 def _warn_of_silence(prompts: Sequence[str]) -> None:
     """Warns of prompts after which the model writes nothing, if any."""
     if prompts:
-        first = prompts[0] if len(prompts[0]) <= 60 else f"{prompts[0][:60]}..."
-        which = f"the prompt {first!r}"
+        which = f"the prompt {shown(prompts[0])}"
         if len(prompts) > 1:
-            which = f"{len(prompts)} prompts, the first of which is {first!r}"
+            which = f"{len(prompts)} prompts, the first of which is {shown(prompts[0])}"
         warnings.warn(
             f"texts: the model writes nothing after {which}; there is no answer to explain",
             stacklevel=3,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from captum_aml._utils.rows import shown
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import TokenizedText
 from captum_aml.text.inputs import Text, TextLike
@@ -78,7 +79,7 @@ class MultipleChoiceModel(StackedTextModel):
             raise InvalidInputError(
                 "texts: expected a context with its options, such as ('a context', ['an option', "
                 "'another']) (on the command line: --file with columns such as 'context' and "
-                f"'choices', or 'ending0' and 'ending1'), got {text.text[:60]!r}"
+                f"'choices', or 'ending0' and 'ending1'), got {shown(text.text)}"
             )
         parts = [
             (string, start) for string, (start, _) in zip(text.pieces, text.parts, strict=True)

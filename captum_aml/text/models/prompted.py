@@ -12,7 +12,8 @@ from captum_aml._utils.tokenizers import has_beginning
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import TokenizedText
 from captum_aml.text.inputs import Span, Text, TextLike, each_text
-from captum_aml.text.models.base import TextModel, checked_length
+from captum_aml.text.models.base import TextModel
+from captum_aml.text.models.checks import checked_length
 from captum_aml.text.models.template import (
     PromptConfig,
     PromptTemplate,

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from captum_aml._utils.checks import as_count
+from captum_aml._utils.rows import shown
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import TextBatch, TokenizedText
 from captum_aml.text.inputs import AS_OPTIONS, Text, TextLike, each_text
@@ -102,7 +103,7 @@ class QuestionAnswerer(TextModel):
             if not text.parts:
                 raise InvalidInputError(
                     "texts: expected pairs of question and context, such as ('Who?', 'I did.') "
-                    f"({AS_OPTIONS}), got {text.text[:60]!r}"
+                    f"({AS_OPTIONS}), got {shown(text.text)}"
                 )
             question, context = text.pieces
             pairs.append(text if self._context_part else Text.of((context, question)))

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from captum_aml._utils.rows import shown
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import TextBatch, TokenizedText
 from captum_aml.text.inputs import AS_OPTIONS, Text
@@ -141,7 +142,7 @@ class SimilarityModel(StackedTextModel):
         if len(text.parts) != 2 or text.n_options:
             raise InvalidInputError(
                 "texts: expected pairs, whose similarity is explained, such as ('a text', 'another "
-                f"one') ({AS_OPTIONS}), got {text.text[:60]!r}"
+                f"one') ({AS_OPTIONS}), got {shown(text.text)}"
             )
         return [
             Sequenced.of([(prompt, None), (self._written(piece), start)])

@@ -1,4 +1,13 @@
-"""Targets of texts: which outcomes are explained, and against which other ones."""
+r"""Targets of texts: which outcomes are explained, and against which other ones.
+
+With :math:`z` the outputs of a text model, a contrast between the outcomes :math:`a` and :math:`b`,
+why the first and not the second, explains
+
+.. math:: z_a - z_b,
+
+of classes that exclude each other :math:`\log p_a / p_b`. Of methods that add up, contributions
+sum to the difference in it between the text and its baseline.
+"""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from captum_aml._utils.rows import shown
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.inputs import Span
 
@@ -173,10 +174,9 @@ def continued(tokenizer: PreTrainedTokenizerBase, before: str, word: str) -> tup
         )
         if joined[: len(alone)] == alone and len(joined) > len(alone):
             return tuple(int(i) for i in joined[len(alone) :])
-    shown = word if len(word) <= 30 else f"{word[:30]}..."
     raise InvalidInputError(
         f"target: expected words that begin a token where they stand, but the tokenizer joins "
-        f"{shown!r} with {before[-10:]!r}"
+        f"{shown(word)} with {before[-10:]!r}"
     )
 
 

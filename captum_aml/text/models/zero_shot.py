@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from captum_aml._utils.rows import shown
 from captum_aml.exceptions import InvalidInputError
 from captum_aml.text.encoding import Cut, TokenizedText
 from captum_aml.text.inputs import Text
-from captum_aml.text.models.base import Question, TextOutput, checked_length
+from captum_aml.text.models.base import Question, TextOutput
+from captum_aml.text.models.checks import checked_length
 from captum_aml.text.models.classifier import TextClassifier
 from captum_aml.text.models.multi_label import checked_threshold, likely_labels
 from captum_aml.text.models.registry import register_text_model
@@ -129,7 +131,7 @@ class ZeroShotClassifier(StackedTextModel):
         if text.parts:
             raise InvalidInputError(
                 "texts: expected single texts, since the labels make the second one of each pair, "
-                f"got several: {text.text[:60]!r}; without labels= the model classifies pairs"
+                f"got several: {shown(text.text)}; without labels= the model classifies pairs"
             )
         return [
             Sequenced.of([(text.text, 0)], [(hypothesis, None)]) for hypothesis in self.hypotheses
