@@ -305,14 +305,20 @@ def word_level_tokenizer(template: str = "<s> $A </s>") -> PreTrainedTokenizerFa
     )
 
 
-def tiny_classifier(name: str, *, seed: int = 0) -> PreTrainedModel:
-    """A classifier of an architecture with random weights, in evaluation mode."""
-    options = {**_COMMON, **ARCHITECTURES[name]}
+# The class is one of transformers' automatic ones, and the options are a configuration's.
+def tiny_model(auto: Any, name: str, *, seed: int = 0, **given: Any) -> PreTrainedModel:
+    """A model of an architecture with random weights, in evaluation mode."""
+    options = {**_COMMON, **ARCHITECTURES[name], **given}
     config = CONFIG_MAPPING[name](**{k: v for k, v in options.items() if v is not None})
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+        model: PreTrainedModel = auto.from_config(config)
     return model.eval()
+
+
+def tiny_classifier(name: str, *, seed: int = 0) -> PreTrainedModel:
+    """A classifier of an architecture with random weights, in evaluation mode."""
+    return tiny_model(AutoModelForSequenceClassification, name, seed=seed)
 
 
 def tokenizer_for(name: str) -> PreTrainedTokenizerFast:
