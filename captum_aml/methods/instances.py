@@ -217,7 +217,7 @@ class AttributionMethod(Adapter):
                 raise InvalidInputError(
                     "attribution: expected a forward function that gives a tensor, got one that "
                     f"gives {type(output).__name__}; make the attribution with a function that "
-                    "returns its outputs, a text model such as TextClassifier for instance"
+                    "returns its logits, a text model such as TextClassifier for instance"
                 )
             self._output_shape = tuple(output.shape)
         return self._output_shape[1:] if self._output_shape else None

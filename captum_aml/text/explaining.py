@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice, repeat
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,16 +14,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from captum_aml.exceptions import InvalidInputError, NoGradientError, NonFiniteError
-from captum_aml.methods import ScoreMeaning, Setting, TokenMethod, each_target
+from captum_aml.methods import ScoreMeaning, Setting, TokenMethod
 from captum_aml.text.encoding import TextBatch, TokenizedText
 from captum_aml.text.explanation import Explanation
 from captum_aml.text.failing import FailingTexts, OnError, windows
-from captum_aml.text.grouping import TokenGroups
 from captum_aml.text.inputs import Text
 from captum_aml.text.models.base import Question, TextModel, rows_in_batch
 from captum_aml.text.models.targets import Target, TargetsLike
-from captum_aml.text.nesting import highest
-from captum_aml.text.units import TextUnits, by_position, scores_of_groups
+from captum_aml.text.opening import SentenceOpener
+from captum_aml.text.scoring import ScoredUnits, TextCall, require_finite
+from captum_aml.text.units import TextUnits, scores_of_groups
 
 # Texts are read this many batches ahead, to be sorted by length.
 _BATCHES_PER_WINDOW = 16
@@ -188,12 +188,15 @@ class StreamExplainer:
         with self.text_model.evaluating():
             outputs, found = self._scored(batch, questions, mask)
             scored = [
-                _ScoredUnits(row, target, groups[row] if groups else None, scores[maskable[row]])
+                ScoredUnits(row, target, groups[row] if groups else None, scores[maskable[row]])
                 for row, some in enumerate(found)
                 for target, scores in some
             ]
             if self.units.nested:
-                scored = self._with_words(texts, scored)
+                opener = SentenceOpener(
+                    self.text_model, self.method, self.units, self.name, self.meaning.signed
+                )
+                scored = opener(texts, scored, self.batch_size)
         # One transfer from the device for the whole batch.
         outputs = self.text_model.read(outputs.float().cpu())
         made: list[list[Explanation]] = [[] for _ in questions]
@@ -215,46 +218,6 @@ class StreamExplainer:
         ends = [target.index] if target.foil is None else [target.index, target.foil]
         return max(ends, key=lambda end: float(outputs[end]))
 
-    def _with_words(
-        self, texts: Sequence[TokenizedText], scored: Sequence[_ScoredUnits]
-    ) -> list[_ScoredUnits]:
-        """Sentences' scores with those of words in place of the highest sentences."""
-        results = list(scored)
-        every = [texts[each.row] for each in scored]
-        for numbers in self.text_model.batches(every, self.batch_size):
-            some = [scored[number] for number in numbers]
-            batch = self.text_model.collate([texts[each.row] for each in some])
-            nested = [self.units.nested_groups(text) for text in batch.texts]
-            sentences = [
-                scores_of_groups(groups.sentences, each.values.tolist())
-                for groups, each in zip(nested, some, strict=True)
-            ]
-            chosen = [highest(scores, self.units.n_opened) for scores in sentences]
-            inside = [
-                [groups.parents[word] in open_ for word in groups.words.members]
-                for groups, open_ in zip(nested, chosen, strict=True)
-            ]
-            # What is equal to its baseline takes no part.
-            ids = batch.input_ids
-            baselines = torch.where(
-                by_position(batch, inside) > 0, self.text_model.baselines(batch), ids
-            )
-            mask = by_position(batch, [groups.words.members for groups in nested])
-            table = self._table(_TextCall(batch, baselines, mask), [[each.target] for each in some])
-            values = torch.stack([table[row, 0] for row in range(len(some))])
-            _require_finite(values, batch.texts, f"a score of {self.name}")
-            by_token = values.float().cpu().numpy()
-            maskable = batch.maskable.cpu().numpy()
-            for row, each in enumerate(some):
-                words = scores_of_groups(nested[row].words, by_token[row, maskable[row]].tolist())
-                units = nested[row].opened(chosen[row])
-                scores = nested[row].completed(
-                    sentences[row], words, chosen[row], signed=self.meaning.signed
-                )
-                shared = np.asarray([scores[unit] for unit in units.members], dtype=np.float32)
-                results[numbers[row]] = replace(each, groups=units, values=shared)
-        return results
-
     def _scored(
         self, batch: TextBatch, questions: Sequence[Question], mask: Tensor | None
     ) -> tuple[Tensor, list[list[tuple[Target, Any]]]]:
@@ -265,7 +228,7 @@ class StreamExplainer:
             not any(asked) or all(len(some) == 1 and some[0].foil is None for some in asked)
         )
         outputs = None if keeps else self._outputs(batch)
-        call = _TextCall(batch, self.text_model.baselines(batch), mask)
+        call = TextCall(batch, self.text_model.baselines(batch), mask)
         try:
             if keeps and not any(asked):
                 scores = call.scores(self.method, target=None)
@@ -280,41 +243,18 @@ class StreamExplainer:
                         some or (Target(index),)
                         for some, index in zip(asked, likeliest, strict=True)
                     ]
-                table = self._table(call, asked)
+                table = call.table(self.method, asked)
                 outputs = self._kept(batch) if outputs is None else outputs
         except NonFiniteError:
             self._outputs(batch)  # which names the text, where it is the model's own output
             raise
         flat = torch.stack(list(table.values()))
-        _require_finite(flat, [batch.texts[row] for row, _ in table], f"a score of {self.name}")
+        require_finite(flat, [batch.texts[row] for row, _ in table], f"a score of {self.name}")
         values = dict(zip(table, flat.float().cpu().numpy(), strict=True))
         return outputs, [
             [(target, values[row, place]) for place, target in enumerate(some)]
             for row, some in enumerate(asked)
         ]
-
-    def _table(
-        self, call: _TextCall, asked: Sequence[Sequence[Target]]
-    ) -> dict[tuple[int, int], Tensor]:
-        """Scores (L,) by row and place among the row's targets."""
-        table: dict[tuple[int, int], Tensor] = {}
-        for with_foil in (False, True):
-            places = [
-                [i for i, target in enumerate(some) if (target.foil is not None) is with_foil]
-                for some in asked
-            ]
-            for count in sorted({len(some) for some in places} - {0}):
-                rows = [row for row, some in enumerate(places) if len(some) == count]
-                part = call.rows(rows)
-                wanted = [[asked[row][place] for place in places[row]] for row in rows]
-                targets = torch.tensor([[t.index for t in some] for some in wanted])
-                foils = None
-                if with_foil:
-                    foils = torch.tensor([[t.foil for t in some] for some in wanted])
-                scores = part.each_target(self.method, targets, foils)
-                for row, found in zip(rows, scores, strict=True):
-                    table.update({(row, p): s for p, s in zip(places[row], found, strict=True)})
-        return table
 
     def _kept(self, batch: TextBatch) -> Tensor:
         """The outputs that the method has kept, or those of a pass."""
@@ -324,13 +264,13 @@ class StreamExplainer:
     def _outputs(self, batch: TextBatch) -> Tensor:
         with torch.no_grad():
             outputs = self.text_model(batch.input_ids, *batch.forward_args)
-        _require_finite(outputs, batch.texts, "the model's output")
+        require_finite(outputs, batch.texts, "the model's output")
         return outputs
 
     def _explanation(
         self,
         text: TokenizedText,
-        scored: _ScoredUnits,
+        scored: ScoredUnits,
         outputs: Tensor,
         predicted: int,
         row: int,
@@ -384,89 +324,3 @@ class StreamExplainer:
             foil_label="" if target.foil is None else names[target.foil],
             place=text.place,
         )
-
-
-@dataclass(frozen=True)
-class _ScoredUnits:
-    """A method's scores for one target of a text.
-
-    Attributes:
-        row: The text's number in its batch.
-        target: The target.
-        groups: The units; None where every token is one.
-        values: The score of each maskable token's unit, a NumPy array (T,).
-    """
-
-    row: int
-    target: Target
-    groups: TokenGroups | None
-    values: Any
-
-
-@dataclass(frozen=True)
-class _TextCall:
-    """The arguments of a method's call for the texts of a batch, or for some of them.
-
-    Attributes:
-        batch: The texts.
-        baselines: Their ids without what can be removed, (N, L).
-        mask: Their units, (N, L); None where every token is one.
-        chosen: The rows of the call; None for all.
-    """
-
-    batch: TextBatch
-    baselines: Tensor
-    mask: Tensor | None
-    chosen: Tensor | None = None
-
-    @property
-    def device(self) -> torch.device:
-        return self.baselines.device
-
-    def rows(self, rows: Sequence[int]) -> _TextCall:
-        """The same for some rows, in order."""
-        if len(rows) == len(self.baselines):
-            return self
-        return replace(self, chosen=torch.tensor(rows, device=self.device))
-
-    def scores(self, method: TokenMethod, *, target: Tensor | None) -> Tensor:
-        """A method's scores for one target of each text, (n, L)."""
-        return method(*self._ids, target=target, **self._named)
-
-    def each_target(
-        self, method: TokenMethod, targets: Tensor, foils: Tensor | None = None
-    ) -> Tensor:
-        """A method's scores for T targets of each text, which may have foils, (n, T, L)."""
-        targets = targets.to(self.device)
-        if foils is not None:
-            foils = foils.to(self.device)
-        elif targets.shape[1] == 1:
-            return self.scores(method, target=targets[:, 0])[:, None]
-        return each_target(method, *self._ids, targets=targets, foils=foils, **self._named)
-
-    @property
-    def _ids(self) -> tuple[Tensor, Tensor]:
-        return self._of(self.batch.input_ids), self._of(self.baselines)
-
-    @property
-    def _named(self) -> _Named:
-        return {
-            "additional_forward_args": tuple(map(self._of, self.batch.forward_args)),
-            "feature_mask": None if self.mask is None else self._of(self.mask),
-        }
-
-    def _of(self, tensor: Tensor) -> Tensor:
-        return tensor if self.chosen is None else tensor[self.chosen]
-
-
-class _Named(TypedDict):
-    additional_forward_args: tuple[object, ...]
-    feature_mask: Tensor | None
-
-
-def _require_finite(values: Tensor, texts: Sequence[TokenizedText], what: str) -> None:
-    finite = values.isfinite().flatten(start_dim=1).all(dim=1)
-    if not finite.all():
-        text = texts[int((~finite).nonzero()[0])].text
-        shown = text if len(text) <= 60 else f"{text[:60]}..."
-        raise NonFiniteError(f"{what} is NaN or infinite for the text {shown!r}")

@@ -172,7 +172,9 @@ def test_the_implementation_is_restored_after_an_error_too(name: str, implementa
 class TestRefused:
     def test_a_function_without_a_transformer(self, name: str) -> None:
         for forward_func in (LINEAR, lambda ids: ids):
-            with pytest.raises(InvalidInputError, match="expects a model of transformers or a text"):
+            with pytest.raises(
+                InvalidInputError, match="expects a model of transformers or a text"
+            ):
                 methods.create(name, forward_func, LINEAR.embedding)
 
     def test_a_transformer_without_attention(self, name: str) -> None:
