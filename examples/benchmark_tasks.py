@@ -1,7 +1,7 @@
 """Cost of explaining any task, in passes of the model and as a ratio to its own answers.
 
-The bare model answers for the same texts, in the same batches, which is the time that everything is
-held against; both take turns, and the ratio is the median over repeats. Passes are counted at the
+The bare model answers for the same texts, tokenized before, in the same batches, which is the time
+that everything is held against; both take turns, and the ratio is the median over repeats. Passes are counted at the
 encoder or decoder itself: rows that go forward through it, and rows whose gradient comes back.
 
 For instance, every label of texts at once, pairs, and documents in windows::
@@ -61,13 +61,15 @@ def main() -> None:
     explainer = _explainer(args, texts)
     text_model = explainer.text_model
 
+    tokenized = text_model.tokenize(texts)
+
     def bare() -> None:
-        text_model.predict(texts, batch_size=args.batch_size)
+        text_model.outputs(tokenized, batch_size=args.batch_size)
 
     def explained() -> int:
         return sum(1 for _ in explainer.stream(texts, target=args.target))
 
-    text_model.predict(texts[:4])
+    text_model.outputs(tokenized[:4])
     list(explainer.stream(texts[:4], target=args.target))
     with _counted(text_model.model) as own:
         bare()
