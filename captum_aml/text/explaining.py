@@ -224,9 +224,9 @@ class StreamExplainer:
         """Outputs (N, C), and for each question its targets with scores, NumPy arrays (L,)."""
         asked = [question.targets for question in questions]
         # Some methods keep the outputs of the pass that they begin with.
-        keeps = hasattr(self.method, "last_outputs") and (
-            not any(asked) or all(len(some) == 1 and some[0].foil is None for some in asked)
-        )
+        alike = len({len(some) for some in asked}) == 1
+        contrasts = any(target.foil is not None for some in asked for target in some)
+        keeps = hasattr(self.method, "last_outputs") and alike and not contrasts
         outputs = None if keeps else self._outputs(batch)
         call = TextCall(batch, self.text_model.baselines(batch), mask)
         try:
