@@ -1,8 +1,9 @@
 """Cost of explaining any task, in passes of the model and as a ratio to its own answers.
 
 The bare model answers for the same texts, tokenized before, in the same batches, which is the time
-that everything is held against; both take turns, and the ratio is the median over repeats. Passes are counted at the
-encoder or decoder itself: rows that go forward through it, and rows whose gradient comes back.
+that everything is held against; both take turns, and the ratio is the median over repeats. Passes
+are counted at the encoder or decoder itself: rows that go forward through it, and rows whose
+gradient comes back.
 
 For instance, every label of texts at once, pairs, and documents in windows::
 
