@@ -96,7 +96,8 @@ def text_model(
         raise InvalidInputError(f"tokenizer: expected the model's tokenizer, got {came}")
     fields = {**options, **options_of_settings(kind, settings)}
     if prompt is not None:
-        fields |= {name: value for name, value in prompt.arguments.items() if value is not None}
+        of_prompt = prompt.arguments.items()
+        fields |= {k: v for k, v in of_prompt if v is not None or k not in fields}
     own_length = fields.pop("max_length", None)
     max_length = own_length if max_length is None else max_length
     if stride is not None:
