@@ -100,7 +100,7 @@ class Scorer:
             InvalidInputError: The model's classes do not exclude each other, or are not known from
                 the text; a metric is unknown, or a label is none of the model's.
         """
-        if text_model.output != "logits" or not text_model.fits:
+        if text_model.output != "logits" or text_model.no_fit:
             raise InvalidInputError(
                 "model: expected one of classes that exclude each other, whose probabilities the "
                 f"metrics compare, got one for the task {text_model.task!r}; captum_aml.metrics "

@@ -20,6 +20,7 @@ from captum_aml.attr.la import LEARNED
 from captum_aml.exceptions import InvalidInputError, NotFittedError
 from captum_aml.maskers.checkpoint import Checkpoint, folder_of
 from captum_aml.methods import MaskerLike, TokenMethod
+from captum_aml.text._options import refers_to_classes
 from captum_aml.text.batches import TextBatches
 from captum_aml.text.columns import Column
 from captum_aml.text.explaining import StreamExplainer
@@ -109,6 +110,7 @@ class TextExplainer:
 
     Raises:
         InvalidInputError: An argument is of a wrong kind, or model and tokenizer do not fit.
+        TypeError: A keyword is an option of a task's class, which the message names.
         CheckpointError: The masker's folder is damaged, or of another model, prompt or baseline.
 
     Examples:
@@ -117,6 +119,7 @@ class TextExplainer:
         >>> explanation.top(3)
     """
 
+    @refers_to_classes
     def __init__(
         self,
         model: ModelLike,

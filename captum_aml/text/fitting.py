@@ -75,10 +75,9 @@ def text_recipe(
         InvalidInputError: The model has no such masker, or there is no such encoder.
         CheckpointError: The fitted masker is of another model.
     """
-    if not text_model.fits:
+    if text_model.no_fit:
         raise InvalidInputError(
-            f"model: a masker cannot be fitted for the task {text_model.task!r}; explain without "
-            "one"
+            f"model: a masker cannot be fitted where {text_model.no_fit}; explain without one"
         )
     if perturbation is None:
         perturbation = attention_removal(text_model, texts) or "blend"

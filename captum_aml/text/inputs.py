@@ -198,6 +198,13 @@ def given_texts(texts: Any, text_pair: Any = None, *, column: Column | None = No
         return GivenTexts([texts], is_one=True)
     if column is None and choice_of(texts) is not None:
         return GivenTexts([texts], is_one=True)
+    if _is_message(texts):
+        raise InvalidInputError("texts: expected a chat as a list, [message], got a message alone")
+    if isinstance(texts, Mapping) and any(hasattr(v, "column_names") for v in texts.values()):
+        names = ", ".join(map(repr, texts))
+        raise InvalidInputError(
+            f"texts: expected one data set, got several by name; choose one of {names}"
+        )
     table = table_of(texts)
     if table is not None:
         return _of_table(*table, column)

@@ -101,12 +101,32 @@ class TestSources:
             ((bert_classifier(60),), "tokenizer: expected the model's tokenizer, got None"),
             ((3, TOKENIZER), "model: expected a model of transformers.*got int"),
             (("no/such/model/here",), "there is no folder"),
+            ((bert_classifier(60), TOKENIZER, "ner"), "'ner'.*; it is for text-classification"),
             ((bert_classifier(60).bert, TOKENIZER), "got the bare BertModel"),
         ],
     )
     def test_what_is_no_model(self, arguments: tuple[Any, ...], message: str) -> None:
         with pytest.raises(InvalidInputError, match=message):
-            TextExplainer(*arguments)
+            TextExplainer(*arguments[:2], task="ner" if "ner" in arguments[2:] else None)
+
+    def test_an_option_of_a_class_names_the_class(self) -> None:
+        with pytest.raises(TypeError, match=r"give TextGenerator.from_pretrained\(folder, max_new"):
+            TextExplainer("folder", max_new_tokens=5)  # type: ignore[call-arg]
+        with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+            TextExplainer("folder", colour="red")  # type: ignore[call-arg]
+
+    @pytest.mark.parametrize(
+        ("texts", "target", "message"),
+        [
+            (TEXTS[0], "POSITIVE", "did you mean 'positive'"),
+            (TEXTS[:1], ["negative", "positive"], r"are \[\['negative', 'positive'\]\]"),
+            ({"role": "user", "content": "hi"}, None, r"a list, \[message\]"),
+        ],
+    )
+    def test_what_was_meant_is_said(self, texts: Any, target: Any, message: str) -> None:
+        explainer = TextExplainer(bert_classifier(len(TOKENIZER)), TOKENIZER, method="occlusion")
+        with pytest.raises(InvalidInputError, match=message):
+            explainer(texts, target=target)
 
     def test_a_language_model_as_a_classifier_without_a_prompt(self) -> None:
         tokenizer = bpe_tokenizer(eos_token="</s>")

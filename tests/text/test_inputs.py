@@ -245,3 +245,9 @@ class TestPairs:
             given_texts("a", column="text")
         with pytest.raises(InvalidInputError, match="one of each"):
             given_texts({"question": "a", "context": ["b"]})
+
+
+def test_several_data_sets_are_no_texts() -> None:
+    splits = datasets.DatasetDict(train=datasets.Dataset.from_dict({"text": ["a"]}))
+    with pytest.raises(InvalidInputError, match="several by name; choose one of 'train'"):
+        given_texts(splits)

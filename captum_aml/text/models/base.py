@@ -93,8 +93,9 @@ class TextModel(ABC):
     architectures: ClassVar[tuple[str, ...]] = ("",)
     #: Whether it takes labels of the user's own, as a prompt does.
     takes_labels: ClassVar[bool] = False
-    #: Whether a masker can be fitted: what is explained is known from the tokenized text.
-    fits: ClassVar[bool] = True
+    #: Why no masker can be fitted, as where what is explained is not known from the tokenized text;
+    #: "" where one can.
+    no_fit: ClassVar[str] = ""
     #: The task's own inputs of a text, after the model's; see ``TokenizedText.own_inputs``.
     own_inputs: ClassVar[tuple[str, ...]] = ()
     #: How the C outputs of ``forward`` are read: classes that exclude each other, each the log-odds

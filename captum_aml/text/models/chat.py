@@ -53,7 +53,8 @@ def rendered_chat(
 def _rendered(tokenizer: PreTrainedTokenizerBase, chat: Text, contents: list[str]) -> str:
     if not tokenizer.chat_template:
         raise InvalidInputError(
-            "texts: expected strings, since the tokenizer has no chat template, got messages"
+            "texts: expected strings, since the tokenizer has no chat template, got messages; set "
+            "tokenizer.chat_template, or write the prompt as a string"
         )
     messages = [
         {"role": role, "content": content}

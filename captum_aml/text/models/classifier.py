@@ -22,6 +22,12 @@ from captum_aml.text.models.labels import class_names, n_outputs
 from captum_aml.text.models.registry import register_text_model
 from captum_aml.text.models.wrapped import transformers_model
 
+#: By a configuration's ``problem_type``: what outputs are then, and the class for it.
+_OTHERS = {
+    "multi_label_classification": ("independent labels", "MultiLabelClassifier"),
+    "regression": ("values", "TextRegressor"),
+}
+
 
 @register_text_model
 class TextClassifier(TextModel):
@@ -44,8 +50,6 @@ class TextClassifier(TextModel):
     architectures = ("ForSequenceClassification", "")
     #: The fewest outputs of such a model.
     least_outputs: ClassVar[int] = 2
-    #: Whether it is for models with one output only.
-    single_output: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -57,13 +61,13 @@ class TextClassifier(TextModel):
     ) -> None:
         model = transformers_model(model)
         self._n_outputs = n_outputs(model)
-        _check_classifies(model, self._n_outputs, self.least_outputs, self.single_output)
-        several = getattr(model.config, "problem_type", None) == "multi_label_classification"
-        if several and self.output == "logits":
+        _check_classifies(model, self._n_outputs, self.least_outputs)
+        problem = getattr(model.config, "problem_type", None)
+        if problem in _OTHERS and self.output == "logits":
+            what, kind = _OTHERS[problem]
             raise InvalidInputError(
-                "model: expected a classifier whose classes exclude each other, got one with "
-                "independent labels (problem_type 'multi_label_classification'), which is for "
-                "MultiLabelClassifier"
+                f"model: expected a classifier whose classes exclude each other, got one with "
+                f"{what} (problem_type {problem!r}), which is for {kind}"
             )
         self._scores = _scores_of_tokens(model)
         self._end = end_token(model)
@@ -141,7 +145,7 @@ class TextClassifier(TextModel):
         return self._scores is not None
 
 
-def _check_classifies(model: PreTrainedModel, n_outputs: int, least: int, single: bool) -> None:
+def _check_classifies(model: PreTrainedModel, n_outputs: int, least: int) -> None:
     name = type(model).__name__
     if model.get_output_embeddings() is not None or model.can_generate():
         raise InvalidInputError(
@@ -154,9 +158,10 @@ def _check_classifies(model: PreTrainedModel, n_outputs: int, least: int, single
             "AutoModelForSequenceClassification, or explain how similar it finds two texts with "
             "task='sentence-similarity'"
         )
-    if n_outputs < least or (single and n_outputs > 1):
-        wanted = "a single output" if single else f"{least} outputs or more"
-        raise InvalidInputError(f"model: expected one with {wanted}, got {n_outputs}")
+    if n_outputs < least:
+        raise InvalidInputError(
+            f"model: expected one with {least} outputs or more, got {n_outputs}"
+        )
 
 
 def _scores_of_tokens(model: PreTrainedModel) -> nn.Module | None:

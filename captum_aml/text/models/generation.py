@@ -105,7 +105,7 @@ class TextGenerator(TextModel):
         "EncoderDecoderModel",
         "GenerationDecoder",
     )
-    fits = False
+    no_fit = "what is explained is written first"
     embeds_ids = True
     own_inputs = ("answer", "other", "parts")
     output: TextOutput = "independent_logits"

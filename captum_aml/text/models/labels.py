@@ -73,9 +73,11 @@ def class_index(target: int | str, names: Sequence[str]) -> int:
             raise TypeError
         index = int(target) if isinstance(target, str) else operator.index(target)
     except (TypeError, ValueError):
+        alike = [known for known in names if name and known.casefold() == name.casefold()]
+        hint = f"; did you mean {alike[0]!r}?" if alike else ""
         raise InvalidInputError(
             f"target: expected one of the labels {listed(names)} or an index from 0 to "
-            f"{len(names) - 1}, got {target!r}"
+            f"{len(names) - 1}, got {target!r}{hint}"
         ) from None
     if not 0 <= index < len(names):
         hint = f"; the class of that name is target={str(index)!r}" if str(index) in names else ""

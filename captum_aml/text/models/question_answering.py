@@ -64,7 +64,7 @@ class QuestionAnswerer(TextModel):
 
     task = "question-answering"
     architectures = ("ForQuestionAnswering", "ForQuestionAnsweringSimple")
-    fits = False
+    no_fit = "the answer is found first"
     own_inputs: ClassVar[tuple[str, ...]] = ("context", "spans")
 
     def __init__(

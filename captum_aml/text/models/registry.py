@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TypeVar
 
 from captum_aml.exceptions import InvalidInputError
@@ -24,6 +25,35 @@ _PIPELINES = {
 
 #: Tasks of language models, which classify by a prompt where labels are given.
 _WRITING = ("fill-mask", "text-generation")
+
+
+def _fitting(description: ModelDescription) -> str:
+    """The tasks that a model is made for, by its class and its configuration."""
+    names: dict[bool, list[str]] = {False: [], True: []}
+    for kind in _KINDS:
+        ends = [end for end in kind.architectures if end]
+        named = any(name.endswith(end) for name in description.architectures for end in ends)
+        if named and kind.is_for(description.config) and not _more_fitting(kind, description):
+            names[kind.takes_labels].append(kind.task)
+    alone, labelled = (", ".join(sorted(set(names[with_labels]))) for with_labels in (False, True))
+    parts = [alone, f"{labelled} with labels=" if labelled else ""]
+    return ", ".join(filter(None, parts)) or "none of the tasks known here"
+
+
+def _more_fitting(kind: type[TextModel], description: ModelDescription) -> bool:
+    """Whether there is a class derived from this one for the same models."""
+    return any(
+        other is not kind
+        and issubclass(other, kind)
+        and other.takes_labels == kind.takes_labels
+        and other.is_for(description.config)
+        for other in _KINDS
+    )
+
+
+def classes_with(option: str) -> list[str]:
+    """The names of the classes whose constructors take an option of their own."""
+    return [kind.__name__ for kind in _KINDS if option in inspect.signature(kind).parameters]
 
 
 def register_text_model(kind: _Kind) -> _Kind:
@@ -92,5 +122,7 @@ def text_model_kind(
         if theirs == {True} and not with_labels:
             raise InvalidInputError(f"labels: expected the labels to choose from{asked}, got None")
         labels = " with labels" if with_labels else " without labels"
-        raise InvalidInputError(f"model: {shown} cannot be explained{asked}{labels}")
+        raise InvalidInputError(
+            f"model: {shown} cannot be explained{asked}{labels}; it is for {_fitting(description)}"
+        )
     return max(found, key=lambda kind: (found[kind], len(kind.__mro__)))

@@ -126,7 +126,7 @@ class MultiSequenceModel(TextModel):
             what the model takes.
     """
 
-    fits = False
+    no_fit = "a text is read as several sequences"
     own_inputs: ClassVar[tuple[str, ...]] = ("lengths",)
 
     @abstractmethod

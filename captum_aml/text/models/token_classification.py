@@ -88,7 +88,7 @@ class TokenClassifier(TextModel):
 
     task = "token-classification"
     architectures = ("ForTokenClassification",)
-    fits = False
+    no_fit = "the entities are found first"
     own_inputs: ClassVar[tuple[str, ...]] = ("places",)
 
     def __init__(

@@ -61,6 +61,8 @@ class WindowedClassifier(MultiSequenceModel, TextClassifier):
         0
     """
 
+    no_fit = "long texts are read in windows (stride=)"
+
     def __init__(
         self,
         model: PreTrainedModel,

@@ -108,7 +108,7 @@ def test_options_are_asked_for_and_equal_ones_told_apart(model: BertForMultipleC
     assert explanation.target_label == "bad (2)"
     with pytest.raises(InvalidInputError, match="target: expected one of the labels bad, good"):
         explainer(("a film", ["bad", "good"]), target="slow")
-    with pytest.raises(InvalidInputError, match="cannot be fitted for the task"):
+    with pytest.raises(InvalidInputError, match="cannot be fitted where a text is read"):
         TextExplainer(model, TOKENIZER).fit([TEXT])
 
 

@@ -196,7 +196,7 @@ def test_bad_arguments() -> None:
     with pytest.raises(InvalidInputError, match="stride: a MultiLabelClassifier has its own"):
         TextExplainer(MultiLabelClassifier(bert_classifier(60), TOKENIZER), stride=4)
     explainer = TextExplainer(windowed())
-    with pytest.raises(InvalidInputError, match="fit"):
+    with pytest.raises(InvalidInputError, match="where long texts are read in windows"):
         explainer.fit([LONG])
 
 
