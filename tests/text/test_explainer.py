@@ -575,7 +575,7 @@ class TestInstances:
         expected = TextExplainer(model, TOKENIZER)(TEXTS)
         for one, other in zip(found, expected, strict=True):
             assert one.predicted == other.predicted
-        with pytest.raises(InvalidInputError, match="a function that returns its outputs"):
+        with pytest.raises(InvalidInputError, match="a function that returns its"):
             TextExplainer(model, TOKENIZER, method=FeatureAblation(model))(TEXTS)
 
     def test_what_is_no_method(self, model: Any) -> None:
