@@ -58,96 +58,81 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-def load_classifier(
-    source: str, *, dtype: torch.dtype = torch.float32
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Loads a sequence classifier and its tokenizer; never runs code of theirs.
+@dataclass(frozen=True)
+class Loader:
+    """Loads models of a kind and their tokenizers; never runs code of theirs.
 
-    Args:
-        source: A local folder or a hub id.
-        dtype: The precision of the weights. Default: float32.
-
-    Raises:
-        InvalidInputError: There is none, it is damaged, or it has no classification head.
+    Attributes:
+        noun: What such a model is called in errors.
+        auto_class: The class of transformers that loads a model with a configuration.
+        unused: A part whose weights may be missing; None for none.
     """
-    expected = "a sequence-classification model (a local folder or a hub id)"
-    return _load(source, lambda _: AutoModelForSequenceClassification, expected, dtype)
+
+    noun: str
+    auto_class: Callable[[PreTrainedConfig], Any]  # the Auto classes share no type
+    unused: str | None = None
+
+    def __call__(
+        self, source: str, *, dtype: torch.dtype = torch.float32
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Loads a model and its tokenizer.
+
+        Args:
+            source: A local folder or a hub id.
+            dtype: The precision of the weights. Default: float32.
+
+        Raises:
+            InvalidInputError: There is none, it is damaged, or it has no such head.
+        """
+        expected = f"{self.noun} (a local folder or a hub id)"
+        adapter = _checked(source, expected)
+        try:
+            if adapter is None:
+                config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+                model, info = self.auto_class(config).from_pretrained(
+                    source, dtype=dtype, trust_remote_code=False, output_loading_info=True
+                )
+                missing = sorted(info["missing_keys"])
+            else:
+                config = adapter.config()
+                model, missing = adapter.load(self.auto_class(config), config, dtype=dtype)
+            tokenizer = _tokenizer(source, adapter)
+        except (ImportError, InvalidInputError):
+            raise
+        except Exception as error:  # transformers and safetensors raise errors of many types here
+            raise _not_loaded(source, expected, error) from error
+        missing = [name for name in missing if self.unused not in name.split(".")]
+        if missing:
+            # transformers would classify with these weights drawn at random.
+            bare = all(str(name).endswith("Model") for name in config.architectures or [""])
+            hint = (
+                "; how similar an encoder finds two texts explains task='sentence-similarity'"
+                if bare
+                else ""
+            )
+            raise InvalidInputError(
+                f"model: expected {expected}, but {source!r} lacks the weights "
+                f"{', '.join(missing[:3])}{hint}"
+            )
+        return model, tokenizer
 
 
-def load_language_model(
-    source: str, *, dtype: torch.dtype = torch.float32
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Loads a language model, decoder or encoder-decoder, and its tokenizer, likewise.
-
-    Raises:
-        InvalidInputError: There is none, or it is damaged.
-    """
-    return _load(
-        source,
-        lambda c: AutoModelForSeq2SeqLM if c.is_encoder_decoder else AutoModelForCausalLM,
-        "a language model (a local folder or a hub id)",
-        dtype,
-    )
-
-
-def load_masked_language_model(
-    source: str, *, dtype: torch.dtype = torch.float32
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Loads a masked language model and its tokenizer, likewise.
-
-    Raises:
-        InvalidInputError: There is none, or it is damaged.
-    """
-    expected = "a masked language model (a local folder or a hub id)"
-    return _load(source, lambda _: AutoModelForMaskedLM, expected, dtype)
-
-
-def load_multiple_choice(
-    source: str, *, dtype: torch.dtype = torch.float32
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Loads a multiple-choice model and its tokenizer, likewise.
-
-    Raises:
-        InvalidInputError: There is none, or it is damaged.
-    """
-    expected = "a multiple-choice model (a local folder or a hub id)"
-    return _load(source, lambda _: AutoModelForMultipleChoice, expected, dtype)
-
-
-def load_question_answerer(
-    source: str, *, dtype: torch.dtype = torch.float32
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Loads an extractive question-answering model and its tokenizer, likewise.
-
-    Raises:
-        InvalidInputError: There is none, it is damaged, or it has no such head.
-    """
-    expected = "a question-answering model (a local folder or a hub id)"
-    return _load(source, lambda _: AutoModelForQuestionAnswering, expected, dtype)
-
-
-def load_token_classifier(
-    source: str, *, dtype: torch.dtype = torch.float32
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Loads a token classifier and its tokenizer, likewise.
-
-    Raises:
-        InvalidInputError: There is none, it is damaged, or it has no such head.
-    """
-    expected = "a token-classification model (a local folder or a hub id)"
-    return _load(source, lambda _: AutoModelForTokenClassification, expected, dtype)
-
-
-def load_encoder(
-    source: str, *, dtype: torch.dtype = torch.float32
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Loads an encoder and its tokenizer, likewise.
-
-    Raises:
-        InvalidInputError: There is none, or it is damaged.
-    """
-    expected = "an encoder (a local folder or a hub id)"
-    return _load(source, lambda _: AutoModel, expected, dtype, unused="pooler")
+load_classifier = Loader(
+    "a sequence-classification model", lambda _: AutoModelForSequenceClassification
+)
+load_token_classifier = Loader(
+    "a token-classification model", lambda _: AutoModelForTokenClassification
+)
+load_question_answerer = Loader(
+    "a question-answering model", lambda _: AutoModelForQuestionAnswering
+)
+load_multiple_choice = Loader("a multiple-choice model", lambda _: AutoModelForMultipleChoice)
+load_masked_language_model = Loader("a masked language model", lambda _: AutoModelForMaskedLM)
+load_language_model = Loader(
+    "a language model",
+    lambda c: AutoModelForSeq2SeqLM if c.is_encoder_decoder else AutoModelForCausalLM,
+)
+load_encoder = Loader("an encoder", lambda _: AutoModel, unused="pooler")
 
 
 @dataclass(frozen=True)
@@ -190,47 +175,6 @@ def describe_model(model: object) -> ModelDescription:
             config = copy.copy(model.config)
             config.num_labels = n_labels
     return ModelDescription([name], config)
-
-
-def _load(
-    source: str,
-    class_for: Callable[[PreTrainedConfig], Any],  # to one of the Auto classes, which share no type
-    expected: str,
-    dtype: torch.dtype,
-    *,
-    unused: str | None = None,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Loads a model of a class and its tokenizer; weights of the part ``unused`` may be missing."""
-    adapter = _checked(source, expected)
-    try:
-        if adapter is None:
-            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-            model, info = class_for(config).from_pretrained(
-                source, dtype=dtype, trust_remote_code=False, output_loading_info=True
-            )
-            missing = sorted(info["missing_keys"])
-        else:
-            config = adapter.config()
-            model, missing = adapter.load(class_for(config), config, dtype=dtype)
-        tokenizer = _tokenizer(source, adapter)
-    except (ImportError, InvalidInputError):
-        raise
-    except Exception as error:  # transformers and safetensors raise errors of many types here
-        raise _not_loaded(source, expected, error) from error
-    missing = [name for name in missing if unused is None or unused not in name.split(".")]
-    if missing:
-        # transformers would classify with these weights drawn at random.
-        bare = all(str(name).endswith("Model") for name in config.architectures or [""])
-        hint = (
-            "; how similar an encoder finds two texts explains task='sentence-similarity'"
-            if bare
-            else ""
-        )
-        raise InvalidInputError(
-            f"model: expected {expected}, but {source!r} lacks the weights "
-            f"{', '.join(missing[:3])}{hint}"
-        )
-    return model, tokenizer
 
 
 def _checked(source: str, expected: str) -> Adapter | None:

@@ -232,6 +232,12 @@ class TestPrompt:
         with pytest.raises(InvalidInputError, match=f"template: expected a string.*{message}"):
             PromptClassifier(language_model("gpt2", len(tokenizer)), tokenizer, template, SINGLE)
 
+    def test_labels_without_a_template(self) -> None:
+        tokenizer = bpe_tokenizer(eos_token="</s>")
+        model = language_model("gpt2", len(tokenizer))
+        with pytest.raises(InvalidInputError, match="template: expected it together with labels"):
+            TextExplainer(model, tokenizer, labels=SINGLE)
+
     @pytest.mark.parametrize(
         ("labels", "message"),
         [
