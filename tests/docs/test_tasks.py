@@ -82,7 +82,6 @@ def test_the_code_of_a_section_runs(
 ) -> None:
     monkeypatch.chdir(folder)
     names: dict[str, object] = {}
-    exec("from captum_aml.text import *", names)
     for block in SECTIONS[section]:
         exec(compile(block, f"tasks.md: {section}", "exec"), names)
 

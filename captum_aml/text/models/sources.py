@@ -107,7 +107,7 @@ def text_model(
         warnings.warn(
             f"tokenizer: it has no mask or unknown token, so its {made.baseline.token!r} "
             f"({made.baseline.kind}) stands for what is removed; name another with baseline=",
-            stacklevel=3,
+            stacklevel=4,  # above the explainer's constructor and what wraps it
         )
     return made
 
