@@ -292,7 +292,9 @@ def word_level_tokenizer(template: str = "<s> $A </s>") -> PreTrainedTokenizerFa
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=template, special_tokens=[(t, vocabulary[t]) for t in ("<s>", "</s>")]
+        single=template,
+        pair=template.replace("$A", "$A $B"),
+        special_tokens=[(t, vocabulary[t]) for t in ("<s>", "</s>")],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -32,6 +32,7 @@ from captum_aml.text.encoding import (
     tokenize,
 )
 from captum_aml.text.inputs import Span, Text, TextLike, each_text
+from captum_aml.text.models._ends import end_token
 from captum_aml.text.models._groups import in_groups
 from captum_aml.text.models._sparse import kept_sparse
 from captum_aml.text.models.base import TextModel
@@ -212,12 +213,16 @@ class MultiSequenceModel(TextModel):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         places = torch.arange(input_ids.numel(), device=input_ids.device)
+        ids, keys = flat_rows(input_ids, r), lengths.flatten()
+        end = end_token(self.model)
+        if end is not None:  # it takes rows together that have equally many
+            keys = keys * (ids.shape[1] + 1) + (ids == end).sum(dim=1)
         found = in_groups(
             self._run_alike,
-            lengths.flatten(),
+            keys,
             lengths.flatten(),
             places.reshape(n * r, -1),
-            flat_rows(input_ids, r),
+            ids,
             sequence_masks(attention_mask, r),
             *(flat_rows(values, r) for values in extra),
         )

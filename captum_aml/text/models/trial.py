@@ -53,7 +53,7 @@ def tried_entry(text_model: TextModel) -> TokenEntry | None:
 
 
 def tried_padding(text_model: TextModel) -> PaddingSide | None:
-    """The side on which padding leaves texts' outputs as they are; None where neither does.
+    """The side on which padding leaves texts' outputs as they are; None where none is known to.
 
     Of a model that takes several sequences for a text it is that of single sequences.
 
@@ -63,7 +63,7 @@ def tried_padding(text_model: TextModel) -> PaddingSide | None:
         return None  # its blocks begin at the first and end at the last position, padding or not
     texts = _trial_texts(text_model)
     if len(texts) < 2:
-        return "right"
+        return None
     # Positions among a task's own inputs count from the left.
     sides: Sequence[PaddingSide] = ["right"] if _has_positions(texts) else ["right", "left"]
 
@@ -73,8 +73,8 @@ def tried_padding(text_model: TextModel) -> PaddingSide | None:
     with text_model.evaluating(), torch.no_grad(), isolated_rng(0):
         try:
             alone = torch.cat([outputs([text], "right") for text in texts])
-        except Exception:  # of any type: texts of the user's may be others
-            return "right"
+        except Exception:  # of any type: what the model lacks is said where it is used
+            return None
         for side in sides:
             try:
                 padded = outputs(texts, side)

@@ -33,8 +33,8 @@ NAMES = ("xlnet", "fnet", "convbert", "big_bird")
 
 # Of each text at least one sequence is long enough for block-sparse attention.
 FILM, BRIGHT = "the film was not very dull and slow", "a very good and bright film"
-LONG = "the long and slow film was not a good film and a very dull film"
-LABELS = ("dull", f"good and bright and not {LONG}", "slow film")
+LONG = "the long and slow film was not a good film and very dull"
+LABELS = ("dull", f"good and not {LONG}", "slow film")
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,7 @@ def run(model: PreTrainedModel, encoded: Any) -> Any:
         return copy.deepcopy(model)(**given)
 
 
-CASES = pytest.mark.parametrize("case", [zero_shot, multiple_choice, similarity])
-
-
-@CASES
+@pytest.mark.parametrize("case", [zero_shot, multiple_choice, similarity])
 @pytest.mark.parametrize("name", [*NAMES, "canine"])
 def test_outputs_are_those_of_each_sequence_alone(case: Callable[[str], Case], name: str) -> None:
     made = case(name)
@@ -122,8 +119,15 @@ def test_outputs_are_those_of_each_sequence_alone(case: Callable[[str], Case], n
     torch.testing.assert_close(together, expected, rtol=1e-4, atol=1e-5)
 
 
-@CASES
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        (zero_shot, "xlnet"),
+        (zero_shot, "big_bird"),
+        (multiple_choice, "fnet"),
+        (similarity, "convbert"),
+    ],
+)
 def test_scores_sum_to_what_removal_does(case: Callable[[str], Case], name: str) -> None:
     made = case(name)
     explainer = TextExplainer(made.text_model)
@@ -141,6 +145,15 @@ def test_gradients_go_through_sequences_of_every_length() -> None:
     (found,) = explainer(made.texts[0])
     drop = made.expected(made.texts[0], False) - made.expected(made.texts[0], True)
     assert sum(found.scores) == pytest.approx(float(drop), abs=0.01)
+
+
+def test_sequences_with_other_numbers_of_end_tokens_share_a_batch() -> None:
+    made = zero_shot("bart")
+    explainer = TextExplainer(made.text_model)
+    texts = [f"{BRIGHT} </s> dull", FILM]  # of as many tokens
+    for text, found in zip(texts, explainer(texts), strict=True):
+        assert found.method == "aml"
+        assert found.scores == pytest.approx(explainer(text)[0].scores, abs=2e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)
