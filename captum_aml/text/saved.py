@@ -90,6 +90,7 @@ def _identity(model: TextModel) -> dict[str, Any]:
         "task": model.task,
         "baseline": model.baseline.token,
         "prompt": None if prompt is None else prompt.to_dict(),
+        "settings": model.settings,
     }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from captum_aml.exceptions import InvalidInputError
+from captum_aml.exceptions import CheckpointError, InvalidInputError
 from captum_aml.text import TextClassifier, TextExplainer, TextRegressor
 from tests._helpers.text_models import bert_classifier, word_piece_tokenizer
 
@@ -35,3 +37,14 @@ def test_one_of_several_values_is_explained() -> None:
         with torch.no_grad():
             without = model(**removed).logits[0, 1]
         assert explanation.scores[1] == pytest.approx(float(values[1] - without), abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:train_batches.*several classes")
+def test_a_masker_is_for_the_output_that_it_was_fitted_for(tmp_path: Path) -> None:
+    model = bert_classifier(len(TOKENIZER), labels=NAMES)
+    one, other = (TextRegressor(model, TOKENIZER, label=label) for label in NAMES[:2])
+    fitted = TextExplainer(one).fit(["a good film", "bad"], epochs=1, n_subsets=2)
+    fitted.save_pretrained(tmp_path)
+    assert TextExplainer.from_pretrained(tmp_path, one)("bad") == fitted("bad")
+    with pytest.raises(CheckpointError, match=r"settings=.*valence.*but the TextRegr"):
+        TextExplainer.from_pretrained(tmp_path, other)
