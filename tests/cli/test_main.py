@@ -252,6 +252,8 @@ class TestMistakes:
             (["--file", "data.xlsx"], "file: expected one of the formats"),
             (["x", "--file", "data.txt"], "got both"),
             (["x", "--pair", "y", "--pair", "z"], "pair: expected one for each text"),
+            (["x", "--target", "POSITIVE"], "did you mean 'positive'?"),
+            (["x", "--task", "ner"], "for the task 'ner'; it is for text-classification"),
             (["x", "--target", "0", "--target", "7"], "target: expected an index from 0 to 1"),
             ([], "texts: expected texts as arguments"),
             (["x", "--stride", "64"], "stride: expected fewer than the 62 tokens"),

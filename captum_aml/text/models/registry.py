@@ -27,13 +27,24 @@ _PIPELINES = {
 _WRITING = ("fill-mask", "text-generation")
 
 
+def _named(kind: type[TextModel], description: ModelDescription) -> bool:
+    """Whether a class is for a model by the name of the model's class."""
+    ends = [end for end in kind.architectures if end]
+    return any(name.endswith(end) for name in description.architectures for end in ends)
+
+
+def _is_for_others(description: ModelDescription) -> bool:
+    """Whether a model is known by name, but not as one that writes."""
+    theirs = {kind.task for kind in _KINDS if _named(kind, description)}
+    return bool(theirs) and not theirs & set(_WRITING)
+
+
 def _fitting(description: ModelDescription) -> str:
     """The tasks that a model is made for, by its class and its configuration."""
     names: dict[bool, list[str]] = {False: [], True: []}
     for kind in _KINDS:
-        ends = [end for end in kind.architectures if end]
-        named = any(name.endswith(end) for name in description.architectures for end in ends)
-        if named and kind.is_for(description.config) and not _more_fitting(kind, description):
+        named = _named(kind, description) and kind.is_for(description.config)
+        if named and not _more_fitting(kind, description):
             names[kind.takes_labels].append(kind.task)
     alone, labelled = (", ".join(sorted(set(names[with_labels]))) for with_labels in (False, True))
     parts = [alone, f"{labelled} with labels=" if labelled else ""]
@@ -115,13 +126,15 @@ def text_model_kind(
             fitting = kind.task == pipeline_task(task)
         if fitting and ends and kind.takes_labels == with_labels:
             found[kind] = max(map(len, ends))
+    if with_labels and not any(found.values()) and _is_for_others(description):
+        found = {}  # which would load a language model from it
     if not found:
         shown = ", ".join(filter(None, names)) or "the model"
         asked = "" if task is None else f" for the task {task!r}"
         theirs = {k.takes_labels for k in _KINDS if task and k.task == pipeline_task(task)}
         if theirs == {True} and not with_labels:
             raise InvalidInputError(f"labels: expected the labels to choose from{asked}, got None")
-        labels = " with labels" if with_labels else " without labels"
+        labels = " with labels" if with_labels else ""
         raise InvalidInputError(
             f"model: {shown} cannot be explained{asked}{labels}; it is for {_fitting(description)}"
         )
