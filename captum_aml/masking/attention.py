@@ -78,8 +78,8 @@ def taken_removal(
     The removals give the model an additive mask (N, 1, Q, L). Whether it takes such a mask, and
     whether its own attention is causal, is tried out: with nothing hidden the logits have to be
     those of the usual mask, with something hidden others, and others again with it half hidden, or
-    the mask is taken for one of truth values. An example's last token that can be removed stays if
-    there are several: with all that a token sees hidden alike, it sees all of it.
+    the mask is taken for one of truth values. Every other token is hidden that can be: with all
+    that a token sees hidden alike, it sees all of it.
 
     Args:
         forward_func: Gives logits.
@@ -92,9 +92,8 @@ def taken_removal(
         The removal; None also where the function gives another number of rows.
     """
     shown = torch.ones(ids.shape[:2], device=ids.device)
-    last = maskable & (maskable.cumsum(dim=1) == maskable.sum(dim=1, keepdim=True))
-    several = maskable.sum(dim=1, keepdim=True) > 1
-    hidden = shown.masked_fill(maskable & ~(last & several), 0.0)
+    # Every other token: with all keys hidden alike nothing would change.
+    hidden = shown.masked_fill(maskable & (maskable.cumsum(dim=1) % 2 == 1), 0.0)
     half = hidden.clamp(min=0.5)
     state = ForwardState((shown,), (hidden,), forward_args, attention_mask=attention_mask)
 

@@ -176,3 +176,13 @@ def test_decoders_without_a_padding_token_are_read_at_their_last_one(name: str) 
     text_model = TextClassifier(model, tokenizer)
     assert text_model.is_decoder
     assert torch.allclose(text_model.predict(texts), expected, atol=1e-5)
+
+
+def test_what_was_explained_before_decides_nothing() -> None:
+    # A block-sparse model takes an additive mask for short texts only.
+    explainer = TextExplainer(
+        TextClassifier(tiny_classifier("big_bird"), tokenizer_for("big_bird"))
+    )
+    (before,) = explainer("a dull film")
+    explainer("a dull film a film dull " * 5)
+    assert explainer("a dull film") == [before]

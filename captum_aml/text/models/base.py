@@ -220,7 +220,15 @@ class TextModel(ABC):
     def __call__(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *extra_inputs: Tensor
     ) -> Tensor:
-        """See ``forward``."""
+        """See ``forward``.
+
+        Raises:
+            ValueError: The attention mask has four dimensions and attention is block-sparse.
+        """
+        if self._sparse and attention_mask is not None and attention_mask.dim() == 4:
+            # Such a model takes it for short inputs only: what removal a text gets would depend on
+            # the texts before it.
+            raise ValueError("attention_mask: block-sparse attention takes one of (N, L)")
         # It is found out when something is to replace its output.
         entry: TokenEntry | None = self.__dict__.get("entry")
         serving = nullcontext() if entry is None else entry.serving(input_ids, extra_inputs)
