@@ -408,12 +408,12 @@ class TestProgram:
         assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.shared
-@needs_shared
 def test_tasks_that_the_help_lists() -> None:
     assert tasks() == TASKS
 
 
+@pytest.mark.shared
+@needs_shared
 def test_a_real_classifier_on_real_data(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     result = explain(
