@@ -444,8 +444,8 @@ class ScoringMethod(Adapter):
 
     def _contrasts_each(self, call: Call, targets: Tensor, foils: Tensor) -> Tensor:
         forward = ContrastForward(self.subject.forward_func)
-        output: MethodOutput = "log_odds" if self.output == "log_odds" else "logits"
-        subject = replace(self.subject, forward_func=forward, output=output)
+        # The difference as it is: a probability made of it would hardly change where it is large.
+        subject = replace(self.subject, forward_func=forward, output="log_odds")
         return replace(self, subject=subject)._of_pairs(call, targets, foils)
 
     def _scores(self, call: Call) -> Tensor:

@@ -127,8 +127,9 @@ class ScoreMeaning:
 
         def of_both(found: re.Match[str]) -> str:
             quantity = found[1] if found[1] == "output" or not compared else compared
-            how = "rather than the foil" if quantity == "probability" else "less that of the foil"
-            return f"{_OF_CLASS.format(quantity)} {how}"
+            if quantity == "probability":
+                return f"{_OF_CLASS.format('log-odds')} against the foil"
+            return f"{_OF_CLASS.format(quantity)} less that of the foil"
 
         score = _QUANTITY.sub(of_both, self.score)
         if score.endswith(" for the explained class"):

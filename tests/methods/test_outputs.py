@@ -140,7 +140,7 @@ def test_every_known_wording_has_one_for_a_value() -> None:
         ("attribution to the output of {}", "attribution to the output of {} less that of {}"),
         (
             "drop in the probability of {} when replaced alone",
-            "drop in the probability of {} rather than {} when replaced alone",
+            "drop in the log-odds of {} against {} when replaced alone",
         ),
         ("value of the mask for {}", "value of the mask for {} rather than {}"),
         ("attention paid to the token", "attention paid to the token"),
@@ -196,6 +196,7 @@ def test_a_contrast_is_that_of_the_difference_itself(name: str) -> None:
     model = Additive(WEIGHTS)
     targets, foils = torch.tensor([[0, 1], [2, 0]]), torch.tensor([[1, 2], [1, 2]])
     made = methods.create(name, model, model.embedding, n_steps=few(name), seed=1)
+    output: methods.MethodOutput = "logits" if hasattr(made, "attribution") else "log_odds"
     rest = {"additional_forward_args": (MASK,)}
     scores = methods.each_target(made, IDS, REFERENCE, targets=targets, foils=foils, **rest)
     for column in range(2):
@@ -206,7 +207,9 @@ def test_a_contrast_is_that_of_the_difference_itself(name: str) -> None:
             d = z.gather(1, fact[:, None]) - z.gather(1, foil[:, None])
             return torch.cat([torch.zeros_like(d), d], dim=1)
 
-        by_hand = methods.create(name, difference, model.embedding, n_steps=few(name), seed=1)
+        by_hand = methods.create(
+            name, difference, model.embedding, n_steps=few(name), seed=1, output=output
+        )
         wanted = by_hand(IDS, REFERENCE, target=1, additional_forward_args=(MASK, fact, foil))
         torch.testing.assert_close(scores[:, column], wanted, rtol=0, atol=1e-5)
 
