@@ -229,12 +229,13 @@ class _Moments:
                 + _WHERE
             )
         u, odds, value = torch.cat(self._passes, dim=1)
-        changes = [each.std(dim=0, correction=0) for each in (odds, value)]
+        of_u, of_odds, of_value = (x.std(dim=0, correction=0) for x in (u, odds, value))
         return _Averaged(
             self._mean.masked_fill(~self._units, 0.0),
             self._spread.masked_fill(~self._units, 0.0),
             _slope(u, value),
-            changes[0] < _NO_ODDS * changes[1],
+            # LA's u is nothing where the class has next to no probability.
+            (of_odds < _NO_ODDS * of_value) | (of_u == 0),
         )
 
 

@@ -269,6 +269,18 @@ def test_odds_too_small_for_a_probability_are_regressed_as_larger_ones() -> None
     torch.testing.assert_close(effects(900.0), effects(40.0), rtol=1e-9, atol=1e-12)
 
 
+def test_without_any_probability_la_explains_the_value() -> None:
+    x, b = torch.ones(1, 4, dtype=DOUBLE), torch.zeros(1, 4, dtype=DOUBLE)
+
+    def forward(t: Tensor) -> Tensor:
+        z = t @ WEIGHTS - 900
+        return torch.stack([torch.zeros_like(z), z], dim=1)
+
+    problem = problem_for(forward, x, baselines=b, target=1, output="logits")
+    found = effects_of(problem, objective=LA).effects
+    torch.testing.assert_close(found, WEIGHTS * x, rtol=1e-9, atol=1e-12)
+
+
 def test_values_that_fall_where_gradients_rise_decide_which_way() -> None:
     # Rounding has no gradient: its jumps are in the values alone, and turn them. Of two units with
     # jumps the higher one has the larger effect, and none has the one without a gradient.
