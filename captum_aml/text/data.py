@@ -11,8 +11,8 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -147,14 +147,15 @@ class TextSource:
         else:
             split = self.split or _DEFAULT_SPLIT
             rows = _hub_rows(os.fspath(self.source), split, self.limit, columns)
-        for row in islice(rows, self.limit):
-            if row.problem is not None:
-                raise row.problem
-            try:
-                item = labelled_text(row.text, row.label, row.rationale, row.id)
-            except InvalidInputError as error:
-                raise InvalidInputError(f"{row.place}: {error}") from None
-            yield item
+        with closing(rows):  # the file, too, also after an error
+            for row in islice(rows, self.limit):
+                if row.problem is not None:
+                    raise row.problem
+                try:
+                    item = labelled_text(row.text, row.label, row.rationale, row.id)
+                except InvalidInputError as error:
+                    raise InvalidInputError(f"{row.place}: {error}") from None
+                yield item
 
     def load(self) -> list[LabelledText]:
         """The texts as a list.
@@ -216,11 +217,12 @@ def read_rows(
     rows = _file_rows(file, columns)
 
     def texts() -> Iterator[str | tuple[str, str] | Mapping[str, Any] | Unreadable]:
-        for row in rows:
-            text = _text_of(row, columns.texts)
-            if isinstance(text, Unreadable) and errors == "raise":
-                raise InvalidInputError(text.reason)
-            yield text
+        with closing(rows):
+            for row in rows:
+                text = _text_of(row, columns.texts)
+                if isinstance(text, Unreadable) and errors == "raise":
+                    raise InvalidInputError(text.reason)
+                yield text
 
     return texts()
 
@@ -232,8 +234,8 @@ def _told_columns(file: Path) -> _Columns:
         return _Columns("text")
     found: list[Mapping[str, Any]] = []
     # What is wrong with a row is said when texts are taken.
-    with suppress(InvalidInputError):
-        for row in islice(_file_rows(file, _EveryColumn(())), _SAMPLED):
+    with suppress(InvalidInputError), closing(_file_rows(file, _EveryColumn(()))) as rows:
+        for row in islice(rows, _SAMPLED):
             if row.problem is None:
                 found.append(row.text)
     if not found:
@@ -489,18 +491,20 @@ _FORMATS: dict[str, Callable[[BinaryIO, str, _Columns], Iterator[_Row]]] = {
 }
 
 
-def _file_rows(file: Path, columns: _Columns) -> Iterator[_Row]:
+def _file_rows(file: Path, columns: _Columns) -> Generator[_Row, None, None]:
     """Rows of a file, which is opened at once and closed when they are taken."""
     stream = file.open("rb")
     return _closing(stream, _FORMATS[file.suffix.lower()](stream, os.fspath(file), columns))
 
 
-def _closing(stream: BinaryIO, rows: Iterator[_Row]) -> Iterator[_Row]:
+def _closing(stream: BinaryIO, rows: Iterator[_Row]) -> Generator[_Row, None, None]:
     with stream:
         yield from rows
 
 
-def _hub_rows(source: str, split: str, limit: int | None, columns: _Columns) -> Iterator[_Row]:
+def _hub_rows(
+    source: str, split: str, limit: int | None, columns: _Columns
+) -> Generator[_Row, None, None]:
     require("datasets", package="datasets", feature=_FEATURE, extra="benchmark")
     import datasets
 
@@ -524,5 +528,7 @@ def _hub_rows(source: str, split: str, limit: int | None, columns: _Columns) -> 
     return _numbered(source, rows, columns)
 
 
-def _numbered(name: str, rows: Iterable[Mapping[str, Any]], columns: _Columns) -> Iterator[_Row]:
+def _numbered(
+    name: str, rows: Iterable[Mapping[str, Any]], columns: _Columns
+) -> Generator[_Row, None, None]:
     return (columns.row(f"{name}, row {i}", cells) for i, cells in enumerate(rows, start=1))
