@@ -235,7 +235,7 @@ class _Moments:
             self._spread.masked_fill(~self._units, 0.0),
             _slope(u, value),
             # LA's u is nothing where the class has next to no probability.
-            (of_odds < _NO_ODDS * of_value) | (of_u == 0),
+            (of_odds < _NO_ODDS * of_value) | ((of_u == 0) & (of_value > 0)),
         )
 
 
