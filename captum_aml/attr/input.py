@@ -13,7 +13,7 @@ from captum_aml.attr.base import MaskAttribution
 from captum_aml.attr.explain import AttributionResult
 from captum_aml.attr.settings import AttributionOptions
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.masking.call import Call, parse_foils, parse_targets
+from captum_aml.masking.call import Call, parse_targets
 from captum_aml.masking.forward import find_embedding_layer
 from captum_aml.masking.sites import InputSite, Site
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
@@ -253,8 +253,7 @@ class InputMaskAttribution(MaskAttribution):
             InvalidInputError: An argument is not as described; the message names it.
             NoGradientError, NonFiniteError, NotFittedError: As for :meth:`attribute`.
         """
-        each = parse_targets(targets)
-        (target, foil), *others = zip(each, parse_foils(foils, len(each)), strict=True)
+        (target, foil), *others = parse_targets(targets, foils)
         call, results = self._explain(
             self._site(),
             (inputs, baselines, target, additional_forward_args, feature_mask, foil),

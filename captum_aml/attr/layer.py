@@ -13,7 +13,7 @@ from captum_aml.attr.base import MaskAttribution
 from captum_aml.attr.explain import AttributionResult
 from captum_aml.attr.settings import AttributionOptions
 from captum_aml.exceptions import InvalidInputError
-from captum_aml.masking.call import parse_foils, parse_targets
+from captum_aml.masking.call import parse_targets
 from captum_aml.masking.sites import LayerSite, Site
 from captum_aml.typing import Baselines, ForwardFunc, Target, TensorOrTuple
 
@@ -236,8 +236,7 @@ class LayerMaskAttribution(LayerAttribution, MaskAttribution):
             InvalidInputError, LayerNotReachedError: As for :meth:`attribute`.
             NoGradientError, NonFiniteError, NotFittedError: As for :meth:`attribute`.
         """
-        each = parse_targets(targets)
-        (target, foil), *others = zip(each, parse_foils(foils, len(each)), strict=True)
+        (target, foil), *others = parse_targets(targets, foils)
         _, results = self._explain(
             self._site(at_input=attribute_to_layer_input),
             (inputs, baselines, target, additional_forward_args, feature_mask, foil),

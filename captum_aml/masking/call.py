@@ -282,16 +282,30 @@ def _parse_target(
     return torch.tensor(rows, dtype=torch.long, device=device)
 
 
-def parse_targets(targets: list[Target] | Tensor, name: str = "targets") -> list[Target]:
-    """Several targets of a call, one after the other.
+def parse_targets(
+    targets: list[Target] | Tensor, foils: list[Target] | Tensor | None
+) -> list[tuple[Target, Target]]:
+    """Several targets of a call, one after the other, each with its foil.
 
     Args:
         targets: A list of targets in any form that ``attribute`` takes, or classes (N, T).
-        name: The argument's name. Default: targets
+        foils: One for each target, likewise, None in the list for those that stand by themselves;
+            or None for no foils.
 
     Raises:
-        InvalidInputError: They are neither, or there is none.
+        InvalidInputError: They are neither, there is no target, or there are more or fewer foils
+            than targets.
     """
+    each = _one_by_one(targets, "targets")
+    against: list[Target] = [None] * len(each) if foils is None else _one_by_one(foils, "foils")
+    if len(against) != len(each):
+        raise InvalidInputError(
+            f"foils: expected one for each of the {len(each)} targets, got {len(against)}"
+        )
+    return list(zip(each, against, strict=True))
+
+
+def _one_by_one(targets: list[Target] | Tensor, name: str) -> list[Target]:
     given: list[Target] = []
     if isinstance(targets, Tensor) and targets.dim() == 2:
         given += targets.unbind(dim=1)
@@ -302,26 +316,6 @@ def parse_targets(targets: list[Target] | Tensor, name: str = "targets") -> list
         raise InvalidInputError(
             f"{name}: expected a list of one target or more, or a tensor (N, T) of classes, got "
             f"{came}"
-        )
-    return given
-
-
-def parse_foils(foils: list[Target] | Tensor | None, n_targets: int) -> list[Target]:
-    """The foil of each of several targets, None for those that stand by themselves.
-
-    Args:
-        foils: None for no foils, or one for each target, as targets are given.
-        n_targets: The number of targets.
-
-    Raises:
-        InvalidInputError: There are more or fewer foils than targets.
-    """
-    if foils is None:
-        return [None] * n_targets
-    given = parse_targets(foils, "foils")
-    if len(given) != n_targets:
-        raise InvalidInputError(
-            f"foils: expected one for each of the {n_targets} targets, got {len(given)}"
         )
     return given
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from transformers import BertConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-_SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
+from tests._helpers.planted_models import word_tokenizer
 
 
 class AdditiveForSequenceClassification(PreTrainedModel):
@@ -46,25 +45,10 @@ def additive_classifier(
         words: The C numbers of each word; special tokens, and words not named, have zeros.
         problem_type: The configuration's. Default: None.
     """
-    vocabulary = {token: index for index, token in enumerate((*_SPECIAL, *words))}
+    tokenizer = word_tokenizer(tuple(words))
     n_classes = len(next(iter(words.values())))
-    table = torch.zeros(len(vocabulary), n_classes)
+    table = torch.zeros(len(tokenizer), n_classes)
     for word, said in words.items():
-        table[vocabulary[word]] = torch.tensor(said)
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        unk_token="[UNK]",
-    )
+        table[tokenizer.convert_tokens_to_ids(word)] = torch.tensor(said)
     config = BertConfig(num_labels=n_classes, problem_type=problem_type)
     return AdditiveForSequenceClassification(config, table).eval(), tokenizer

@@ -16,14 +16,12 @@ from transformers import (
     BertForSequenceClassification,
     BertForTokenClassification,
     BertModel,
-    LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
 )
 
 from captum_aml.text import tasks
-from tests._helpers.planted_models import tiny_bert, word_tokenizer
+from tests._helpers.planted_models import tiny_bert, tiny_llama, word_tokenizer
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "tasks.md").read_text(encoding="utf-8")
@@ -51,26 +49,14 @@ MODELS: Mapping[str, tuple[Callable[[BertConfig], PreTrainedModel], Mapping[str,
 }
 
 
-def decoder(tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-        initializer_range=0.3,
-    )
-    return LlamaForCausalLM(config)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all models where the page has them."""
     place = tmp_path_factory.mktemp("tasks")
     torch.manual_seed(0)
     made = {name: kind(tiny_bert(TOKENIZER, **options)) for name, (kind, options) in MODELS.items()}
-    for name, model in {**made, "decoder": decoder(TOKENIZER)}.items():
+    made["decoder"] = LlamaForCausalLM(tiny_llama(TOKENIZER))
+    for name, model in made.items():
         model.save_pretrained(place / "path" / "to" / name)
         TOKENIZER.save_pretrained(place / "path" / "to" / name)
     return place
